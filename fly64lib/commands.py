@@ -1,0 +1,42 @@
+"""What the phases' command lines share: the design's options, and errors printed without a traceback."""
+
+import argparse
+import sys
+from collections.abc import Callable
+
+from fly64lib.design import StudyDesign
+from ptycho_torch.errors import PtychoError
+
+
+def run_command(command: Callable[[], int]) -> int:
+    """Run a command; an error that the user can act on is printed and gives exit code 2."""
+    try:
+        return command()
+    except PtychoError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def add_option(parser: argparse.ArgumentParser, name: str, **keywords: object) -> None:
+    """Add `--two-words`, also taken as `--two_words`."""
+    names = [name] + ([f"--{name[2:].replace('-', '_')}"] if "-" in name[2:] else [])
+    parser.add_argument(*names, **keywords)  # type: ignore[arg-type]
+
+
+def add_design_options(parser: argparse.ArgumentParser) -> None:
+    """Options that choose data: dose, specimen, simulation, N, replicate."""
+    default = StudyDesign()
+    parser.add_argument("--dose", type=float, action="append", metavar="PHOTONS",
+                        help=f"photons per exposure, may be repeated (default: {', '.join(f'{d:g}' for d in default.doses)})")
+    parser.add_argument("--specimen", default=default.specimen, help="embedded specimen (default: %(default)s)")
+    parser.add_argument("--simulation", default=default.simulation, choices=("fine", "matched"),
+                        help="grid of the simulation (default: %(default)s)")
+    parser.add_argument("--N", type=int, default=default.N, help="detector side in pixels (default: %(default)s)")
+    parser.add_argument("--replicate", type=int, default=0, help="moves noise, view and initial weights together")
+
+
+def design_from(options: argparse.Namespace) -> StudyDesign:
+    """The design that the options of :func:`add_design_options` describe."""
+    doses = tuple(options.dose) if options.dose else StudyDesign().doses
+    return StudyDesign(doses=doses, specimen=options.specimen, simulation=options.simulation, N=options.N,
+                       replicate=options.replicate)

@@ -1,0 +1,75 @@
+"""The one statement of the physics: far-field diffraction of a probe by an object, and its adjoints.
+
+    I_j = sum_m |F(P_mj * O_j)|^2          expected counts of exposure j
+    P_mj = probe mode m shifted by the sub-pixel part of position j
+    O_j  = the N x N patch of the object at the integer part of position j (:mod:`ptycho_torch.patches`)
+
+F is the centred orthonormal FFT, zero frequency on pixel N // 2, so sum |P|^2 is the photons per exposure through an
+empty object, and the adjoint of F is its inverse. The simulator, the canvas iteration, the network's forward model and
+the bounds all call these functions (Thibault et al., Science 321, 379 (2008), eq. 1).
+"""
+
+from functools import lru_cache
+
+import torch
+from jaxtyping import Complex, Float
+from torch import Tensor
+
+
+def propagate(field: Complex[Tensor, "*batch H W"]) -> Complex[Tensor, "*batch H W"]:
+    """Centred orthonormal Fourier transform over the last two axes. Keeps sum |field|^2."""
+    return _centred(field, torch.fft.fft2)
+
+
+def backpropagate(field: Complex[Tensor, "*batch H W"]) -> Complex[Tensor, "*batch H W"]:
+    """Inverse, and so adjoint, of :func:`propagate`."""
+    return _centred(field, torch.fft.ifft2)
+
+
+def shift_probe(probe: Complex[Tensor, "modes N N"], shift_px: Float[Tensor, "n 2"]) -> Complex[Tensor, "n modes N N"]:
+    """Probe modes moved by `shift_px` (rows, columns), a sub-pixel part of a position, by the Fourier shift theorem.
+
+    A unitary operation (power is kept) but for the Nyquist row and column of an even grid.
+    """
+    spectrum = torch.fft.fft2(probe)
+    ramps = [torch.exp(-2j * torch.pi * torch.fft.fftfreq(size, device=probe.device) * shift_px[:, axis, None])
+             for axis, size in enumerate(probe.shape[-2:])]
+    ramp = (ramps[0][:, :, None] * ramps[1][:, None, :]).to(probe.dtype)
+    return torch.fft.ifft2(spectrum * ramp[:, None])
+
+
+def detector_waves(patches: Complex[Tensor, "n N N"], probes: Complex[Tensor, "n modes N N"]
+                   ) -> Complex[Tensor, "n modes N N"]:
+    """Complex waves on the detector, F(P_m O), one per exposure and mode."""
+    return propagate(probes * patches[:, None])
+
+
+def detector_waves_adjoint(waves: Complex[Tensor, "n modes N N"], probes: Complex[Tensor, "n modes N N"]
+                           ) -> Complex[Tensor, "n N N"]:
+    """Adjoint of :func:`detector_waves` with respect to the patches: sum_m conj(P_m) F^-1(wave_m)."""
+    return (probes.conj() * backpropagate(waves)).sum(1)
+
+
+def expected_counts(patches: Complex[Tensor, "n N N"], probes: Complex[Tensor, "n modes N N"]
+                    ) -> Float[Tensor, "n N N"]:
+    """Expected counts, the incoherent sum over modes of |F(P_m O)|^2."""
+    waves = detector_waves(patches, probes)
+    return (waves.real.square() + waves.imag.square()).sum(1)
+
+
+def _centred(field: Tensor, transform) -> Tensor:
+    rows, columns = field.shape[-2:]
+    if rows % 2 or columns % 2:
+        axes = (-2, -1)
+        return torch.fft.fftshift(transform(torch.fft.ifftshift(field, dim=axes), norm="ortho"), dim=axes)
+    # On an even grid both shifts are multiplications by +-1, several times cheaper than moving the pixels.
+    signs = _checkerboard(rows, columns, field.device)
+    transformed = signs * transform(signs * field, norm="ortho")
+    return -transformed if (rows + columns) // 2 % 2 else transformed
+
+
+@lru_cache(maxsize=16)
+def _checkerboard(rows: int, columns: int, device: torch.device) -> Tensor:
+    """(-1)^(row + column)."""
+    row, column = torch.arange(rows, device=device), torch.arange(columns, device=device)
+    return 1.0 - 2.0 * ((row[:, None] + column[None, :]) % 2)

@@ -1,0 +1,37 @@
+"""Splits of the measured photons into an input and a score, kept on disk.
+
+A split holds one integer count per detector pixel. It lies in an unlinked temporary file that the operating system maps
+and frees, so that memory does not grow with the number of patterns.
+"""
+
+import tempfile
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ptycho_torch.canvas import CHUNK
+from ptycho_torch.memmap_bridge import RawDataTorch
+from ptycho_torch.noise import thin_counts
+
+
+class ThinnedCounts:
+    """The share `keep` of the photons of some images, drawn once per pattern with the seed (seed, its index)."""
+
+    def __init__(self, raw: RawDataTorch, images: Int[Tensor, " n"], keep: float, seed: int):
+        self.raw, self.images, self.keep = raw, images, keep
+        shape = (len(images), raw.N, raw.N)
+        with tempfile.TemporaryFile() as file:  # the map keeps the storage alive, the name is gone at once
+            self._kept = np.memmap(file, dtype=np.uint32, mode="w+", shape=shape)
+        seeds = torch.from_numpy(np.random.SeedSequence(seed).generate_state(len(images), np.uint64).astype(np.int64))
+        for chunk in torch.arange(len(images)).split(CHUNK):
+            self._kept[chunk.numpy()] = thin_counts(raw.counts(images[chunk]), keep, seeds[chunk]).numpy()
+
+    def kept(self, indices: Int[Tensor, " m"]) -> Float[Tensor, "m N N"]:
+        """Photons for the network's input; `indices` count within `images`."""
+        return torch.from_numpy(self._kept[indices.numpy()].astype(np.float32))
+
+    def rest(self, indices: Int[Tensor, " m"]) -> Float[Tensor, "m N N"]:
+        """The photons that `kept` left out, independent of them."""
+        return self.raw.counts(self.images[indices]) - self.kept(indices)

@@ -1,0 +1,143 @@
+"""Training, whole: data, model, Lightning trainer, checkpoint and bundle in one call."""
+
+import csv
+import logging
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger, Logger
+
+from ptycho_torch.bundle import save_bundle
+from ptycho_torch.config import TrainingConfig
+from ptycho_torch.errors import ConfigError, MissingDependencyError, PtychoError
+from ptycho_torch.files import atomic_path
+from ptycho_torch.lightning_module import PtychoLightning
+from ptycho_torch.memmap_bridge import RawDataTorch
+from ptycho_torch.samples import PtychoDataModule
+
+log = logging.getLogger(__name__)
+# Lightning announces devices and products at every fit; its warnings stay.
+logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+
+
+def train_cdi_model_torch(train_data: RawDataTorch, test_data: RawDataTorch | None, config: TrainingConfig
+                          ) -> dict[str, Any]:
+    """Train on `train_data`; `test_data` is only watched (`val_loss`), nothing is chosen by it.
+
+    Writes `metrics.csv`, `model.ckpt` (unless checkpointing is off) and `bundle.pt` into `config.output_dir`; an existing
+    `model.ckpt` of an unfinished run of the same configuration is continued. Returns a dict of
+    model, history (a dict per epoch), final_loss, epochs, images, groups, bundle, bundle_sha256, checkpoint, seconds,
+    cpu_seconds, and patterns_per_second (scored patterns per second of training, features included).
+    """
+    output = Path(config.output_dir)
+    output.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(config.threads)
+    lightning.seed_everything(config.seed, verbose=False)
+    wall, cpu = time.perf_counter(), time.process_time()
+    data = PtychoDataModule(train_data, test_data, config)
+    module = PtychoLightning(config.to_dict(), train_data.probe)
+    history = _History()
+    checkpoint = output / "model.ckpt"
+    epochs = config.max_epochs or -(-config.steps // len(data.train_dataloader()))
+    trainer = lightning.Trainer(
+        max_epochs=epochs, accelerator=_accelerator(config), devices=config.devices,
+        logger=_logger(config), callbacks=[history, *_callbacks(config)], enable_checkpointing=config.checkpointing,
+        enable_progress_bar=config.progress, enable_model_summary=False, deterministic=config.deterministic,
+        gradient_clip_val=1.0, num_sanity_val_steps=0, log_every_n_steps=1, default_root_dir=output)
+    with warnings.catch_warnings():
+        # Lightning 2.6 asks torch's tree utilities by a name that torch 2.15 deprecates; nothing here can change it.
+        warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`", category=FutureWarning)
+        warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`", category=DeprecationWarning)
+        # Batches are mapped from a file and cut by index: a worker process costs more than it brings (num_workers = 0).
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        trainer.fit(module, datamodule=data, ckpt_path=_resumable(checkpoint, config, epochs), weights_only=True)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    final = history.rows[-1]["train_loss"]
+    if not torch.isfinite(torch.tensor(final)):
+        raise PtychoError(f"training ended with a loss of {final}; try a smaller learning_rate (now {config.learning_rate})")
+    _write_history(output / "metrics.csv", history.rows)
+    images = len(data.train.images)
+    statistics = {"images": images, "groups": len(data.train), "photons_per_exposure": train_data.photons_per_exposure,
+                  "source": str(train_data.source), "metadata": train_data.metadata}
+    bundle = output / "bundle.pt"
+    sha256 = save_bundle(bundle, module.model.cpu(), config, statistics)
+    scored = len(data.train) * config.model.images_per_group * config.thinnings * epochs
+    return {"model": module.model, "history": history.rows, "final_loss": final, "epochs": trainer.current_epoch,
+            "images": images, "groups": len(data.train), "bundle": bundle, "bundle_sha256": sha256,
+            "checkpoint": checkpoint if config.checkpointing else None, "seconds": wall, "cpu_seconds": cpu,
+            "patterns_per_second": scored / wall}
+
+
+class _History(lightning.Callback):
+    """Losses per epoch. Kept here and not by a logger, so that every logger choice leaves the same metrics.csv."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        losses = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self.rows.append({"epoch": trainer.current_epoch, **losses})
+        log.info("epoch %d of %d: %s", trainer.current_epoch + 1, trainer.max_epochs,
+                 ", ".join(f"{name} {value:.5g}" for name, value in losses.items()))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.rows = list(state["rows"])
+
+
+def _callbacks(config: TrainingConfig) -> list[lightning.Callback]:
+    callbacks: list[lightning.Callback] = []
+    if config.checkpointing:
+        callbacks.append(ModelCheckpoint(dirpath=config.output_dir, filename="model", enable_version_counter=False,
+                                         save_on_train_epoch_end=True))
+    if config.progress:
+        callbacks.append(TQDMProgressBar())
+    return callbacks
+
+
+def _accelerator(config: TrainingConfig) -> str:
+    if config.accelerator == "gpu" and not torch.cuda.is_available():
+        raise ConfigError("accelerator='gpu', but torch sees no GPU here; use 'cpu', or 'auto' to take what there is")
+    return config.accelerator
+
+
+def _logger(config: TrainingConfig) -> Logger | bool:
+    if config.logger == "none":
+        return False
+    if config.logger == "csv":
+        return CSVLogger(config.output_dir, name="", version="csv_log")
+    try:
+        if config.logger == "tensorboard":
+            from lightning.pytorch.loggers import TensorBoardLogger
+            return TensorBoardLogger(config.output_dir, name="", version="tensorboard")
+        from lightning.pytorch.loggers import MLFlowLogger
+        return MLFlowLogger(save_dir=str(Path(config.output_dir) / "mlflow"))
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(f"logger={config.logger!r} needs a package that is not installed ({error}); "
+                                     f"pip install 'fly64[{config.logger}]'") from error
+
+
+def _resumable(checkpoint: Path, config: TrainingConfig, epochs: int) -> Path | None:
+    """An unfinished run's checkpoint, if it is of this very configuration."""
+    if not (config.checkpointing and checkpoint.is_file()):
+        return None
+    try:
+        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        same = saved["hyper_parameters"]["config"] == config.to_dict()
+    except Exception as error:  # torch raises many kinds for a damaged archive
+        raise PtychoError(f"{checkpoint}: cannot be read ({type(error).__name__}); remove it to train afresh") from error
+    return checkpoint if same and saved["epoch"] + 1 < epochs else None
+
+
+def _write_history(path: Path, rows: list[dict[str, float]]) -> None:
+    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,47 @@
+"""What every test may ask for: the public real scan, and an untouched `params.cfg`.
+
+The real scan is a public file that is not part of the repository. Where it is absent, the tests that need it do not
+run, and the last lines of the report say so by name.
+"""
+
+import copy
+import os
+from pathlib import Path
+
+import pytest
+
+REAL_SCAN = "fly001_real_N64_every20th.npz"
+_not_run: list[str] = []
+
+
+@pytest.fixture
+def real_scan_path(request: pytest.FixtureRequest) -> Path:
+    """The public twentieth of the measured scan fly001, in $FLY64_DATA, else in ../shared/data beside the project."""
+    asked = os.environ.get("FLY64_DATA")
+    path = Path(asked or Path(__file__).resolve().parents[2] / "shared" / "data") / REAL_SCAN
+    if not path.is_file():
+        if asked:
+            pytest.fail(f"FLY64_DATA is set to {asked}, but {REAL_SCAN} is not there")
+        _not_run.append(request.node.nodeid)
+        pytest.skip(f"NOT RUN: the real scan {REAL_SCAN} is not at {path}; set FLY64_DATA to its folder")
+    return path
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say plainly which tests of the real data did not run."""
+    if _not_run:
+        terminalreporter.section("NOT RUN: tests on the real measured scan")
+        terminalreporter.write_line(f"{REAL_SCAN} was not found; set FLY64_DATA to its folder to run these:")
+        for name in _not_run:
+            terminalreporter.write_line(f"  {name}")
+
+
+@pytest.fixture(autouse=True)
+def _legacy_parameters_restored():
+    """`params.cfg` is the one global that upstream's tools read; a test that writes it must not reach the next one."""
+    from ptycho_torch import params
+
+    before = copy.deepcopy(params.cfg)
+    yield
+    params.cfg.clear()
+    params.cfg.update(before)
