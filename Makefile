@@ -18,7 +18,7 @@ BIN := .venv/bin
 .PHONY: run test test-browser test-slurm test-gpu lint
 run: .venv/.run
 	mkdir -p runs/train
-	$(BIN)/papermill -k python3 notebooks/train.ipynb runs/train/train.ipynb -p dose 100000
+	$(BIN)/papermill -k python3 notebooks/train.ipynb runs/train/train.ipynb -p dose 100000 -p threads 2
 
 test: .venv/.test lint
 	$(BIN)/python -m pytest -m "not browser and not slurm and not gpu"

@@ -32,6 +32,7 @@ def add_design_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--simulation", default=default.simulation, choices=("fine", "matched"),
                         help="grid of the simulation (default: %(default)s)")
     parser.add_argument("--N", type=int, default=default.N, help="detector side in pixels (default: %(default)s)")
+    add_option(parser, "--scan-step", type=int, default=1, help="keep every n-th row and sample (default: 1, all)")
     parser.add_argument("--replicate", type=int, default=0, help="moves noise, view and initial weights together")
 
 
@@ -39,4 +40,4 @@ def design_from(options: argparse.Namespace) -> StudyDesign:
     """The design that the options of :func:`add_design_options` describe."""
     doses = tuple(options.dose) if options.dose else StudyDesign().doses
     return StudyDesign(doses=doses, specimen=options.specimen, simulation=options.simulation, N=options.N,
-                       replicate=options.replicate)
+                       scan_step=options.scan_step, replicate=options.replicate)

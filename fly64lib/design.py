@@ -18,6 +18,7 @@ class StudyDesign:
     specimen: str = "siemens_star"  # a name of fly64lib.specimen.SPECIMENS
     simulation: str = "fine"  # "fine": on a grid twice as fine, cropped; "matched": the reconstruction's own grid
     N: int = 64  # detector side, pixels
+    scan_step: int = 1  # keep every scan_step-th row and sample of the scan: a smaller study, not compared with others
     doses: tuple[float, ...] = (1e3, 1e4, 1e5)  # expected detected photons per exposure
     overlaps: dict[str, float] = field(default_factory=lambda: {"dense": 0.7, "sparse": 0.2})  # linear overlap f
     gridsizes: tuple[int, ...] = (1, 2)
@@ -37,6 +38,7 @@ class StudyDesign:
         check_choice("simulation", self.simulation, ("fine", "matched"))
         check_choice("split_axis", self.split_axis, ("y",))
         check_range("N", self.N, 16, 1024)
+        check_range("scan_step", self.scan_step, 1, 16)
         check_range("guard_power", self.guard_power, 0.5, 0.999)
         check_range("replicate", self.replicate, 0, 9999)
         if not self.doses or len(set(map(dose_folder, self.doses))) < len(self.doses):
@@ -75,6 +77,11 @@ def dose_folder(dose: float) -> str:
 def split_file(phase_c_root: str | Path, dose: float, split: str) -> Path:
     """Phase C's file of a dose and split."""
     return Path(phase_c_root) / dose_folder(dose) / f"patched_{split}.npz"
+
+
+def held_out_file(phase_c_root: str | Path, dose: float) -> Path:
+    """Phase C's patterns of the test half that no method gets: every method's object is scored on the same ones."""
+    return Path(phase_c_root) / dose_folder(dose) / "held_out_test.npz"
 
 
 def view_file(phase_c_root: str | Path, phase_d_root: str | Path, dose: float, view: str, split: str) -> Path:

@@ -4,11 +4,13 @@ Figures are made without pyplot, so that no global state is touched; every funct
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from fly64lib.alignment import align
+from ptycho_torch.files import atomic_path
 
 Region = tuple[slice, slice]
 
@@ -68,3 +70,10 @@ def frc_curves(curves: Mapping[str, object]) -> Figure:
     ax.set(xlabel="spatial frequency / Nyquist", ylabel="FRC with truth", ylim=(-0.1, 1.05), xlim=(0, 1))
     ax.legend(fontsize="small")
     return figure
+
+
+def saved(figure: Figure, path: str | Path) -> str:
+    """Save a figure as PNG, atomically, and return its path: what a notebook displays is the file on disk."""
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=110)
+    return str(path)

@@ -3,13 +3,16 @@
     python -m fly64lib.generation --output-root ROOT [--base-npz BASE] [--dose 1000 ...]
 
 Writes `ROOT/dose_1000/patched_{train,test}.npz` (DATA-001, with truth patches) and `ROOT/run_manifest.json` with the
-SHA-256 of each. A file that the manifest vouches for, made from the same inputs, is not made again.
+SHA-256 of each. `held_out_test.npz` beside them holds further exposures of the test half at random positions: no method
+gets them, every method's object is scored on them. A file that the manifest vouches for, made from the same inputs, is
+not made again.
 """
 
 import argparse
 import hashlib
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 from fly64lib.commands import add_design_options, add_option, design_from, run_command
-from fly64lib.design import SPLITS, StudyDesign, split_file
+from fly64lib.design import SPLITS, StudyDesign, held_out_file, split_file
 from fly64lib.simulation import Experiment, draw_amplitudes, embedded_experiment, expected_patterns
 from fly64lib.split import GuardedSplit, split_scan
 from ptycho_torch.bundle import software_versions
@@ -26,6 +29,9 @@ from ptycho_torch.files import folder_lock, read_json, sha256_file, write_json
 from ptycho_torch.patches import cut, in_field, split_positions
 
 MANIFEST = "run_manifest.json"
+HELD_OUT = "held_out"
+HELD_OUT_SEED = 7919  # apart from the scan's own draws
+_HELD_OUT_PATTERNS = 256
 
 
 def generate_datasets(output_root: str | Path, design: StudyDesign, base_npz: str | Path | None = None,
@@ -41,19 +47,30 @@ def generate_datasets(output_root: str | Path, design: StudyDesign, base_npz: st
     inputs["key"] = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
     with folder_lock(root):
         known = _known_files(root, inputs)
-        wanted = [(dose, split) for dose in design.doses for split in SPLITS]
-        missing = [(dose, split) for dose, split in wanted if split_file("", dose, split).as_posix() not in known]
+        wanted = [(dose, split) for dose in design.doses for split in (*SPLITS, HELD_OUT)]
+        missing = [(dose, split) for dose, split in wanted if _file("", dose, split).as_posix() not in known]
         if missing:
             started = time.perf_counter()
             experiment = base_experiment(base_npz) if base_npz else embedded_experiment(design)
             halves = split_scan(experiment.xcoords, experiment.ycoords, experiment.coarse_probe, experiment.truth.shape,
                                 design.guard_power)
             expected = expected_patterns(experiment, progress)
+            photons = float(expected.sum((1, 2), dtype=np.float64).mean())
+            extra = _between_positions(experiment, halves.test, design.seed(design.simulation_seed))
+            expected_extra = expected_patterns(extra)
             for dose, split in tqdm(missing, desc="phase C", unit=" file", disable=not progress):
-                path = split_file(root, dose, split)
-                write_scan(path, _scan(experiment, expected, halves, split, dose, design))
+                path = _file(root, dose, split)
+                factor = dose / photons
+                if split == HELD_OUT:
+                    images = np.arange(len(expected_extra))
+                    scan = _scan(extra, expected_extra, halves, images, "test", dose, factor, design, HELD_OUT_SEED)
+                    scan = replace(scan, truth_patches=None, scan_index=None, metadata={**scan.metadata, "view": HELD_OUT})
+                else:
+                    images = halves[split]
+                    scan = _scan(experiment, expected, halves, images, split, dose, factor, design, 0)
+                write_scan(path, scan)
                 known[path.relative_to(root).as_posix()] = {"sha256": sha256_file(path), "dose": dose, "split": split,
-                                                            "images": len(halves[split])}
+                                                            "images": len(images)}
                 _write_manifest(root, inputs, known, time.perf_counter() - started)
         manifest = read_json(root / MANIFEST)
     return manifest
@@ -69,12 +86,24 @@ def base_experiment(base_npz: str | Path) -> Experiment:
     return Experiment(scan.object_guess, scan.probe, scan.xcoords, scan.ycoords, scan.N, 1, description)
 
 
-def _scan(experiment: Experiment, expected: np.ndarray, halves: GuardedSplit, split: str, dose: float,
-          design: StudyDesign) -> ScanData:
-    images, truth = halves[split], experiment.truth
-    factor = dose / float(expected.sum((1, 2), dtype=np.float64).mean())
+def _file(root: str | Path, dose: float, split: str) -> Path:
+    return held_out_file(root, dose) if split == HELD_OUT else split_file(root, dose, split)
+
+
+def _between_positions(experiment: Experiment, half: np.ndarray, seed: int) -> Experiment:
+    """The same object and probe at random positions inside the scanned rectangle of `half`."""
+    rng = np.random.default_rng([seed, HELD_OUT_SEED])
+    x, y = (rng.uniform(axis[half].min(), axis[half].max(), _HELD_OUT_PATTERNS)
+            for axis in (experiment.xcoords, experiment.ycoords))
+    return replace(experiment, xcoords=x, ycoords=y)
+
+
+def _scan(experiment: Experiment, expected: np.ndarray, halves: GuardedSplit, images: np.ndarray, split: str, dose: float,
+          factor: float, design: StudyDesign, offset: int) -> ScanData:
+    truth = experiment.truth
     # Doses differ in their seeds too: equal seeds would give the doses' noise a common pattern.
-    diffraction = draw_amplitudes(expected, factor, design.seed(design.simulation_seed) * 1_000_003 + int(dose))(images)
+    seed = design.seed(design.simulation_seed) * 1_000_003 + int(dose) + offset
+    diffraction = draw_amplitudes(expected, factor, seed)(images)
     x, y = experiment.xcoords[images], experiment.ycoords[images]
     corners = in_field(split_positions(torch.from_numpy(np.stack([y, x], axis=1)), experiment.N)[0])
     metadata = {

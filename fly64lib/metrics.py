@@ -203,7 +203,7 @@ def _ssim_terms(a: Image, b: Image, data_range: float) -> tuple[float, float]:
         return float("nan"), float("nan")
     inner = slice(SSIM_RADIUS_PX, -SSIM_RADIUS_PX)
 
-    def local(image: Image) -> Image:
+    def local(image: np.ndarray) -> np.ndarray:
         return gaussian_filter(image, SSIM_SIGMA_PX, radius=SSIM_RADIUS_PX)[inner, inner]
 
     mean_a, mean_b, c1, c2 = local(a), local(b), (0.01 * data_range)**2, (0.03 * data_range)**2
@@ -213,7 +213,7 @@ def _ssim_terms(a: Image, b: Image, data_range: float) -> tuple[float, float]:
     return float((luminance * contrast).mean()), float(contrast.mean())
 
 
-def _halved(image: Image) -> Image:
+def _halved(image: Image) -> np.ndarray:
     rows, columns = image.shape[0] // 2, image.shape[1] // 2
     return image[:2 * rows, :2 * columns].reshape(rows, 2, columns, 2).mean((1, 3))
 

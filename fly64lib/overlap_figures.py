@@ -26,7 +26,8 @@ def disc_overlap(distance_px: np.ndarray | float, diameter_px: float) -> np.ndar
     return 2 / np.pi * (np.arccos(t) - t * np.sqrt(1 - t * t))
 
 
-def geometry_figures(positions_px: np.ndarray, groups: np.ndarray | None, diameter_px: float, neighbor_count: int) -> dict:
+def geometry_figures(positions_px: np.ndarray, groups: np.ndarray | None, diameter_px: float,
+                     neighbor_count: int) -> dict:
     """Figures 1 to 3 of a view's positions (n, 2) and groups (G, C) of indices into them, as JSON-ready values.
 
     null where a figure has no pairs: within groups of one image, of a single image, of groups all farther than D.
@@ -35,7 +36,7 @@ def geometry_figures(positions_px: np.ndarray, groups: np.ndarray | None, diamet
     one, other = np.triu_indices(groups.shape[1], 1)
     inner = _distances(positions_px, groups[:, one], groups[:, other])
     neighbours = nearest_distances(positions_px, neighbor_count)
-    # Groups drawn anew may share their centre: such centres are one point with a weight, and pairs of them lie at d = 0.
+    # Groups drawn anew may share their centre: such centres are one point with a weight, and their pairs lie at d = 0.
     centres, weight = np.unique(groups[:, 0], return_counts=True)
     centres = positions_px[centres]
     first, second = cKDTree(centres).query_pairs(diameter_px * (1 - 1e-9), output_type="ndarray").T
@@ -47,7 +48,8 @@ def geometry_figures(positions_px: np.ndarray, groups: np.ndarray | None, diamet
     return {
         "images": len(positions_px), "groups": len(groups), "images_per_group": groups.shape[1],
         "probe_diameter_px": diameter_px, "neighbor_count": neighbor_count,
-        "within_groups": {"mean_disc_overlap": _mean(disc_overlap(inner, diameter_px)), "mean_distance_px": _mean(inner)},
+        "within_groups": {"mean_disc_overlap": _mean(disc_overlap(inner, diameter_px)),
+                          "mean_distance_px": _mean(inner)},
         "between_images": {"mean_disc_overlap": _mean(disc_overlap(neighbours, diameter_px)),
                            "mean_nearest_px": _mean(neighbours[:, :1])},
         "between_groups": {"mean_disc_overlap": overlap / total if total else None, "pairs_closer_than_D": total,
@@ -59,7 +61,8 @@ def fluence_figures(positions_px: np.ndarray, probe: np.ndarray, canvas_shape: t
                     region: tuple[slice, slice]) -> dict:
     """Figure 4 over `region`, from a probe (modes, N, N) whose sum |P|^2 is the photons per exposure."""
     fluence = fluence_map(positions_px, probe, canvas_shape)[region]
-    return {"photons_per_pixel": float(fluence.mean()), "share_under_tenth": float((fluence < _DARK * fluence.mean()).mean()),
+    dark = fluence < _DARK * fluence.mean()
+    return {"photons_per_pixel": float(fluence.mean()), "share_under_tenth": float(dark.mean()),
             "photons_per_exposure": float(np.square(np.abs(probe), dtype=np.float64).sum()),
             "region_px": [region[0].start, region[0].stop, region[1].start, region[1].stop]}
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from fly64lib.design import StudyDesign
 from fly64lib.probe import ZonePlate, fourier_crop, zone_plate_probe
-from fly64lib.scan import CANVAS, snake_scan
+from fly64lib.scan import CANVAS, PER_ROW, snake_scan
 from fly64lib.specimen import SPECIMENS
 from ptycho_torch import optics
 from ptycho_torch.errors import ConfigError, DataContractError
@@ -62,16 +62,25 @@ def embedded_experiment(design: StudyDesign) -> Experiment:
     fine = 2 if design.simulation == "fine" else 1
     scale = design.N / _FLY001_N
     side = 2 * round(CANVAS * scale / 2)
-    x, y = snake_scan(scale)
+    x, y = thinned_snake(scale, design.scan_step)
     if fine == 2:
         probe = zone_plate_probe(design.N, 2)
     else:
         probe = fourier_crop(zone_plate_probe(design.N, 2), (design.N, design.N), "power")
     specimen = SPECIMENS[design.specimen]((2 * side, 2 * side), design.simulation_seed)
     specimen = specimen if fine == 2 else fourier_crop(specimen, (side, side), "mean")
-    description = {"specimen": design.specimen, "simulation": design.simulation, "scan": "fly001 snake, 10,304 positions",
+    description = {"specimen": design.specimen, "simulation": design.simulation,
+                   "scan": f"fly001 snake, {len(x)} of 10,304 positions",
                    "object_pixel_nm": ZonePlate().object_pixel_m(design.N) * 1e9}
     return Experiment(specimen, probe[None], x, y, design.N, fine, description)
+
+
+def thinned_snake(scale: float, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """The snake's positions on every `step`-th row, every `step`-th sample of it."""
+    x, y = snake_scan(scale)
+    row, sample = np.divmod(np.arange(len(x)), PER_ROW)
+    kept = (row % step == 0) & (sample % step == 0)
+    return x[kept], y[kept]
 
 
 def expected_patterns(experiment: Experiment, progress: bool = False) -> np.ndarray:

@@ -52,8 +52,8 @@ class TrainingJob:
 
 
 def build_training_jobs(phase_c_root: str | Path, phase_d_root: str | Path, artifact_root: str | Path,
-                        design: StudyDesign | None = None, *, allow_missing_phase_d: bool = False,
-                        skipped: list[dict] | None = None) -> list[TrainingJob]:
+                        design: StudyDesign | None = None, *, objective: str = "poisson",
+                        allow_missing_phase_d: bool = False, skipped: list[dict] | None = None) -> list[TrainingJob]:
     """The design's jobs, 9 by default: every dose with baseline (gridsize 1), dense and sparse (gridsize 2).
 
     Touches nothing. Raises DataContractError where a data file is missing; with `allow_missing_phase_d` a missing
@@ -72,9 +72,15 @@ def build_training_jobs(phase_c_root: str | Path, phase_d_root: str | Path, arti
                 phase = "fly64lib.generation" if view == "baseline" else "fly64lib.overlap"
                 raise DataContractError(f"{missing[0]}: no such file; run python -m {phase} first" + (
                     "" if view == "baseline" else ", or pass --allow-missing-phase-d"))
-            folder = Path(artifact_root) / dose_folder(dose) / view / f"gs{gridsize}"
+            folder = artifact_folder(artifact_root, dose, view, gridsize, objective)
             jobs.append(TrainingJob(dose, view, gridsize, train, test, folder))
     return jobs
+
+
+def artifact_folder(artifact_root: str | Path, dose: float, view: str, gridsize: int, objective: str = "poisson") -> Path:
+    """`dose_1000/dense/gs2`, with `_supervised` behind for the supervised twin."""
+    name = f"gs{gridsize}" + ("_supervised" if objective == "supervised" else "")
+    return Path(artifact_root) / dose_folder(dose) / view / name
 
 
 def run_training_job(job: TrainingJob, runner: Runner | None = None, *, config: TrainingConfig | None = None,
@@ -190,7 +196,8 @@ def main(argv: list[str] | None = None) -> int:
         doses = tuple(options.dose) if options.dose else StudyDesign().doses
         skipped: list[dict] = []
         jobs = build_training_jobs(options.phase_c_root, options.phase_d_root, options.artifact_root,
-                                   StudyDesign(doses=doses), allow_missing_phase_d=options.allow_missing_phase_d,
+                                   StudyDesign(doses=doses), objective=options.objective,
+                                   allow_missing_phase_d=options.allow_missing_phase_d,
                                    skipped=skipped)
         chosen = [job for job in jobs if (not options.view or job.view in options.view)
                   and options.gridsize in (None, job.gridsize)]

@@ -20,7 +20,7 @@ class ModelConfig:
     objective: str = "poisson"  # "poisson": counts only, no truth; "supervised": truth patches
     canvas_steps: tuple[int, ...] = (5, 15)  # canvases after these many accelerated steps are the input
     tikhonov: float = 4.0  # pull of those steps towards 1, photons per object pixel: 1 / variance of a weak object
-    width: int = 24  # channels of the first level, doubling per level
+    width: int = 16  # channels of the first level, doubling per level
     depth: int = 3  # levels of the U-Net
 
     def __post_init__(self) -> None:
@@ -66,7 +66,7 @@ class TrainingConfig:
     subsample_seed: int = 456
     accelerator: str = "cpu"  # "cpu", "gpu" or "auto" (Lightning's names)
     devices: int = 1
-    threads: int = 2  # CPU threads; part of what "the same bits" means
+    threads: int = 1  # CPU threads; part of what "the same bits" means
     num_workers: int = 0
     deterministic: bool = True
     logger: str = "csv"  # "none", "csv", "tensorboard", "mlflow"

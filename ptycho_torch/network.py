@@ -18,7 +18,7 @@ class CanvasUNet(nn.Module):
     The last layer starts at zero: an untrained network returns the canvas of the steps, so no start can be a flat object.
     """
 
-    def __init__(self, features: int, width: int = 24, depth: int = 3):
+    def __init__(self, features: int, width: int = 16, depth: int = 3):
         super().__init__()
         widths = [width * 2**level for level in range(depth)]
         self.stem = nn.Conv2d(features, width, 3, padding=1)

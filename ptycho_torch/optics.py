@@ -29,11 +29,11 @@ def backpropagate(field: Complex[Tensor, "*batch H W"]) -> Complex[Tensor, "*bat
 def shift_probe(probe: Complex[Tensor, "modes N N"], shift_px: Float[Tensor, "n 2"]) -> Complex[Tensor, "n modes N N"]:
     """Probe modes moved by `shift_px` (rows, columns), a sub-pixel part of a position, by the Fourier shift theorem.
 
-    A unitary operation (power is kept) but for the Nyquist row and column of an even grid.
+    Unitary: the power of every mode is kept. On an even grid the Nyquist row and column count as negative frequencies.
     """
     spectrum = torch.fft.fft2(probe)
-    ramps = [torch.exp(-2j * torch.pi * torch.fft.fftfreq(size, device=probe.device) * shift_px[:, axis, None])
-             for axis, size in enumerate(probe.shape[-2:])]
+    ramps = [torch.exp(-2j * torch.pi * torch.fft.fftfreq(size, dtype=shift_px.dtype, device=probe.device)
+                       * shift_px[:, axis, None]) for axis, size in enumerate(probe.shape[-2:])]
     ramp = (ramps[0][:, :, None] * ramps[1][:, None, :]).to(probe.dtype)
     return torch.fft.ifft2(spectrum * ramp[:, None])
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the tests' arrays are too small for threads
 REAL_SCAN = "fly001_real_N64_every20th.npz"
 _not_run: list[str] = []
 

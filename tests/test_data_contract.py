@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ptycho_torch import data_checks
 from ptycho_torch.data_checks import mean_photons
 from ptycho_torch.data_contract import KEYS, ScanData, check_scan, read_scan, write_scan
 from ptycho_torch.errors import DataContractError
@@ -251,6 +252,20 @@ def test_a_broken_file_is_refused_with_file_key_what_came_what_is_expected_and_w
     for part, words in zip(parts.groups(), (came, expected, todo), strict=True):
         assert words in part, str(caught.value)
     assert [entry.name for entry in tmp_path.iterdir()] == ["bad.npz"]
+
+
+def test_a_fault_in_a_later_chunk_is_found_at_its_own_pattern(tmp_path, monkeypatch):
+    made = arrays()
+    made["diffraction"][4, 7, 2], made["Y"][5, 0, 8] = np.nan, np.inf
+    monkeypatch.setattr(data_checks, "CHUNK_PIXELS", 2 * N * N)
+    save(tmp_path / "a.npz", made)
+    with pytest.raises(DataContractError, match=r"'diffraction': NaN or infinite values, the first at \[4, 7, 2\]"):
+        read_scan(tmp_path / "a.npz")
+    made["diffraction"][4, 7, 2] = 6
+    save(tmp_path / "a.npz", made)
+    np.testing.assert_allclose(mean_photons(made["diffraction"]), np.square(made["diffraction"]).sum() / n, rtol=1e-6)
+    with pytest.raises(DataContractError, match=r"'Y': NaN or infinite values, the first at \[5, 0, 8\]"):
+        read_scan(tmp_path / "a.npz", load_truth=True)
 
 
 @pytest.mark.parametrize("mean_counts", [0.3, 2.0, 100.0, 3000.0])

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ptycho_torch import errors
+from ptycho_torch import errors, files
 from ptycho_torch.errors import ConfigError, DataContractError, MissingDependencyError, PtychoError
 from ptycho_torch.files import atomic_path, folder_lock, json_text, read_json, sha256_file, write_json
 
@@ -153,6 +153,32 @@ def test_a_lock_that_was_removed_by_hand_and_taken_by_another_run_is_left_to_it(
     with folder_lock(tmp_path):
         lock.write_text(json.dumps({"host": "elsewhere", "pid": 1}))
     assert json.loads(lock.read_text())["host"] == "elsewhere"
+
+
+def test_a_dead_owners_lock_that_another_run_has_just_taken_is_left_to_it(tmp_path, monkeypatch):
+    """The moment between finding a dead owner and removing its lock."""
+    lock, real = tmp_path / ".lock", files._dead
+    lock.write_text(json.dumps({"host": socket.gethostname(), "pid": 2**22 + 1}))
+    seen = []
+
+    def dead_then_taken(holder):
+        seen.append(real(holder))
+        if len(seen) == 1:
+            lock.write_text(json.dumps({"host": "elsewhere", "pid": 5}))
+        return seen[-1]
+
+    monkeypatch.setattr(files, "_dead", dead_then_taken)
+    with pytest.raises(PtychoError, match="process 5 on elsewhere"), folder_lock(tmp_path):
+        pass
+    assert seen == [True, False] and [entry.name for entry in tmp_path.iterdir()] == [".lock"]
+
+
+def test_two_runs_do_not_remove_a_dead_owners_lock_at_once(tmp_path):
+    for name, pid in ((".lock", 2**22 + 1), (".lock-takeover", os.getpid())):
+        (tmp_path / name).write_text(json.dumps({"host": socket.gethostname(), "pid": pid}))
+    with pytest.raises(PtychoError, match=r"in use by process .* remove .*\.lock-takeover"), folder_lock(tmp_path):
+        pass
+    assert (tmp_path / ".lock").exists() and (tmp_path / ".lock-takeover").exists()
 
 
 def _compete(folder, barrier, held, overlaps, taken):

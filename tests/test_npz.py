@@ -1,5 +1,6 @@
 """Reading an npz without trusting it: what is mapped is what was written, and a damaged or lying file is refused."""
 
+import os
 import re
 import struct
 import tracemalloc
@@ -78,6 +79,17 @@ def test_a_compressed_file_is_unpacked_once_and_again_only_when_it_changes(tmp_p
     assert len(list(cache.iterdir())) == 2
 
 
+def test_a_changed_file_of_the_same_size_and_time_is_not_served_from_the_cache(tmp_path):
+    path, came = tmp_path / "a.npz", []
+    for value in (b"12345678", b"abcdefgh"):
+        zipped(path, [("a.npy", npy(FLOATS % "()", value))], zipfile.ZIP_DEFLATED)
+        os.utime(path, (1e9, 1e9))
+        came.append((path.stat().st_size, path.stat().st_mtime_ns))
+        with open_npz(path) as archive:
+            assert archive.map("a", tmp_path / "cache").tobytes() == value
+    assert came[0] == came[1]
+
+
 def test_the_cache_lies_beside_the_file_or_for_a_read_only_folder_in_the_temporary_one(tmp_path, monkeypatch):
     monkeypatch.setattr(npz.tempfile, "gettempdir", lambda: str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir()
@@ -130,7 +142,8 @@ def test_a_file_with_one_wrong_byte_is_refused_or_reads_the_same(tmp_path):
             wrong[rng.integers(len(wrong))] ^= 1 << rng.integers(8)
             (tmp_path / "wrong.npz").write_bytes(wrong)
             try:
-                came = read_everything(tmp_path / "wrong.npz", tmp_path / "cache")
+                with open_npz(tmp_path / "wrong.npz") as archive:
+                    came = {key: archive.map(key, tmp_path / "cache") for key in archive.members}
             except DataContractError:
                 refused += 1
                 continue
@@ -138,6 +151,16 @@ def test_a_file_with_one_wrong_byte_is_refused_or_reads_the_same(tmp_path):
             for key, value in ARRAYS.items():
                 np.testing.assert_array_equal(came[key], value)
         assert refused >= refused_at_least
+
+
+@pytest.mark.parametrize("take", [NpzFile.read, NpzFile.map])
+def test_a_wrong_byte_far_into_a_large_stored_array_is_noticed(tmp_path, take):
+    write_npz(tmp_path / "a.npz", {"stack": RNG.normal(size=(20, 32, 32))})
+    wrong = bytearray((tmp_path / "a.npz").read_bytes())
+    wrong[100_000] ^= 1
+    (tmp_path / "a.npz").write_bytes(wrong)
+    with open_npz(tmp_path / "a.npz") as archive, pytest.raises(DataContractError, match="damaged .*Bad CRC"):
+        take(archive, "stack")
 
 
 def read_everything(path, cache):

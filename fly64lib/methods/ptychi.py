@@ -24,7 +24,7 @@ from fly64lib.methods import PROBES, MethodResult
 from ptycho_torch.data_contract import ScanData, read_scan
 from ptycho_torch.errors import DataContractError, MissingDependencyError, PtychoError
 from ptycho_torch.fields import check_choice, check_range, check_types
-from ptycho_torch.files import read_json, write_json
+from ptycho_torch.files import write_json
 
 METHODS = ("lsqml", "rpie", "dm")
 _TOLD_LINES = 15  # of the worker's messages, in an error

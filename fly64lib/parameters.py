@@ -1,0 +1,77 @@
+"""The notebooks' parameters: one checked dataclass each, and the guard that refuses a misspelt name.
+
+papermill only warns about an unknown `-p` name, and passes any type. So the first cell of every notebook ends with
+
+    parameters = read_parameters(TrainParameters, globals(), In)
+
+which compares the names assigned in papermill's injected cell (kept by IPython in `In`) with the dataclass, and then
+builds it from the notebook's variables. Nothing heavy is imported here: a wrong name fails at once.
+"""
+
+import ast
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+from ptycho_torch.errors import ConfigError
+from ptycho_torch.fields import check_choice, check_range, check_types, refuse_unknown
+
+T = TypeVar("T")
+NAMED_VIEWS = ("baseline", "dense", "sparse")
+
+
+def read_parameters(cls: type[T], namespace: dict[str, Any], cells: Sequence[str]) -> T:
+    """Build `cls` from the notebook's variables; `cells` is IPython's `In`. Raises ConfigError naming the parameter."""
+    known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+    injected = [cell for cell in cells if cell.lstrip().startswith("# Parameters")]
+    if injected:
+        assigned = [target.id for node in ast.parse(injected[-1]).body if isinstance(node, ast.Assign)
+                    for target in node.targets if isinstance(target, ast.Name)]
+        refuse_unknown(assigned, known, cls.__name__)
+    return cls(**{name: namespace[name] for name in known if name in namespace})
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataParameters:
+    """What data a notebook works on; shared by the notebooks that need simulated data."""
+
+    dose: float = 1e5  # expected detected photons per exposure
+    specimen: str = "siemens_star"
+    simulation: str = "fine"  # "fine" or "matched"
+    N: int = 64
+    replicate: int = 0
+    data_dir: str = "runs/data"  # simulated data are kept here, keyed by what they are made of
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        check_range("dose", self.dose, 1)
+        check_choice("simulation", self.simulation, ("fine", "matched"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainParameters(DataParameters):
+    """Parameters of train.ipynb."""
+
+    view: str = "baseline"
+    gridsize: int | None = None  # None: 1 for baseline, 2 for dense and sparse
+    train_npz: str | None = None  # a DATA-001 file of your own instead of the simulation
+    test_npz: str | None = None  # its held-out half, if there is one
+    objective: str = "poisson"  # or "supervised"
+    context: str = "view"  # or "group": what the network's input canvas is made of
+    seed: int = 0
+    epochs: int | None = None  # None: as many as `steps` need
+    steps: int = 400  # optimiser steps
+    n_images: int | None = 1000  # at most this many training images; None: all
+    batch_size: int = 128  # groups per optimiser step
+    learning_rate: float = 2e-3
+    accelerator: str = "cpu"
+    threads: int = 1
+    progress: bool = False
+    output_dir: str = "runs/train"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("view", self.view, NAMED_VIEWS)
+        check_choice("gridsize", self.gridsize, (None, 1, 2))
+        if self.test_npz and not self.train_npz:
+            raise ConfigError("test_npz is given without train_npz; give both, or neither")

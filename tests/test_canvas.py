@@ -1,0 +1,170 @@
+"""Canvas steps against the oracle's diffraction: gradient, fluence, convergence to the truth, the pull of the prior."""
+
+import numpy as np
+import oracle
+import pytest
+import small_scan
+import torch
+
+from ptycho_torch import canvas as canvas_module
+from ptycho_torch.canvas import Patterns, canvas_steps, gradient
+from ptycho_torch.features import group_layout, view_layout
+from ptycho_torch.noise import poisson_deviance
+from ptycho_torch.patches import in_field, split_positions
+
+
+def noiseless(dose: float, dtype: torch.dtype = torch.complex64, **kinds) -> tuple[Patterns, torch.Tensor]:
+    """Patterns with the oracle's expected counts on the whole object, and that object."""
+    image, probe, y, x, expected = small_scan.geometry(**kinds)
+    scale = dose / expected.sum((1, 2)).mean()
+    counts = torch.from_numpy(expected * scale).to(dtype.to_real())
+    corners, rest = split_positions(torch.from_numpy(np.stack([y, x], 1)), probe.shape[-1])
+    patterns = Patterns(lambda i: counts[i], in_field(corners), rest.to(dtype.to_real()),
+                        torch.from_numpy(probe * scale**0.5).to(dtype), (1, *image.shape))
+    return patterns, torch.from_numpy(image).to(dtype)[None]
+
+
+def error(canvas: torch.Tensor, truth: torch.Tensor, patterns: Patterns) -> float:
+    """Relative error, weighted by the photons that each pixel saw, global phase removed."""
+    weight = patterns.fluence()[0].double().numpy() ** 0.5
+    a, b = canvas[0].numpy() * weight, truth[0].numpy() * weight
+    return float(np.linalg.norm(oracle.without_phase(a, b) - b) / np.linalg.norm(b))
+
+
+@pytest.mark.parametrize("modes", [1, 2])
+def test_the_engine_expects_what_the_oracle_expects_of_every_position(modes):
+    patterns, truth = noiseless(1e5, modes=modes)
+    _, deviance = gradient(truth, patterns)
+    # Not 0: positions keep their sub-pixel part in single precision. A wrong sign of the shift gives about 1e6.
+    assert float(deviance) < 1.0 and gradient(torch.ones_like(truth), patterns)[1] > 1e5
+
+
+@pytest.mark.parametrize("modes", [1, 2])
+def test_the_gradient_is_the_slope_of_the_log_likelihood(modes, monkeypatch):
+    monkeypatch.setattr(canvas_module, "_DARK", 0.0)  # a small bias on dark pixels is deliberate
+    patterns, truth = noiseless(300.0, torch.complex128, modes=modes)
+    rng = np.random.default_rng(0)
+    start = truth + 0.1 * torch.from_numpy(oracle.complex_field(rng, *truth.shape))
+    direction = torch.from_numpy(oracle.complex_field(rng, *truth.shape))
+
+    def half_deviance(t: float) -> float:
+        return float(gradient(start + t * direction, patterns)[1]) / 2
+
+    slope = gradient(start, patterns)[0]
+    numerical = (half_deviance(1e-4) - half_deviance(-1e-4)) / 2e-4
+    # d f = 2 Re <df/d conj(O), dO>
+    assert 2 * float((slope.conj() * direction).sum().real) == pytest.approx(numerical, rel=1e-5)
+
+
+def test_fluence_is_the_probes_power_laid_down_at_every_position():
+    image, probe, y, x, expected = small_scan.geometry(modes=2)
+    patterns, _ = noiseless(1e4, modes=2)
+    scale = 1e4 / expected.sum((1, 2)).mean()
+    np.testing.assert_allclose(patterns.fluence()[0], scale * oracle.fluence(image.shape, probe, y, x), rtol=1e-4,
+                               atol=1e-3)
+
+
+def test_shifted_probes_are_the_same_whatever_was_asked_before():
+    patterns, _ = noiseless(1.0, modes=2)
+    fresh, _ = noiseless(1.0, modes=2)
+    patterns.probes(torch.arange(3))
+    for indices in (torch.arange(5), torch.tensor([0, 4, 2]), torch.tensor([7])):
+        assert torch.equal(patterns.probes(indices), fresh.probes(indices).clone())
+        fresh._probes.clear()
+
+
+@pytest.mark.parametrize("modes", [1, 2])
+def test_steps_converge_to_the_true_object_without_noise(modes):
+    patterns, truth = noiseless(1e5, modes=modes)
+    deviances = []
+    found = canvas_steps(patterns, torch.ones_like(truth), 120,
+                         observe=lambda step, canvas, deviance: deviances.append(deviance) and False)
+    assert error(found, truth, patterns) < 0.01 < 0.3 < error(torch.ones_like(truth), truth, patterns)
+    assert deviances[-1] < 1e-4 * deviances[0]
+
+
+def test_steps_stay_at_the_truth():
+    patterns, truth = noiseless(1e5)
+    assert error(canvas_steps(patterns, truth, 5), truth, patterns) < 1e-4
+
+
+def test_the_deviance_falls_with_every_early_step_on_noisy_data():
+    raw = small_scan.small_raw(1e4)
+    layout = view_layout(raw.positions, raw.N)
+    patterns = Patterns(raw.counts, layout.address, layout.residual_px, raw.probe, layout.shape)
+    seen = []
+    canvas_steps(patterns, torch.ones(layout.shape, dtype=torch.complex64), 8,
+                 observe=lambda step, canvas, deviance: seen.append(deviance) and False)
+    assert all(later < earlier for earlier, later in zip(seen, seen[1:], strict=False))
+    # The first is the empty object's own deviance.
+    empty = oracle_deviance(raw)
+    assert seen[0] == pytest.approx(empty, rel=1e-5)
+
+
+def oracle_deviance(raw) -> float:
+    flat = np.ones(raw.object_guess.shape)
+    expected = oracle.expected_counts(flat, raw.probe.numpy().astype(complex), *raw.positions.numpy().T)
+    counts = raw.counts(slice(None)).double()
+    return float(poisson_deviance(torch.from_numpy(expected), counts).sum())
+
+
+def test_tikhonov_pulls_to_its_prior_and_the_more_so_the_fewer_photons_there_are():
+    prior = 0.6 - 0.3j
+
+    def distance(dose: float, tikhonov: float) -> float:
+        patterns, truth = noiseless(dose)
+        found = canvas_steps(patterns, torch.ones_like(truth), 60, tikhonov, prior=torch.full_like(truth, prior))
+        lit = patterns.fluence() > 0.2 * patterns.fluence().max()
+        return float((found[lit] - prior).abs().mean())
+
+    assert distance(1e3, 1e7) < 1e-3 < 0.3 < distance(1e3, 0.0)
+    assert distance(1e2, 30.0) < 0.5 * distance(1e5, 30.0)
+
+
+def test_where_no_photon_falls_the_start_stays_and_tikhonov_alone_acts():
+    image, probe, y, x, expected = small_scan.geometry()
+    N, shape = probe.shape[-1], (1, image.shape[0] + 20, image.shape[1])
+    corners, rest = split_positions(torch.from_numpy(np.stack([y, x], 1)), N)
+    patterns = Patterns(lambda i: torch.from_numpy(expected[i.numpy()] * 1e4).float(), in_field(corners), rest,
+                        torch.from_numpy(probe * 100).to(torch.complex64), shape)
+    start = torch.full(shape, 0.5 + 0.5j, dtype=torch.complex64)
+    dark = patterns.fluence() == 0
+    assert dark[:, -20:].all()
+    assert torch.equal(canvas_steps(patterns, start, 10)[dark], start[dark])
+    assert ((canvas_steps(patterns, start, 200, 1e3)[dark] - 1).abs() < 0.1).all()
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1000])
+def test_the_number_of_patterns_held_at_once_does_not_change_the_result(chunk, monkeypatch):
+    patterns, truth = noiseless(1e4, modes=2)
+    expected = canvas_steps(patterns, torch.ones_like(truth), 5)
+    for memory in (0, 10**6):  # with shifted probes made again for every chunk, and kept
+        monkeypatch.setattr(canvas_module, "CHUNK", chunk)
+        monkeypatch.setattr(canvas_module, "_CACHED_PROBES", memory)
+        patterns._probes.clear()
+        found = canvas_steps(patterns, torch.ones_like(truth), 5)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5)
+
+
+def test_a_canvas_comes_out_the_same_alone_and_in_a_stack_with_others():
+    raw = small_scan.small_raw(1e4)
+    positions = raw.positions[torch.tensor([[0, 1, 10, 11], [33, 34, 43, 44], [60, 61, 71, 70]])]
+    images = torch.tensor([0, 1, 10, 11, 33, 34, 43, 44, 60, 61, 71, 70])
+
+    def run(chosen: list[int]) -> torch.Tensor:
+        layout = group_layout(positions[chosen], raw.N, 48)
+        members = images.view(3, 4)[chosen].reshape(-1)
+        patterns = Patterns(lambda i: raw.counts(members[i]), layout.address, layout.residual_px, raw.probe, layout.shape)
+        return canvas_steps(patterns, torch.ones(layout.shape, dtype=torch.complex64), 30)
+
+    together = run([0, 1, 2])
+    for field in range(3):
+        np.testing.assert_allclose(run([field])[0], together[field], rtol=0, atol=1e-5)
+
+
+def test_an_observer_ends_the_iteration():
+    patterns, truth = noiseless(1e4)
+    steps = []
+    found = canvas_steps(patterns, torch.ones_like(truth), 50, observe=lambda step, *_: steps.append(step) or step == 3)
+    assert steps == [0, 1, 2, 3]
+    np.testing.assert_array_equal(found, canvas_steps(patterns, torch.ones_like(truth), 4))
