@@ -10,6 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from fly64lib.alignment import align
+from fly64lib.limits import Limits
+from fly64lib.metrics import FRC, half_bit_threshold, ring_density
 from ptycho_torch.files import atomic_path
 
 Region = tuple[slice, slice]
@@ -60,15 +62,35 @@ def loss_curves(history: Sequence[Mapping[str, float]]) -> Figure:
     return figure
 
 
-def frc_curves(curves: Mapping[str, object]) -> Figure:
-    """Fourier ring correlations over frequency in fractions of Nyquist, with the threshold 0.5."""
-    figure = Figure(figsize=(6, 3.2), layout="constrained")
+def frc_curves(curves: Mapping[str, FRC], limits: Mapping[str, Limits] | None = None) -> Figure:
+    """Fourier ring correlation with the truth over frequency, with both thresholds and what the limits allow."""
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
     ax = figure.subplots()
     for name, curve in curves.items():
-        ax.plot(curve.frequency, curve.correlation, label=name)
+        if name != "truth":
+            ax.plot(curve.frequency, curve.correlation, label=name)
+    for (name, bound), style in zip((limits or {}).items(), ("--", "-."), strict=False):
+        ax.plot(bound.frequency, bound.frc, style, color="black", label=name)
+    reference = next(iter(curves.values()))
     ax.axhline(0.5, color="0.6", linestyle=":", label="0.5")
-    ax.set(xlabel="spatial frequency / Nyquist", ylabel="FRC with truth", ylim=(-0.1, 1.05), xlim=(0, 1))
-    ax.legend(fontsize="small")
+    ax.plot(reference.frequency, half_bit_threshold(reference.n_pixels), color="0.6", linestyle="-", linewidth=0.8,
+            label="half bit")
+    ax.set(xlabel="spatial frequency / Nyquist", ylabel="FRC with the truth", ylim=(-0.1, 1.05), xlim=(0, 1))
+    ax.legend(fontsize="small", ncols=2)
+    return figure
+
+
+def error_spectra(errors: Mapping[str, np.ndarray], limits: Mapping[str, Limits] | None = None) -> Figure:
+    """Spectral density of phase errors (H, W), rad^2, over frequency, with the limits' densities."""
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    ax = figure.subplots()
+    for name, error in errors.items():
+        if name != "truth":
+            ax.semilogy(*ring_density(error), label=name)
+    for (name, bound), style in zip((limits or {}).items(), ("--", "-."), strict=False):
+        ax.semilogy(bound.frequency, bound.phase_density, style, color="black", label=name)
+    ax.set(xlabel="spatial frequency / Nyquist", ylabel="phase error density / rad$^2$", xlim=(0, 1))
+    ax.legend(fontsize="small", ncols=2)
     return figure
 
 

@@ -264,6 +264,20 @@ def frc_curve(a: np.ndarray, b: np.ndarray, apodize: bool = True) -> FRC:
     return FRC(np.arange(1, side // 2 + 1) * 2 / side, correlation, independent * ring_sum(np.ones(ring.size)))
 
 
+def ring_density(image: np.ndarray) -> tuple[Rings, Rings]:
+    """Spectral density of an image (H, W) over the FRC's rings: (fraction of Nyquist, mean power per pixel).
+
+    The image's mean (weighted by the window) is taken out and a Tukey window laid on, as for the FRC. White noise of
+    variance v has density v on every ring.
+    """
+    (rows, columns), side = np.shape(image), min(np.shape(image))
+    window = np.outer(tukey(rows, TUKEY_TAPER), tukey(columns, TUKEY_TAPER))
+    power = np.abs(fft.fft2(window * (image - np.average(image, weights=window))))**2 / (window**2).sum()
+    ring = np.rint(side * np.hypot(fft.fftfreq(rows)[:, None], fft.fftfreq(columns)[None])).astype(int).ravel()
+    density = np.bincount(ring, power.ravel()) / np.bincount(ring)
+    return np.arange(1, side // 2 + 1) * 2 / side, density[1:side // 2 + 1]
+
+
 def half_bit_threshold(n_pixels: np.ndarray | float) -> np.ndarray | float:
     """FRC where a ring of `n_pixels` carries half a bit a pixel; van Heel & Schatz, J. Struct. Biol. 151, 250 (2005).
 

@@ -141,7 +141,7 @@ def _written(path: Path, known: dict | None, scan: ScanData, view: View, figures
              split: str) -> dict:
     """The manifest's row of a view's file, which is written unless `known` vouches for one of the same recipe."""
     dose = parent["dose"]
-    seed = [view.selection["seed"], int(dose), int.from_bytes(f"{view.name} {split}".encode())]
+    seed = [view.selection["seed"], int(dose), *f"{view.name} {split}".encode()]
     chosen = b"".join(part.tobytes() for part in (view.images, view.groups) if part is not None)
     recipe = {"view": view.name, "gridsize": 1 if view.groups is None else round(view.groups.shape[1] ** 0.5),
               "overlap": figures, "parent": parent,

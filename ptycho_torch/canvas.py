@@ -48,7 +48,7 @@ class Patterns:
 
     def probes(self, indices: Int[Tensor, " n"]) -> Complex[Tensor, "n modes N N"]:
         """The probe at the sub-pixel part of each position."""
-        key = int(indices[0])
+        key = tuple(indices.tolist())
         if key not in self._probes:
             shifted = optics.shift_probe(self.probe, self.residual_px[indices])
             if len(self) * self.N**2 > _CACHED_PROBES * 64**2:
@@ -91,15 +91,16 @@ def canvas_steps(patterns: Patterns, start: Complex[Tensor, "fields H W"], steps
     fluence = patterns.fluence()
     # The floor keeps pixels that no photon reaches from being divided by zero; their gradient is zero as well.
     curvature = 2 * fluence + tikhonov + 1e-3 * fluence.amax((-2, -1), keepdim=True)
-    current, ahead, momentum = start, start, 1.0
+    current = ahead = start
+    momentum = torch.ones(len(start), 1, 1, device=start.device)  # one a field: none may depend on its company
     for step in range(steps):
         slope, deviance = gradient(ahead, patterns)
         if tikhonov:
             slope = slope + tikhonov * (ahead - prior)
         following = ahead - slope / curvature
-        if (slope.conj() * (following - current)).real.sum() > 0:
-            momentum = 1.0
-        grown = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
+        uphill = (slope.conj() * (following - current)).real.sum((-2, -1), keepdim=True) > 0
+        momentum = torch.where(uphill, 1.0, momentum)
+        grown = (1 + (1 + 4 * momentum**2).sqrt()) / 2
         ahead = following + (momentum - 1) / grown * (following - current)
         current, momentum = following, grown
         if observe is not None and observe(step, current, float(deviance)):

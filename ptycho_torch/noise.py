@@ -17,7 +17,7 @@ def draw_counts(expected: Float[Tensor, "..."], generator: torch.Generator) -> F
     return torch.poisson(expected, generator=generator)
 
 
-def thin_counts(counts: Float[Tensor, "n N N"], keep: float, seeds: Int[Tensor, " n"]) -> Float[Tensor, "n N N"]:
+def thin_counts(counts: Float[Tensor, "n H W"], keep: float, seeds: Int[Tensor, " n"]) -> Float[Tensor, "n H W"]:
     """The part of `counts` that a binomial draw with probability `keep` keeps; `counts` minus it is independent of it.
 
     Each pattern has its own seed, so that the same draw can be made again in another batch or chunk.

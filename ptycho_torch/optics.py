@@ -26,7 +26,7 @@ def backpropagate(field: Complex[Tensor, "*batch H W"]) -> Complex[Tensor, "*bat
     return _centred(field, torch.fft.ifft2)
 
 
-def shift_probe(probe: Complex[Tensor, "modes N N"], shift_px: Float[Tensor, "n 2"]) -> Complex[Tensor, "n modes N N"]:
+def shift_probe(probe: Complex[Tensor, "modes H W"], shift_px: Float[Tensor, "n 2"]) -> Complex[Tensor, "n modes H W"]:
     """Probe modes moved by `shift_px` (rows, columns), a sub-pixel part of a position, by the Fourier shift theorem.
 
     Unitary: the power of every mode is kept. On an even grid the Nyquist row and column count as negative frequencies.
@@ -38,20 +38,20 @@ def shift_probe(probe: Complex[Tensor, "modes N N"], shift_px: Float[Tensor, "n 
     return torch.fft.ifft2(spectrum * ramp[:, None])
 
 
-def detector_waves(patches: Complex[Tensor, "n N N"], probes: Complex[Tensor, "n modes N N"]
-                   ) -> Complex[Tensor, "n modes N N"]:
+def detector_waves(patches: Complex[Tensor, "n H W"], probes: Complex[Tensor, "n modes H W"]
+                   ) -> Complex[Tensor, "n modes H W"]:
     """Complex waves on the detector, F(P_m O), one per exposure and mode."""
     return propagate(probes * patches[:, None])
 
 
-def detector_waves_adjoint(waves: Complex[Tensor, "n modes N N"], probes: Complex[Tensor, "n modes N N"]
-                           ) -> Complex[Tensor, "n N N"]:
+def detector_waves_adjoint(waves: Complex[Tensor, "n modes H W"], probes: Complex[Tensor, "n modes H W"]
+                           ) -> Complex[Tensor, "n H W"]:
     """Adjoint of :func:`detector_waves` with respect to the patches: sum_m conj(P_m) F^-1(wave_m)."""
     return (probes.conj() * backpropagate(waves)).sum(1)
 
 
-def expected_counts(patches: Complex[Tensor, "n N N"], probes: Complex[Tensor, "n modes N N"]
-                    ) -> Float[Tensor, "n N N"]:
+def expected_counts(patches: Complex[Tensor, "n H W"], probes: Complex[Tensor, "n modes H W"]
+                    ) -> Float[Tensor, "n H W"]:
     """Expected counts, the incoherent sum over modes of |F(P_m O)|^2."""
     waves = detector_waves(patches, probes)
     return (waves.real.square() + waves.imag.square()).sum(1)

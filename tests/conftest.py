@@ -9,9 +9,13 @@ import os
 from pathlib import Path
 
 import pytest
+from jaxtyping import install_import_hook
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the tests' arrays are too small for threads
 REAL_SCAN = "fly001_real_N64_every20th.npz"
+SHAPED = ("optics", "patches", "noise", "canvas", "features", "thinning", "network", "model", "stitching", "inference")
+# Shapes and dtypes in these modules' signatures are checked at every call, in tests only.
+install_import_hook([f"ptycho_torch.{name}" for name in SHAPED], "beartype.beartype")
 _not_run: list[str] = []
 
 

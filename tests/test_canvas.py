@@ -66,11 +66,9 @@ def test_fluence_is_the_probes_power_laid_down_at_every_position():
 
 def test_shifted_probes_are_the_same_whatever_was_asked_before():
     patterns, _ = noiseless(1.0, modes=2)
-    fresh, _ = noiseless(1.0, modes=2)
-    patterns.probes(torch.arange(3))
-    for indices in (torch.arange(5), torch.tensor([0, 4, 2]), torch.tensor([7])):
-        assert torch.equal(patterns.probes(indices), fresh.probes(indices).clone())
-        fresh._probes.clear()
+    for indices in (torch.arange(3), torch.arange(5), torch.tensor([0, 4, 2]), torch.arange(3)):
+        came, alone = patterns.probes(indices), noiseless(1.0, modes=2)[0].probes(indices)
+        assert came.shape == (len(indices), 2, 32, 32) and bool((came == alone).all())
 
 
 @pytest.mark.parametrize("modes", [1, 2])
@@ -155,7 +153,8 @@ def test_a_canvas_comes_out_the_same_alone_and_in_a_stack_with_others():
         layout = group_layout(positions[chosen], raw.N, 48)
         members = images.view(3, 4)[chosen].reshape(-1)
         patterns = Patterns(lambda i: raw.counts(members[i]), layout.address, layout.residual_px, raw.probe, layout.shape)
-        return canvas_steps(patterns, torch.ones(layout.shape, dtype=torch.complex64), 30)
+        # Tikhonov makes the iteration overshoot, and restart its momentum, within a few steps.
+        return canvas_steps(patterns, torch.ones(layout.shape, dtype=torch.complex64), 30, 4.0)
 
     together = run([0, 1, 2])
     for field in range(3):

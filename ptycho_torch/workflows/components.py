@@ -53,6 +53,8 @@ def train_cdi_model_torch(train_data: RawDataTorch, test_data: RawDataTorch | No
         # Lightning 2.6 asks torch's tree utilities by a name that torch 2.15 deprecates; nothing here can change it.
         warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`", category=FutureWarning)
         warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`", category=DeprecationWarning)
+        # The job's folder holds its log before its first checkpoint.
+        warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
         # Batches are mapped from a file and cut by index: a worker process costs more than it brings (num_workers = 0).
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         trainer.fit(module, datamodule=data, ckpt_path=_resumable(checkpoint, config, epochs), weights_only=True)
