@@ -94,6 +94,21 @@ def error_spectra(errors: Mapping[str, np.ndarray], limits: Mapping[str, Limits]
     return figure
 
 
+def heat_map(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], label: str) -> Figure:
+    """A labelled matrix with its numbers; rows trained, columns tested."""
+    figure = Figure(figsize=(2.5 + 0.55 * len(columns), 2 + 0.4 * len(rows)), layout="constrained")
+    ax = figure.subplots()
+    drawn = ax.imshow(values, cmap="viridis", aspect="auto")
+    ax.set(xticks=range(len(columns)), yticks=range(len(rows)), xlabel="tested on", ylabel="trained on")
+    ax.set_xticklabels(columns, rotation=60, ha="right", fontsize="small")
+    ax.set_yticklabels(rows, fontsize="small")
+    bright = values > (values.min() + values.max()) / 2
+    for (i, j), value in np.ndenumerate(values):
+        ax.text(j, i, f"{value:.1f}", ha="center", va="center", fontsize="small", color="black" if bright[i, j] else "white")
+    figure.colorbar(drawn, ax=ax, label=label)
+    return figure
+
+
 def saved(figure: Figure, path: str | Path) -> str:
     """Save a figure as PNG, atomically, and return its path: what a notebook displays is the file on disk."""
     with atomic_path(path) as temporary:

@@ -163,10 +163,9 @@ def limits(object: Complex[np.ndarray, "H W"], probe: Complex[np.ndarray, "modes
         start = torch.zeros(probes, *canvas.shape, dtype=canvas.dtype)
         start[:, region[0], region[1]] = remove(z)
         found, steps = _solve(information, information.join(start), iterations, tolerance)
-        y, prior_y = (None if image is None else remove(image[:, region[0], region[1]]).numpy()
-                      for image in (information.split(found)[0], information.prior_covariance(start)))
-    return _summary(z.numpy(), y, prior_y, np.asarray(object)[region], probe_known=probe_known, iterations=steps,
-                    photons_per_pixel=float(patterns.fluence()[0][region].mean()))
+        y = remove(information.split(found)[0][:, region[0], region[1]])
+    return _summary(z.numpy(), y.numpy(), np.asarray(object)[region], prior_spectrum, probe_known=probe_known,
+                    iterations=steps, photons_per_pixel=float(patterns.fluence()[0][region].mean()))
 
 
 class Information:
@@ -233,10 +232,6 @@ class Information:
         changes = changes * self.pixel_scale if self.wiener is None else self._filtered(changes, self.wiener)
         return self.join(changes, probe_changes * self.probe_scale)
 
-    def prior_covariance(self, changes: Complex[Tensor, "k H W"]) -> Complex[Tensor, "k H W"] | None:
-        """C times changes of the canvas; None without a prior."""
-        return None if self.prior_power is None else self._filtered(changes, self.prior_power)
-
     def _filtered(self, changes: Complex[Tensor, "k H W"], gains: Float[Tensor, "2 H W"]) -> Complex[Tensor, "k H W"]:
         """Radial (amplitude) and tangential (phase) parts of changes, each filtered on the periodic canvas."""
         parts = torch.view_as_real(changes * self.phasor.conj()).movedim(-1, 1)
@@ -292,40 +287,48 @@ def _gauge_projector(canvas: Complex[Tensor, "H W"], region: Region, probe_known
     return remove
 
 
-def _summary(z: np.ndarray, y: np.ndarray, prior_y: np.ndarray | None, truth: np.ndarray, **facts: Any) -> Limits:
-    """Traces and ring densities from sign vectors z (k, h, w), the covariance times z, y, and the prior's times z."""
+def _summary(z: np.ndarray, y: np.ndarray, truth: np.ndarray, prior: ClassSpectrum | None, **facts: Any) -> Limits:
+    """Traces and ring densities from sign vectors z (k, h, w) and covariance times z, y."""
     size, phasor = np.abs(truth), truth.conj() / np.abs(truth)
     (z_amplitude, z_phase), (y_amplitude, y_phase) = ((part.real, part.imag / size) for part in (z * phasor, y * phasor))
-    window = np.outer(*(tukey(side, TUKEY_TAPER) for side in truth.shape))
-    ring, last = _rings(truth.shape), min(truth.shape) // 2
+    ring, window = _rings(truth.shape), np.outer(*(hann(side + 2)[1:-1] for side in truth.shape))
+    frequency, scored = np.arange(ring.max() + 1) * 2 / min(truth.shape), slice(1, min(truth.shape) // 2 + 1)
 
     def ring_mean(values: np.ndarray) -> np.ndarray:
-        return (np.bincount(ring.ravel(), values.ravel()) / np.bincount(ring.ravel()))[1:last + 1]
+        return np.bincount(ring.ravel(), values.ravel()) / np.bincount(ring.ravel())
 
-    def spectrum(image: np.ndarray) -> np.ndarray:
-        return np.fft.fft2(window * (image - np.average(image, weights=window)))
-
-    def density(a: np.ndarray, b: np.ndarray, power: np.ndarray) -> np.ndarray:
-        """Cross-spectrum over the sign vectors' own spectrum, times what that is on average: far less noisy."""
-        pairs = [(spectrum(one), spectrum(other)) for one, other in zip(a, b, strict=True)]
-        cross = ring_mean(sum((one.conj() * other).real for one, other in pairs))
-        own = ring_mean(sum(np.abs(one)**2 for one, _ in pairs))
-        return cross / own * (window**2 * power).sum() / (window**2).sum()
+    def density(a: np.ndarray, b: np.ndarray, power: np.ndarray | float) -> np.ndarray:
+        """Cross-spectrum over the sign vectors' own, times what that is on average: far less noisy than without."""
+        a, b = np.fft.fft2(window * a), np.fft.fft2(window * b)
+        share = ring_mean((a.conj() * b).real.sum(0)) / ring_mean((np.abs(a)**2).sum(0))
+        return share * (window**2 * power).sum() / (window**2).sum()
 
     def trace(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
         each = (a.astype(float) * b).mean((1, 2))
         return float(each.mean()), float(each.std(ddof=1) / len(each)**0.5)
 
+    def scored_density(of_change: np.ndarray) -> np.ndarray:
+        """What the FRC's window, whose leakage is that of a short taper, makes of a stationary field's density."""
+        double = [2 * side for side in truth.shape]
+        taper = np.outer(*(tukey(side, TUKEY_TAPER) for side in truth.shape))
+        grid = np.interp(2 * np.hypot(*np.meshgrid(*map(np.fft.fftfreq, double), indexing="ij")), frequency, of_change)
+        overlap = np.fft.ifft2(np.abs(np.fft.fft2(taper, double))**2) / (taper**2).sum()
+        return ring_mean(np.fft.fft2(np.fft.ifft2(grid) * overlap).real[::2, ::2])[scored]
+
     (phase, phase_error), (amplitude, amplitude_error) = trace(z_phase, y_phase), trace(z_amplitude, y_amplitude)
-    both = 2 * np.ones_like(size)
-    signal = (ring_mean(np.abs(spectrum(truth))**2) / (window**2).sum() if prior_y is None
-              else density(z, prior_y, both))
+    if prior is None:
+        taper = np.outer(*(tukey(side, TUKEY_TAPER) for side in truth.shape))
+        spectrum = np.fft.fft2(taper * (truth - np.average(truth, weights=taper)))
+        signal = ring_mean(np.abs(spectrum)**2)[scored] / (taper**2).sum()
+    else:
+        signal = scored_density(ring_mean(prior.on_grid(truth.shape).sum(0)))
     return Limits(
-        kind="unbiased" if prior_y is None else "bayesian", phase_mse=phase, phase_mse_error=phase_error, amplitude_mse=amplitude, amplitude_mse_error=amplitude_error,
+        kind="unbiased" if prior is None else "bayesian", phase_mse=phase, phase_mse_error=phase_error,
+        amplitude_mse=amplitude, amplitude_mse_error=amplitude_error,
         phase_range=float(np.ptp(Pair(truth, truth).true_phase)), amplitude_range=float(np.ptp(size)),
-        frequency=np.arange(1, last + 1) * 2 / min(truth.shape), phase_density=density(z_phase, y_phase, size**-2.0),
-        amplitude_density=density(z_amplitude, y_amplitude, np.ones_like(size)),
-        complex_density=density(z, y, both), signal_density=signal, **facts)
+        frequency=frequency[scored], phase_density=density(z_phase, y_phase, size**-2.0)[scored],
+        amplitude_density=density(z_amplitude, y_amplitude, 1.0)[scored],
+        complex_density=scored_density(density(z, y, 2.0)), signal_density=signal, **facts)
 
 
 def _rings(shape: tuple[int, int]) -> np.ndarray:

@@ -18,6 +18,7 @@ from ptycho_torch.fields import check_choice, check_range, check_types, refuse_u
 
 T = TypeVar("T")
 NAMED_VIEWS = ("baseline", "dense", "sparse")
+METHOD_NAMES = ("pinn", "supervised", "lsqml", "rpie", "dm", "classical", "flat", "truth")
 
 
 def read_parameters(cls: type[T], namespace: dict[str, Any], cells: Sequence[str]) -> T:
@@ -75,3 +76,47 @@ class TrainParameters(DataParameters):
         check_choice("gridsize", self.gridsize, (None, 1, 2))
         if self.test_npz and not self.train_npz:
             raise ConfigError("test_npz is given without train_npz; give both, or neither")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconstructParameters:
+    """Parameters of reconstruct.ipynb."""
+
+    dose: float = 1e5
+    view: str = "dense"
+    split: str = "test"
+    method: str = "classical"
+    num_epochs: int = 60
+    noise_model: str = "poisson"
+    steps: int = 80
+    probe: str = "known"
+    probe_defocus_rad: float = 0.0
+    threads: int = 1
+    phase_c_root: str = "runs/study/phase_c"
+    phase_d_root: str = "runs/study/phase_d"
+    training_root: str = "runs/study/phase_e"
+    artifact_root: str = "runs/study/phase_f"
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        check_choice("split", self.split, ("train", "test"))
+        check_choice("method", self.method, METHOD_NAMES)
+        check_choice("probe", self.probe, ("known", "refine"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareParameters:
+    """Parameters of compare.ipynb."""
+
+    dose: float = 1e5
+    view: str = "dense"
+    gauge: str = "known_probe"
+    with_limits: bool = True
+    phase_c_root: str = "runs/study/phase_c"
+    phase_d_root: str = "runs/study/phase_d"
+    reconstruction_root: str = "runs/study/phase_f"
+    output_root: str = "runs/study/phase_g"
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        check_choice("gauge", self.gauge, ("known_probe", "unknown_probe"))

@@ -20,6 +20,7 @@ from fly64lib.methods.classical import Classical
 from fly64lib.methods.learned import Learned
 from fly64lib.methods.ptychi import LSQML
 from fly64lib.methods.reference import Flat, Truth
+from fly64lib.parameters import METHOD_NAMES
 from fly64lib.training import VIEW_GRIDSIZE, artifact_folder
 from ptycho_torch.bundle import software_versions
 from ptycho_torch.errors import ConfigError, DataContractError
@@ -27,7 +28,6 @@ from ptycho_torch.files import atomic_path, folder_lock, read_json, sha256_file,
 
 CONTROL_VIEWS = ("dense_spread", "sparse_spread", "dense_fluence", "sparse_fluence")
 ITERATIVE = ("lsqml", "rpie", "dm")
-METHOD_NAMES = ("pinn", "supervised", *ITERATIVE, "classical", "flat", "truth")
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,6 @@ def make_options(settings: dict[str, Any]) -> Any:
     reconstructor.num_epochs, reconstructor.random_seed = settings["epochs"], settings["seed"]
     if settings["method"] == "dm":
         reconstructor.chunk_length = settings["batch_size"]  # memory only: DM always steps on all patterns
-        import os; reconstructor.exit_wave_update_relaxation=float(os.environ.get("RELAX","1"))
     else:
         reconstructor.batch_size = settings["batch_size"]
     if settings["method"] == "lsqml":
