@@ -8,6 +8,8 @@ from ptycho_torch.errors import ConfigError
 from ptycho_torch.fields import check_choice, check_range, check_types, from_dict
 
 VIEWS = ("baseline", "dense", "sparse")
+VIEW_GRIDSIZE = {"baseline": 1, "dense": 2, "sparse": 2}
+CONTROL_VIEWS = ("dense_spread", "sparse_spread", "dense_fluence", "sparse_fluence")  # single images
 SPLITS = ("train", "test")
 
 

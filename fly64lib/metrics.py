@@ -29,6 +29,7 @@ from ptycho_torch.errors import DataContractError
 SSIM_SIGMA_PX, SSIM_RADIUS_PX = 1.5, 5  # Wang et al. 2004: an 11 x 11 px window
 MS_SSIM_WEIGHTS = np.array([0.0448, 0.2856, 0.3001]) / 0.6305  # the first three of Wang et al. 2003, sum made 1
 TUKEY_TAPER = 0.25  # share of each side under the two Hann edges of the FRC window
+SLOW_RINGS = 2  # lowest rings that a slow error may spoil without counting as lost resolution
 _ROUNDING = 1e-7  # of the range: what float32 files lose; smaller errors count as none
 
 Image = Float[np.ndarray, "H W"]
@@ -288,17 +289,19 @@ def half_bit_threshold(n_pixels: np.ndarray | float) -> np.ndarray | float:
 
 
 def first_crossing(curve: FRC, threshold: np.ndarray | float) -> float:
-    """Highest frequency up to which the correlation has not yet fallen under `threshold`, linear between rings.
+    """Frequency at which the correlation, once it has been above `threshold`, first falls under it; linear between rings.
 
-    0 if the first ring is under it already, 1 if none is: the last ring reaches Nyquist.
+    The two lowest rings may lie under the threshold: a slow error over the whole field is no loss of resolution (the other
+    metrics see it). 0 if the third does as well, 1 if no ring falls: the last one reaches Nyquist.
     """
     above = curve.correlation - threshold
-    under = np.flatnonzero(above < 0)
+    reached = np.flatnonzero(above[:SLOW_RINGS + 1] >= 0)
+    if reached.size == 0:
+        return 0.0
+    under = np.flatnonzero(above[reached[0]:] < 0) + reached[0]
     if under.size == 0:
         return 1.0
     k = under[0]
-    if k == 0:
-        return 0.0
     part = above[k - 1] / (above[k - 1] - above[k])
     return float(curve.frequency[k - 1] + part * (curve.frequency[k] - curve.frequency[k - 1]))
 

@@ -13,11 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
+from fly64lib.design import StudyDesign
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.fields import check_choice, check_range, check_types, refuse_unknown
 
 T = TypeVar("T")
 NAMED_VIEWS = ("baseline", "dense", "sparse")
+ITERATIVE = ("lsqml", "rpie", "dm")  # pty-chi's
 METHOD_NAMES = ("pinn", "supervised", "lsqml", "rpie", "dm", "classical", "flat", "truth")
 
 
@@ -30,6 +32,14 @@ def read_parameters(cls: type[T], namespace: dict[str, Any], cells: Sequence[str
                     for target in node.targets if isinstance(target, ast.Name)]
         refuse_unknown(assigned, known, cls.__name__)
     return cls(**{name: namespace[name] for name in known if name in namespace})
+
+
+def listed(names: str) -> tuple[str, ...]:
+    """The names in "dense, sparse": papermill's command line passes no lists."""
+    found = tuple(name.strip() for name in names.split(","))
+    if not all(found) or len(set(found)) < len(found):
+        raise ConfigError(f"{names!r} is not a list of different names such as 'dense,sparse'")
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,8 +110,17 @@ class ReconstructParameters:
     def __post_init__(self) -> None:
         check_types(self)
         check_choice("split", self.split, ("train", "test"))
-        check_choice("method", self.method, METHOD_NAMES)
+        for method in self.methods:
+            check_choice("method", method, METHOD_NAMES)
         check_choice("probe", self.probe, ("known", "refine"))
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        return listed(self.view)
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        return listed(self.method)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +129,7 @@ class CompareParameters:
 
     dose: float = 1e5
     view: str = "dense"
+    method: str | None = None  # None: all that are there
     gauge: str = "known_probe"
     with_limits: bool = True
     phase_c_root: str = "runs/study/phase_c"
@@ -120,3 +140,70 @@ class CompareParameters:
     def __post_init__(self) -> None:
         check_types(self)
         check_choice("gauge", self.gauge, ("known_probe", "unknown_probe"))
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        return listed(self.view)
+
+    @property
+    def methods(self) -> tuple[str, ...] | None:
+        return None if self.method is None else listed(self.method)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateParameters:
+    """Parameters of generate.ipynb, with the defaults of `python -m fly64lib.generation`."""
+
+    doses: tuple[float, ...] = (1e3, 1e4, 1e5)  # a list, or one number, is taken too
+    specimen: str = "siemens_star"
+    simulation: str = "fine"
+    N: int = 64
+    scan_step: int = 1
+    replicate: int = 0
+    base_npz: str | None = None
+    progress: bool = False
+    output_root: str = "runs/study/phase_c"
+
+    def __post_init__(self) -> None:
+        _doses_as_tuple(self)
+        check_types(self)
+        _ = self.design  # what it refuses is refused here
+
+    @property
+    def design(self) -> StudyDesign:
+        """The design that these parameters describe."""
+        return StudyDesign(doses=self.doses, specimen=self.specimen, simulation=self.simulation, N=self.N,
+                           scan_step=self.scan_step, replicate=self.replicate)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverlapParameters:
+    """Parameters of overlap.ipynb, with the defaults of `python -m fly64lib.overlap`."""
+
+    doses: tuple[float, ...] | None = None  # None: all that phase C made; a list, or one number, is taken too
+    gridsize: int = 2
+    s_img: float | None = None
+    n_groups: int | None = None
+    neighbor_count: int = 7
+    probe_diameter_px: float | None = None
+    rng_seed_subsample: int = 456
+    replicate: int = 0
+    controls: bool = True
+    progress: bool = False
+    phase_c_root: str = "runs/study/phase_c"
+    output_root: str = "runs/study/phase_d"
+    artifact_root: str = "runs/study/overlap"
+
+    def __post_init__(self) -> None:
+        _doses_as_tuple(self)
+        check_types(self)
+        check_range("gridsize", self.gridsize, 1, 8)
+        check_range("s_img", self.s_img, 1e-6, 1)
+
+
+def _doses_as_tuple(parameters: GenerateParameters | OverlapParameters) -> None:
+    """papermill knows no tuples: a list, or one number, becomes the tuple that `doses` is."""
+    doses = parameters.doses
+    doses = [doses] if type(doses) in (int, float) else doses
+    if isinstance(doses, list | tuple) and all(type(dose) in (int, float) for dose in doses):
+        object.__setattr__(parameters, "doses", tuple(map(float, doses)))

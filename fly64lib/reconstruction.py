@@ -14,20 +14,18 @@ from pathlib import Path
 import numpy as np
 
 from fly64lib.commands import add_option, run_command
-from fly64lib.design import VIEWS, StudyDesign, dose_folder, view_file
+from fly64lib.design import CONTROL_VIEWS, VIEW_GRIDSIZE, VIEWS, StudyDesign, dose_folder, view_file
 from fly64lib.methods import Method, MethodResult
 from fly64lib.methods.classical import Classical
 from fly64lib.methods.learned import Learned
 from fly64lib.methods.ptychi import LSQML
 from fly64lib.methods.reference import Flat, Truth
-from fly64lib.parameters import METHOD_NAMES
-from fly64lib.training import VIEW_GRIDSIZE, artifact_folder
+from fly64lib.parameters import ITERATIVE, METHOD_NAMES
+from fly64lib.training import artifact_folder
 from ptycho_torch.bundle import software_versions
 from ptycho_torch.errors import ConfigError, DataContractError
 from ptycho_torch.files import atomic_path, folder_lock, read_json, sha256_file, write_json
 
-CONTROL_VIEWS = ("dense_spread", "sparse_spread", "dense_fluence", "sparse_fluence")
-ITERATIVE = ("lsqml", "rpie", "dm")
 
 
 @dataclass(frozen=True)

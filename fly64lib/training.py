@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from fly64lib.commands import add_option, run_command
-from fly64lib.design import StudyDesign, dose_folder, view_file
+from fly64lib.design import VIEW_GRIDSIZE, StudyDesign, dose_folder, view_file
 from ptycho_torch import params
 from ptycho_torch.config import ModelConfig, TrainingConfig, update_legacy_dict
 from ptycho_torch.errors import DataContractError
@@ -27,7 +27,6 @@ from ptycho_torch.files import folder_lock, write_json
 from ptycho_torch.memmap_bridge import PyTorchMemmapBridge
 from ptycho_torch.workflows import components
 
-VIEW_GRIDSIZE = {"baseline": 1, "dense": 2, "sparse": 2}
 Runner = Callable[..., dict[str, Any]]
 
 

@@ -3,6 +3,7 @@
 Written by torch.save from tensors and plain types, read with `weights_only=True`: no code runs from a bundle.
 """
 
+import json
 import platform
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -13,8 +14,8 @@ import numpy as np
 import torch
 
 from ptycho_torch.config import TrainingConfig, update_legacy_dict
-from ptycho_torch.errors import DataContractError
-from ptycho_torch.files import atomic_path, sha256_file
+from ptycho_torch.errors import DataContractError, PtychoError
+from ptycho_torch.files import atomic_path, json_text, sha256_file
 from ptycho_torch.model import PtychoModel
 
 _FORMAT = "fly64-bundle-1"
@@ -36,7 +37,8 @@ def save_bundle(path: str | Path, model: PtychoModel, config: TrainingConfig, st
     legacy: dict[str, Any] = {}
     update_legacy_dict(legacy, config)
     content = {"format": _FORMAT, "config": config.to_dict(), "weights": model.network.state_dict(),
-               "probe": model.probe, "statistics": statistics, "legacy": legacy, "versions": software_versions()}
+               "probe": model.probe, "statistics": json.loads(json_text(statistics)), "legacy": legacy,
+               "versions": software_versions()}
     with atomic_path(path) as temporary:
         torch.save(content, temporary)
     return sha256_file(path)
@@ -55,15 +57,19 @@ def load_bundle(path: str | Path) -> Bundle:
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise DataContractError(f"{path}: its format is {content.get('format') if isinstance(content, dict) else None!r}, "
                                 f"expected {_FORMAT!r}")
-    config = TrainingConfig.from_dict(content["config"])
-    model = PtychoModel(config.model, content["probe"])
-    model.network.load_state_dict(content["weights"])
-    return Bundle(model.eval(), config, content["statistics"], content["versions"], sha256_file(path))
+    try:
+        config = TrainingConfig.from_dict(content["config"])
+        model = PtychoModel(config.model, content["probe"])
+        model.network.load_state_dict(content["weights"])
+        return Bundle(model.eval(), config, content["statistics"], content["versions"], sha256_file(path))
+    except (LookupError, TypeError, RuntimeError, PtychoError) as error:
+        raise DataContractError(f"{path}: its parts do not fit each other or this version of the project ({error}); train "
+                                "again, or load it with the version that wrote it") from error
 
 
 def software_versions() -> dict[str, str]:
     """Versions that decide whether two runs can give the same bits."""
-    found = {"python": platform.python_version(), "numpy": np.__version__, "torch": torch.__version__}
+    found = {"python": platform.python_version(), "numpy": np.__version__, "torch": str(torch.__version__)}
     try:
         found["fly64"] = version("fly64")
     except PackageNotFoundError:

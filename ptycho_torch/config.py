@@ -6,6 +6,7 @@ Importing this module imports neither torch nor lightning.
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ptycho_torch.errors import ConfigError
 from ptycho_torch.fields import check_choice, check_range, check_types
 from ptycho_torch.fields import from_dict as _from_dict
 
@@ -18,8 +19,8 @@ class ModelConfig:
     gridsize: int = 1  # a group holds gridsize**2 images
     context: str = "view"  # patterns that make the input canvas: all of the "view", or the "group"'s own
     objective: str = "poisson"  # "poisson": counts only, no truth; "supervised": truth patches
-    canvas_steps: tuple[int, ...] = (5, 15)  # canvases after these many accelerated steps are the input
-    tikhonov: float = 4.0  # pull of those steps towards 1, photons per object pixel: 1 / variance of a weak object
+    canvas_steps: tuple[int, ...] = (5, 30)  # canvases after these many accelerated steps are the input
+    tikhonov: float = 30.0  # pull of those steps towards 1, photons per object pixel (decision 1)
     width: int = 16  # channels of the first level, doubling per level
     depth: int = 3  # levels of the U-Net
 
@@ -36,6 +37,8 @@ class ModelConfig:
         check_range("number of canvas_steps", len(self.canvas_steps), 1, 8)
         for steps in self.canvas_steps:
             check_range("canvas_steps", steps, 1, 1000)
+        if list(self.canvas_steps) != sorted(set(self.canvas_steps)):
+            raise ConfigError(f"canvas_steps={self.canvas_steps} do not rise; the canvases come in the order of the steps")
 
     @property
     def images_per_group(self) -> int:
@@ -86,7 +89,8 @@ class TrainingConfig:
         check_range("keep", self.keep, 0.05, 0.99)
         check_range("thinnings", self.thinnings, 1, 1024)
         check_range("nphotons", self.nphotons, 1e-3)
-        check_range("seed", self.seed, 0, 2**31)
+        for name in ("seed", "grouping_seed", "subsample_seed"):
+            check_range(name, getattr(self, name), 0, 2**31)
         check_range("devices", self.devices, 1)
         check_range("threads", self.threads, 1, 1024)
         check_range("num_workers", self.num_workers, 0, 1024)

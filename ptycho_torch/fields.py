@@ -34,9 +34,9 @@ def check_choice(name: str, value: object, choices: typing.Iterable[object]) -> 
 
 
 def check_range(name: str, value: float | None, low: float, high: float = float("inf")) -> None:
-    """Refuse a number outside [low, high]; None passes (it means "not limited")."""
-    if value is not None and not low <= value <= high:
-        raise ConfigError(f"{name}={value!r} lies outside [{low:g}, {high:g}]")
+    """Refuse a number outside [low, high] and one that is not finite; None passes (it means "not limited")."""
+    if value is not None and not (low <= value <= high and value < float("inf")):
+        raise ConfigError(f"{name}={value!r} lies outside [{low:g}, {high:g}" + ("]" if high < float("inf") else ")"))
 
 
 def from_dict(cls: type[T], values: dict[str, Any]) -> T:

@@ -9,6 +9,7 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 
 from ptycho_torch import optics
+from ptycho_torch.canvas import Patterns
 from ptycho_torch.config import TrainingConfig
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.features import group_layout, group_side, make_features, view_layout
@@ -59,7 +60,10 @@ def reconstruct(model: PtychoModel, raw: RawDataTorch, config: TrainingConfig) -
             corners.append(layout.origin)
             weights.append((10 ** (2 * features.channels[:, -1]) - 0.1).clamp_min(0))
         shape = tuple(raw.object_guess.shape)
-        merged, fluence = _merge(torch.cat(fields), torch.cat(corners), torch.cat(weights), shape)
+        merged, _ = _merge(torch.cat(fields), torch.cat(corners), torch.cat(weights), shape)
+        # Not the summed weights: an image may be in several groups, its photons went through the object once.
+        corner, residual = split_positions(raw.positions[images], raw.N)
+        fluence = Patterns(raw.counts, in_field(corner), residual, probe, (1, *shape)).fluence()[0].cpu()
     return Reconstruction(merged, fluence, images.numpy(), time.perf_counter() - wall, time.process_time() - cpu)
 
 

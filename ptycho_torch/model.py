@@ -55,7 +55,9 @@ class PtychoModel(nn.Module):
         if self.config.objective == "poisson":
             return poisson_loss(self.expected_counts(patches, batch.residual_px, batch.share), batch.counts)
         weight = self.probe.abs().square().sum(0)
-        overlap = (weight * patches.detach() * batch.truth.conj()).sum()
+        field = batch.address[:, 0]  # each has a global phase of its own, which no data fix
+        overlap = (weight * patches.detach() * batch.truth.conj()).sum((-2, -1))
+        overlap = overlap.new_zeros(len(canvas)).index_add(0, field, overlap)[field, None, None]
         error = patches * torch.exp(-1j * torch.angle(overlap)) - batch.truth
         return (weight * error.abs().square()).sum() / (weight.sum() * len(patches))
 

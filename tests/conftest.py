@@ -6,6 +6,7 @@ run, and the last lines of the report say so by name.
 
 import copy
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,14 @@ def _legacy_parameters_restored():
     yield
     params.cfg.clear()
     params.cfg.update(before)
+
+
+@pytest.fixture(scope="session")
+def small_scan() -> Callable[..., object]:
+    """`small_scan(dose=1e5, seed=0)`: 20 patterns of 64 x 64 px with truth, as `ScanData`; `kinds` as in that module."""
+    from small_scan import small_scan as simulated
+
+    def scan(dose: float = 1e5, seed: int = 0, **kinds: object) -> object:
+        return simulated(dose, seed, **{"N": 64, "across": 4, "truth": True} | kinds)
+
+    return scan

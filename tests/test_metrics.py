@@ -218,9 +218,10 @@ def test_the_half_bit_threshold_is_1_for_one_pixel_and_a_signal_to_noise_of_0_20
     assert half_bit_threshold(100.0) == pytest.approx((0.2071 + 0.19102) / (1.2071 + 0.09102))
 
 
-def test_the_crossing_is_the_first_one_interpolated_between_rings():
+def test_the_crossing_is_the_first_one_after_slow_errors_interpolated_between_rings():
     f = np.array([0.2, 0.4, 0.6, 0.8, 1.0])
-    for values, expected in (([1, 0.9, 0.4, 0.8, 0.1], 0.56), ([0.4, 1, 1, 1, 1], 0), ([1, 1, 1, 1, 0.5], 1)):
+    for values, expected in (([1, 0.9, 0.4, 0.8, 0.1], 0.56), ([0.4, 1, 1, 1, 1], 1), ([0.4, 0.3, 0.9, 0.4, 0.9], 0.76),
+                             ([0.4, 0.4, 0.4, 1, 1], 0), ([1, 1, 1, 1, 0.5], 1)):
         assert first_crossing(FRC(f, np.array(values, float), np.full(5, 9.0)), 0.5) == pytest.approx(expected)
 
 

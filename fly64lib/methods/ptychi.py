@@ -26,7 +26,7 @@ from ptycho_torch.errors import DataContractError, MissingDependencyError, Ptych
 from ptycho_torch.fields import check_choice, check_range, check_types
 from ptycho_torch.files import write_json
 
-METHODS = ("lsqml", "rpie", "dm")
+BATCH_SIZES = {"lsqml": 200, "rpie": 1, "dm": 200}  # by method, where none is given
 _TOLD_LINES = 15  # of the worker's messages, in an error
 _FLAT = 1e-6  # relative spread of |object - 1| under which nothing was reconstructed
 
@@ -42,25 +42,28 @@ class LSQML:
     method: str = "lsqml"  # "lsqml", "rpie" or "dm"
     noise_model: str = "poisson"  # or "gaussian"; LSQML only
     epochs: int = 60
-    batch_size: int = 200  # patterns a step; DM: patterns held at once, its steps always take all
+    batch_size: int | None = None  # patterns a step. rPIE adds up the steps of a batch: many that overlap diverge. DM steps on
+    # all patterns at once and only holds this many in memory. None: BATCH_SIZES
     momentum: float = 1.0  # gain of the object's momentum; LSQML only
+    relaxation: float = 0.1  # share of each step; DM only: whole steps never settle on noisy data
     probe: str = "known"  # the file's probe is kept, or "refine"d from it
     probe_defocus_rad: float = 0.0  # error put on the starting probe, see fly64lib.methods.defocused
     device: str = "cpu"  # or "gpu"
     threads: int = 1
     seed: int = 0  # pty-chi's step sizes carry a little noise
     timeout_s: float = 3600.0
-    progress: bool = True  # a bar on stderr
+    progress: bool = False  # a bar on stderr
 
     def __post_init__(self) -> None:
         check_types(self)
-        check_choice("method", self.method, METHODS)
+        check_choice("method", self.method, BATCH_SIZES)
         check_choice("noise_model", self.noise_model, ("poisson", "gaussian"))
         check_choice("probe", self.probe, PROBES)
         check_choice("device", self.device, ("cpu", "gpu"))
         check_range("epochs", self.epochs, 1)
         check_range("batch_size", self.batch_size, 1)
         check_range("momentum", self.momentum, 0)
+        check_range("relaxation", self.relaxation, 0, 1)
         check_range("threads", self.threads, 1, 1024)
         check_range("timeout_s", self.timeout_s, 1)
 
@@ -80,21 +83,22 @@ class LSQML:
         scan = read_scan(dataset)
         if scan.N % 2:
             raise DataContractError(f"{dataset}: patterns of {scan.N} px; pty-chi needs an even number: crop or pad them")
+        settings = asdict(self) | {"batch_size": self.batch_size or BATCH_SIZES[self.method]}
         with tempfile.TemporaryDirectory(prefix="ptychi-") as folder:
-            trace, arrays = self._run(Path(dataset), Path(folder))
+            trace, arrays = self._run(Path(dataset), Path(folder), settings)
         _check(arrays["object"], scan, dataset, trace)
         peak = float(arrays["peak_memory_mb"])
         return MethodResult(
             object=arrays["object"], probe=arrays["probe"] if self.probe == "refine" else None, trace=trace,
             seconds=float(arrays["seconds"]), cpu_seconds=float(arrays["cpu_seconds"]),
-            peak_memory_mb=None if np.isnan(peak) else peak, settings=asdict(self) | {"ptychi": version("ptychi")},
+            peak_memory_mb=None if np.isnan(peak) else peak, settings=settings,
             note=f"pty-chi {version('ptychi')}; loss: " + ("root of the summed squared step" if self.method == "dm" else
                                                            "mean squared difference of amplitudes"))
 
-    def _run(self, dataset: Path, folder: Path) -> tuple[list[dict], dict[str, np.ndarray]]:
+    def _run(self, dataset: Path, folder: Path, settings: dict) -> tuple[list[dict], dict[str, np.ndarray]]:
         """Trace and result arrays of one worker process."""
         job, result, log = folder / "job.json", folder / "result.npz", folder / "worker.log"
-        write_json(job, {"dataset": str(dataset.resolve()), "settings": asdict(self), "result": str(result)})
+        write_json(job, {"dataset": str(dataset.resolve()), "settings": settings, "result": str(result)})
         threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(self.threads))
         trace, late = [], threading.Event()
         with log.open("w") as messages, subprocess.Popen(

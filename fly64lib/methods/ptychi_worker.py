@@ -55,6 +55,7 @@ def make_options(settings: dict[str, Any]) -> Any:
     reconstructor.num_epochs, reconstructor.random_seed = settings["epochs"], settings["seed"]
     if settings["method"] == "dm":
         reconstructor.chunk_length = settings["batch_size"]  # memory only: DM always steps on all patterns
+        reconstructor.exit_wave_update_relaxation = settings["relaxation"]
     else:
         reconstructor.batch_size = settings["batch_size"]
     if settings["method"] == "lsqml":

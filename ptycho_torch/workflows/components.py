@@ -48,7 +48,8 @@ def train_cdi_model_torch(train_data: RawDataTorch, test_data: RawDataTorch | No
         max_epochs=epochs, accelerator=_accelerator(config), devices=config.devices,
         logger=_logger(config), callbacks=[history, *_callbacks(config)], enable_checkpointing=config.checkpointing,
         enable_progress_bar=config.progress, enable_model_summary=False, deterministic=config.deterministic,
-        gradient_clip_val=1.0, num_sanity_val_steps=0, log_every_n_steps=1, default_root_dir=output)
+        gradient_clip_val=1.0, num_sanity_val_steps=0, log_every_n_steps=1, default_root_dir=output,
+        limit_val_batches=0 if test_data is None else None)
     with warnings.catch_warnings():
         # Lightning 2.6 asks torch's tree utilities by a name that torch 2.15 deprecates; nothing here can change it.
         warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`", category=FutureWarning)

@@ -1,0 +1,162 @@
+"""Configurations refuse what they do not know, by name; upstream's dict gets the same values under upstream's names."""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import pytest
+
+from ptycho_torch import params
+from ptycho_torch.config import LEGACY_NAMES, ModelConfig, TrainingConfig, update_legacy_dict
+from ptycho_torch.errors import ConfigError, PtychoError
+from ptycho_torch.fields import check_choice, check_range, check_types, from_dict, refuse_unknown
+
+
+def test_the_default_configuration_is_valid_and_cannot_be_changed():
+    config = TrainingConfig()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.seed = 3
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.model.N = 32
+
+
+def test_a_configuration_survives_json():
+    config = TrainingConfig(model=ModelConfig(N=32, gridsize=2, canvas_steps=(1, 4, 9)), n_images=7, learning_rate=0.01)
+    again = TrainingConfig.from_dict(json.loads(json.dumps(config.to_dict())))
+    assert again == config and again.model.images_per_group == 4
+
+
+def test_an_int_passes_for_a_float_and_becomes_one():
+    config = TrainingConfig(nphotons=1000, weight_decay=0)
+    assert type(config.nphotons) is float and type(config.weight_decay) is float
+
+
+@pytest.mark.parametrize(("values", "says"), [
+    ({"batchsize": 4}, "unknown parameter 'batchsize' of TrainingConfig; did you mean 'batch_size'"),
+    ({"model": {"gridsiz": 2}}, "unknown parameter 'gridsiz' of ModelConfig; did you mean 'gridsize'"),
+    ({"zzzz": 1}, r"unknown parameter 'zzzz' of TrainingConfig Known: accelerator, ")])
+def test_a_misspelt_key_is_refused_with_the_nearest_known_one(values, says):
+    with pytest.raises(ConfigError, match=says):
+        TrainingConfig.from_dict(values)
+
+
+WRONG = [
+    (TrainingConfig, "batch_size", 2.0, "batch_size=2.0 is a float, expected int"),
+    (TrainingConfig, "batch_size", True, "batch_size=True is a bool, expected int"),
+    (TrainingConfig, "batch_size", 0, r"batch_size=0 lies outside \[1, inf\)"),
+    (TrainingConfig, "progress", "true", r"progress='true' is a str, expected bool \(papermill: pass True or False"),
+    (TrainingConfig, "progress", 1, "progress=1 is a int, expected bool"),
+    (TrainingConfig, "n_images", "all", r"n_images='all' is a str, expected int \| None"),
+    (TrainingConfig, "n_images", 0, "n_images=0 lies outside"),
+    (TrainingConfig, "n_groups", -1, "n_groups=-1 lies outside"),
+    (TrainingConfig, "neighbor_count", 65, r"neighbor_count=65 lies outside \[0, 64\]"),
+    (TrainingConfig, "max_epochs", 0, "max_epochs=0 lies outside"),
+    (TrainingConfig, "steps", None, "steps=None is a NoneType, expected int"),
+    (TrainingConfig, "learning_rate", float("nan"), "learning_rate=nan lies outside"),
+    (TrainingConfig, "learning_rate", "2e-3", "learning_rate='2e-3' is a str, expected float"),
+    (TrainingConfig, "learning_rate", True, "learning_rate=True is a bool, expected float"),
+    (TrainingConfig, "keep", 1.0, r"keep=1.0 lies outside \[0.05, 0.99\]"),
+    (TrainingConfig, "thinnings", 2000, "thinnings=2000 lies outside"),
+    (TrainingConfig, "nphotons", 0.0, "nphotons=0.0 lies outside"),
+    (TrainingConfig, "nphotons", float("inf"), "nphotons=inf"),
+    (TrainingConfig, "seed", -1, "seed=-1 lies outside"),
+    (TrainingConfig, "grouping_seed", -1, "grouping_seed=-1 lies outside"),
+    (TrainingConfig, "subsample_seed", -1, "subsample_seed=-1 lies outside"),
+    (TrainingConfig, "accelerator", "cuda", "accelerator='cuda' is not one of 'cpu', 'gpu', 'auto'"),
+    (TrainingConfig, "logger", "wandb", "logger='wandb' is not one of 'none', 'csv', 'tensorboard', 'mlflow'"),
+    (TrainingConfig, "model", {"N": 64}, "model={'N': 64} is a dict, expected ModelConfig"),
+    (ModelConfig, "N", 4, r"N=4 lies outside \[8, 1024\]"),
+    (ModelConfig, "gridsize", 3, "gridsize=3 is not one of 1, 2"),
+    (ModelConfig, "context", "patch", "context='patch' is not one of 'view', 'group'"),
+    (ModelConfig, "objective", "mae", "objective='mae' is not one of 'poisson', 'supervised'"),
+    (ModelConfig, "canvas_steps", [5, 15], r"canvas_steps=\[5, 15\] is a list, expected tuple\[int, ...\]"),
+    (ModelConfig, "canvas_steps", (5, 1.5), "canvas_steps=.5, 1.5. is a tuple, expected"),
+    (ModelConfig, "canvas_steps", (), "number of canvas_steps=0 lies outside"),
+    (ModelConfig, "canvas_steps", (15, 5), r"canvas_steps=\(15, 5\)"),
+    (ModelConfig, "canvas_steps", (5, 5), r"canvas_steps=\(5, 5\)"),
+    (ModelConfig, "tikhonov", -0.1, "tikhonov=-0.1 lies outside"),
+    (ModelConfig, "tikhonov", float("inf"), "tikhonov=inf"),
+    (ModelConfig, "width", 12, "width modulo 8"),
+    (ModelConfig, "depth", 0, "depth=0 lies outside")]
+
+
+@pytest.mark.parametrize(("cls", "name", "value", "says"), WRONG, ids=[f"{name}={value!r}" for _, name, value, _ in WRONG])
+def test_a_value_of_the_wrong_type_or_out_of_range_is_refused_by_name(cls, name, value, says):
+    with pytest.raises(ConfigError, match=says):
+        cls(**{name: value})
+
+
+def test_every_number_of_the_configuration_has_a_range():
+    """A number that is not checked takes -1e9."""
+    for cls in (ModelConfig, TrainingConfig):
+        for one in fields(cls):
+            if one.type in ("int", int, "float", float, int | None, "int | None"):
+                kind = float if one.type in ("float", float) else int
+                with pytest.raises(ConfigError, match=one.name):
+                    cls(**{one.name: kind(-1e9)})
+
+
+def test_groups_of_four_need_three_neighbours():
+    with pytest.raises(ConfigError, match=r"neighbor_count=2 lies outside \[3, 64\]"):
+        TrainingConfig(model=ModelConfig(gridsize=2), neighbor_count=2)
+
+
+# --- fields ---
+
+@dataclass(frozen=True)
+class Inner:
+    sizes: tuple[int, int] = (1, 2)
+
+
+@dataclass(frozen=True)
+class Outer:
+    inner: Inner = field(default_factory=Inner)
+    many: tuple[float, ...] = ()
+    table: dict[str, int] = field(default_factory=dict)
+    anything: Any = None
+    either: int | str | None = None
+
+    def __post_init__(self) -> None:
+        check_types(self)
+
+
+def test_nested_dataclasses_and_tuples_are_rebuilt_from_plain_values():
+    built = from_dict(Outer, {"inner": {"sizes": [3, 4]}, "many": [1.5, 2], "table": {"a": 1}, "either": "x"})
+    assert built == Outer(Inner((3, 4)), (1.5, 2), {"a": 1}, None, "x")
+
+
+@pytest.mark.parametrize("values", [{"inner": 5}, {"many": (1, "2")}, {"table": {"a": 1.5}}, {"table": {2: 1}},
+                                    {"table": [1]}, {"either": 1.5}, {"either": True}])
+def test_types_are_checked_to_the_bottom(values):
+    with pytest.raises(ConfigError, match=next(iter(values))):
+        Outer(**values)
+
+
+def test_choices_ranges_and_names_are_refused_in_words():
+    with pytest.raises(ConfigError, match=r"side='left' is not one of 'up', 'down'"):
+        check_choice("side", "left", ("up", "down"))
+    with pytest.raises(ConfigError, match=r"angle=4 lies outside \[0, 3\]"):
+        check_range("angle", 4, 0, 3)
+    check_range("angle", None, 0, 3)  # "not limited"
+    with pytest.raises(ConfigError, match="unknown parameter 'dosee' of here; did you mean 'dose'. Known: dose, view"):
+        refuse_unknown(["view", "dosee"], ["view", "dose"], "here")
+    assert issubclass(ConfigError, PtychoError) and issubclass(ConfigError, ValueError)
+
+
+# --- upstream's dict ---
+
+def test_upstreams_dict_sees_the_same_values_under_upstreams_names():
+    config = TrainingConfig(model=ModelConfig(N=128, gridsize=2), train_data_file="a.npz", test_data_file="b.npz",
+                            output_dir="out", n_images=512, n_groups=600, neighbor_count=9, batch_size=16, max_epochs=50,
+                            nphotons=1e4, subsample_seed=7)
+    cfg: dict[str, Any] = {"theirs": "stays", "N": 64}
+    update_legacy_dict(cfg, config)
+    assert cfg == {"theirs": "stays", "N": 128, "gridsize": 2, "nphotons": 1e4, "nepochs": 50, "batch_size": 16,
+                   "neighbor_count": 9, "n_groups": 600, "n_subsample": 512, "subsample_seed": 7,
+                   "train_data_file_path": "a.npz", "test_data_file_path": "b.npz", "output_prefix": "out"}
+    assert set(cfg) - {"theirs"} == set(LEGACY_NAMES)
+
+
+def test_upstreams_dict_is_a_plain_dict_that_starts_empty():
+    assert type(params.cfg) is dict and params.cfg == {}
