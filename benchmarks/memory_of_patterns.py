@@ -1,9 +1,10 @@
-"""Peak anonymous memory (RssAnon) of reading a scan through the bridge, for 1,000 and 10,304 patterns of 64 x 64.
+"""Peak anonymous memory (RssAnon) of reading a scan, or of training on it, for 1,000 and 10,304 patterns of 64 x 64.
 
-    python benchmarks/memory_of_patterns.py [--patterns 1000 10304] [--compressed]
+    python benchmarks/memory_of_patterns.py [--patterns 1000 10304] [--compressed] [--train]
 
 Each size runs in a process of its own, which opens a DATA-001 file that also holds truth patches, goes through all
-counts in shuffled batches and reads RssAnon in /proc/self/status (Linux) after each one and, from a thread, every 2 ms.
+counts in shuffled batches (or trains on it for one short epoch), while a thread reads RssAnon in /proc/self/status
+(Linux) every 2 ms.
 Memory that only mirrors the file (RssFile) is not counted: the system takes it back when it needs to. Exits with 1 if
 the largest scan needs more than 40 MB more than the smallest.
 """
@@ -47,8 +48,26 @@ def rss_anon_mb() -> float:
     return int(re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
 
 
-def read_all(path: Path) -> None:
-    """Go through all counts once and print the peak RssAnon in MB and the patterns per second."""
+def go_through(raw) -> None:
+    """All counts once, in shuffled batches."""
+    photons = 0.0
+    for batch in np.array_split(np.random.default_rng(0).permutation(raw.n), -(-raw.n // BATCH)):
+        photons += float(raw.counts(batch).sum())
+    assert abs(photons / raw.n / raw.photons_per_exposure - 1) < 1e-4, "counts and amplitudes disagree"
+
+
+def train(raw) -> None:
+    """One epoch under one thinning of a small network, unsupervised: the truth patches stay in the file."""
+    from ptycho_torch.config import ModelConfig, TrainingConfig
+    from ptycho_torch.workflows.components import train_cdi_model_torch
+
+    config = TrainingConfig(model=ModelConfig(width=8, canvas_steps=(1, 2)), max_epochs=1, thinnings=1, logger="none",
+                            checkpointing=False, output_dir=str(raw.source.parent / "run"))
+    train_cdi_model_torch(raw, None, config)
+
+
+def watched(path: Path, use) -> None:
+    """Open the scan, `use` it, and print the peak RssAnon in MB and the patterns per second."""
     from ptycho_torch.memmap_bridge import PyTorchMemmapBridge
 
     peak, done = [rss_anon_mb()], threading.Event()
@@ -61,26 +80,23 @@ def read_all(path: Path) -> None:
     watcher.start()
     start = time.perf_counter()
     raw = PyTorchMemmapBridge(path, cache_dir=path.parent).raw_data_torch
-    photons = 0.0
-    for batch in np.array_split(np.random.default_rng(0).permutation(raw.n), -(-raw.n // BATCH)):
-        photons += float(raw.counts(batch).sum())
-        peak[0] = max(peak[0], rss_anon_mb())
+    use(raw)
     seconds = time.perf_counter() - start
     done.set()
     watcher.join()
-    assert abs(photons / raw.n / raw.photons_per_exposure - 1) < 1e-4, "counts and amplitudes disagree"
     print(f"{peak[0]:.1f} {raw.n / seconds:.0f}")
 
 
-def measure(sizes: list[int], compressed: bool = False) -> dict[int, float]:
+def measure(sizes: list[int], compressed: bool = False, training: bool = False) -> dict[int, float]:
     """Peak RssAnon in MB for each number of patterns, one process each."""
     peaks = {}
     for n in sizes:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "scan.npz"
             make_scan(path, n, compressed)
-            run = subprocess.run([sys.executable, __file__, "--read", str(path)], check=True, stdout=subprocess.PIPE,
-                                 text=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
+            command = [sys.executable, __file__, "--read", str(path), *(["--train"] if training else [])]
+            run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True,
+                                 env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
             peak, rate = run.stdout.split()
             peaks[n] = float(peak)
             print(f"{n:6d} patterns ({path.stat().st_size / 2**20:.0f} MB file): peak RssAnon {float(peak):.1f} MB, "
@@ -93,12 +109,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--patterns", type=int, nargs="+", default=[1000, 10304])
     parser.add_argument("--compressed", action="store_true", help="deflated file, unpacked to a cache on opening")
+    parser.add_argument("--train", action="store_true", help="train for one short epoch instead of reading")
     parser.add_argument("--read", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.read:
-        read_all(options.read)
+        watched(options.read, train if options.train else go_through)
         return 0
-    peaks = measure(options.patterns, options.compressed)
+    peaks = measure(options.patterns, options.compressed, options.train)
     difference = peaks[max(peaks)] - peaks[min(peaks)]
     print(f"difference {difference:.1f} MB, limit {LIMIT_MB} MB")
     return int(difference > LIMIT_MB)

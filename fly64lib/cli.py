@@ -36,7 +36,8 @@ def run(options: argparse.Namespace) -> int:
     from fly64lib.sweep.profile import load_profile
 
     study = control.prepare(options.output, options.profile, load_profile(options.profile, options.set), cores=options.cores,
-                            executor=options.executor, options=tuple(options.options), update=options.update)
+                            executor=options.executor, options=tuple(options.options), notebooks=options.notebooks,
+                            update=options.update)
     return _driven(study)
 
 
@@ -111,7 +112,8 @@ def init(options: argparse.Namespace) -> int:
     for file in files:
         shutil.copyfile(file, target / file.name)
         print(target / file.name)
-    print(f"edit them, then: fly64 notebook {target / 'train.ipynb'} OUT.ipynb, or open the folder in JupyterLab")
+    print(f"edit them, in JupyterLab say; then: fly64 notebook {target / 'train.ipynb'} OUT.ipynb, or the whole study with "
+          f"fly64 run --profile quick --output STUDY --notebooks {target}")
     return 0
 
 
@@ -137,6 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument("--output", required=True, metavar="DIR")
     sweep.add_argument("--set", action="append", metavar="KEY=VALUE", help="a setting of the profile; may be repeated")
     sweep.add_argument("--update", action="store_true", help="take changed settings, and rerun what they reach")
+    sweep.add_argument("--notebooks", metavar="DIR", help="run edited copies (fly64 init DIR) instead of the project's notebooks")
     again = command(resume, "go on after a crash or a cancel, with the settings of the folder")
     for added, cores, executor in ((sweep, len(os.sched_getaffinity(0)), "local"), (again, None, None)):
         added.add_argument("--cores", type=int, default=cores, help="jobs at a time are cores / the profile's threads")
@@ -145,7 +148,8 @@ def _parser() -> argparse.ArgumentParser:
                   command(cancel, "stop the study's processes and cluster jobs"),
                   command(init, "lay down editable copies of the notebooks")):
         added.add_argument("folder", metavar="DIR")
-    command(doctor, "what works here, and what to do about the rest").add_argument("folder", nargs="?", default=".", metavar="DIR")
+    check = command(doctor, "what works here, and what to do about the rest")
+    check.add_argument("folder", nargs="?", default=".", metavar="DIR")
     for name in PHASES:
         commands.add_parser(name, help=f"phase on its own: fly64 {name} --help", add_help=False)
     return parser

@@ -380,6 +380,6 @@ def _checked(object: np.ndarray, probe: np.ndarray, xcoords: np.ndarray, ycoords
     rows, columns = (slice(start + margin, stop - margin) for start, stop in ends)
     if min(rows.stop - rows.start, columns.stop - columns.start) < 4 or not np.all(object[rows, columns]):
         raise DataContractError(f"limits: rows {rows.start}..{rows.stop - 1}, columns {columns.start}.."
-                                f"{columns.stop - 1} of an object of {np.shape(object)} px are to be scored; 4 px a side "
-                                "or more are needed, none of them 0, where a phase has no meaning")
+                                f"{columns.stop - 1} of an object of {np.shape(object)} px are to be scored; 4 px a "
+                                "side or more are needed, none of them 0, where a phase has no meaning")
     return rows, columns

@@ -14,10 +14,11 @@ def notebooks_folder() -> Path:
     raise ConfigError(f"no notebooks beside {here}: the installation is not whole, install fly64 again")
 
 
-def notebook(name: str) -> Path:
-    """Path of a source notebook by name, such as "train"."""
-    path = notebooks_folder() / f"{name}.ipynb"
+def notebook(name: str, folder: str | Path | None = None) -> Path:
+    """Path of a source notebook by name, such as "train"; `folder` holds edited copies of one's own."""
+    folder = Path(folder) if folder else notebooks_folder()
+    path = folder / f"{name}.ipynb"
     if not path.is_file():
-        names = ", ".join(sorted(file.stem for file in notebooks_folder().glob("*.ipynb")))
-        raise ConfigError(f"there is no notebook {name!r}; there are {names}")
+        names = ", ".join(sorted(file.stem for file in folder.glob("*.ipynb"))) or "none"
+        raise ConfigError(f"there is no notebook {name!r} in {folder}; there are {names}")
     return path

@@ -207,3 +207,35 @@ def _doses_as_tuple(parameters: GenerateParameters | OverlapParameters) -> None:
     doses = [doses] if type(doses) in (int, float) else doses
     if isinstance(doses, list | tuple) and all(type(dose) in (int, float) for dose in doses):
         object.__setattr__(parameters, "doses", tuple(map(float, doses)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportParameters:
+    """Parameters of report.ipynb."""
+
+    study_dir: str = "runs/study"
+    resolution: float = 0.5  # target: FRC 0.5 at this fraction of Nyquist
+    phase_psnr_db: float = 20.0  # target
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        check_range("resolution", self.resolution, 0.01, 1)
+
+    @property
+    def targets(self) -> dict[str, float]:
+        """Metric -> value to be reached."""
+        return {"frc_half": self.resolution, "phase_psnr": self.phase_psnr_db}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExploreParameters:
+    """Parameters of explore.ipynb: what it shows first; None: the first that there is."""
+
+    study_dir: str = "runs/study"
+    replicate: int | None = None
+    dose: float | None = None
+    view: str | None = None
+    method: str | None = None
+
+    def __post_init__(self) -> None:
+        check_types(self)

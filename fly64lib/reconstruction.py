@@ -115,7 +115,7 @@ def load_object(folder: str | Path) -> np.ndarray:
     row = read_json(Path(folder) / "result.json")
     path = Path(folder) / "object.npz"
     if not path.is_file() or sha256_file(path) != row["object_sha256"]:
-        raise DataContractError(f"{path} is not what {path.with_name('result.json')} says; reconstruct it again")
+        raise DataContractError(f"{path} is not what its result.json says; reconstruct it again")
     with np.load(path, allow_pickle=False) as arrays:
         return arrays["object"]
 

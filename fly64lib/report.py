@@ -21,8 +21,7 @@ import numpy as np
 from fly64lib import report_figures as draw
 from fly64lib import report_page as html
 from fly64lib import report_rows as told
-from fly64lib.design import VIEWS, dose_folder
-from fly64lib.reconstruction import CONTROL_VIEWS
+from fly64lib.design import CONTROL_VIEWS, VIEWS, dose_folder
 from fly64lib.report_page import label
 from fly64lib.report_rows import Study, number, select
 from ptycho_torch.errors import PtychoError
@@ -88,7 +87,7 @@ def report_html(study: Study, targets: Targets = TARGETS) -> str:
     sections: dict[str, str] = {}
     for setting, rows in settings.items():
         title = f"<h3>{escape(_setting_text(setting))}</h3>" if len(settings) > 1 else ""
-        for name, section in (("Answer", _answer), ("Reading it", _reading), ("Curves", _curves), ("Controls", _controls),
+        for name, section in (("Answer", answer), ("Reading it", _reading), ("Curves", _curves), ("Controls", _controls),
                               ("Images", _gallery), ("Tables", _tables)):
             sections[name] = sections.get(name, "") + title + section(study, rows, targets)
     sections |= {"Cost": _cost(study), "Provenance": _provenance(study), "Notebooks": _notebooks(study)}
@@ -99,7 +98,8 @@ def report_html(study: Study, targets: Targets = TARGETS) -> str:
     return html.page("How far can dose and overlap be cut?", facts, sections)
 
 
-def _answer(study: Study, rows: Rows, targets: Targets) -> str:
+def answer(study: Study, rows: Rows, targets: Targets) -> str:
+    """The plain answer as HTML: photons needed for each target, by method and view, and what is missing."""
     cards, gaps = "", told.missing(rows) + study.failed
     views = [view for view in (*VIEWS, *CONTROL_VIEWS) if select(rows, view=view)]
     for metric, target in targets.items():
@@ -163,8 +163,10 @@ def _reading(study: Study, rows: Rows, targets: Targets) -> str:
     gauge = {"known_probe": "a global phase", "unknown_probe": "a global phase, a phase ramp, a shift and a scale"}
     return ("<p><strong>One table row</strong> is one method on one view of one dose in one replicate: the object that it made "
             "of the test half, scored on the baseline's scanned region whatever the view, only "
-            f"{gauge[rows[0]['gauge']]} removed. The held-out deviance is that of exposures that no method got; 1 is a perfect "
-            "model where counts are large.</p><p><strong>Photons per object pixel</strong> is what the probe brought to the "
+            f"{gauge[rows[0]['gauge']]} removed. Resolution is where the FRC with the truth first falls under 0.5, coming from "
+            "coarse structure: 0 if the coarsest is wrong. The held-out deviance is that of exposures that no method got; 1 is "
+            "a perfect model where counts are large.</p>"
+            "<p><strong>Photons per object pixel</strong> is what the probe brought to the "
             "specimen, mean over that region. Fewer positions also mean fewer photons: compare views at equal photons per "
             f"pixel, not at equal dose.</p><p><strong>Simulation.</strong> {_GRID[rows[0]['simulation']]}</p>"
             "<p>Quick and full are never compared with each other: their scans differ in size.</p><h3>Methods and limits</h3>"
@@ -229,7 +231,7 @@ def _gallery(study: Study, rows: Rows, targets: Targets) -> str:
             _grid(study, {one.replace("_", " "): select(own, view=one, dose=dose) for one in _with_controls(view)},
                   f"Phase, {dose:,.0f} photons per exposure in {view} and its spread control; as many in all in its fluence "
                   "control.") for dose in doses if select(own, view=_with_controls(view)[1:], dose=dose)))
-    for view in dict.fromkeys(row["view"] for row in own):
+    for view in VIEWS:
         pictures = ""
         for dose in doses:
             for row in select(own, view=view, dose=dose)[:1]:
@@ -254,7 +256,7 @@ def _grid(study: Study, columns: Mapping[str, Rows], caption: str) -> str:
         return f'<p class="gap">{escape(caption)} No images: {escape("; ".join(reasons) or "no such condition")}.</p>'
     names = [name for name in told.methods(study.rows) if any(name == key for key, _ in objects)]
     figure = draw.image_grid(objects, names, list(columns), truth, region)
-    return html.picture(html.drawn(figure, quality=80), caption)
+    return html.picture(html.drawn(figure, "webp"), caption)
 
 
 def _tables(study: Study, rows: Rows, targets: Targets) -> str:

@@ -134,8 +134,8 @@ def image_grid(objects: Mapping[tuple[str, str], np.ndarray], rows: Sequence[str
 
 
 def _panel(x: str, metric: str, target: float | None, span: tuple[float, float] | None) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(4.4, 3.3), layout="constrained")
-    ax = figure.subplots()
+    figure = Figure(figsize=(4.4, 3.3))
+    ax = figure.add_axes((0.145, 0.15, 0.835, 0.83))  # fixed: laying out each of some fifty panels takes a second
     ax.set(xlabel=_X_LABELS[x], ylabel=METRIC_LABELS.get(metric, metric), xscale="linear" if x == "overlap" else "log",
            yscale="log" if metric in _LOGARITHMIC else "linear", ylim=span)
     ax.grid(color="0.92")

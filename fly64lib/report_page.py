@@ -12,7 +12,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from PIL import Image
 
-_LINES = {"-": "solid", ":": "dotted"}
+_DASHES = {"-": "none", ":": "2 3", "--": "6 3", "-.": "8 3 2 3"}
 
 
 def label(name: str) -> str:
@@ -58,7 +58,8 @@ def items(texts: Iterable[str]) -> str:
 def legend(styles: Mapping[str, tuple[str, str]]) -> str:
     """Names beside their (colour, matplotlib line style)."""
     return '<p class="legend">' + "".join(
-        f'<span><i style="border-color:{colour};border-style:{_LINES.get(line, "dashed")}"></i>{escape(label(name))}</span>'
+        f'<span><svg width="34" height="8"><line x2="34" y1="4" y2="4" stroke="{colour}" stroke-width="2.5" '
+        f'stroke-dasharray="{_DASHES[line]}"/></svg>{escape(label(name))}</span>'
         for name, (colour, line) in styles.items()) + "</p>"
 
 
@@ -75,11 +76,11 @@ def picture(source: str, caption: str, kind: str = "grid") -> str:
             f"<figcaption>{escape(caption)}</figcaption></figure>\n")
 
 
-def drawn(figure: Figure, **how: object) -> str:
-    """A figure as a data URL; lossless unless `how` (Pillow's WebP options) says otherwise."""
+def drawn(figure: Figure, kind: str = "png") -> str:
+    """A figure as a data URL: "png" for lines, "webp" for images."""
     data = io.BytesIO()
-    figure.savefig(data, dpi=140, format="webp", pil_kwargs=how or {"lossless": True})
-    return data_url("image/webp", data.getvalue())
+    figure.savefig(data, dpi=140, format=kind)
+    return data_url(f"image/{kind}", data.getvalue())
 
 
 def from_disk(path: Path) -> str:

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fly64lib.design import VIEWS, dose_folder
+from fly64lib.design import CONTROL_VIEWS, VIEWS, dose_folder
 from fly64lib.judgement import Region, region_of
-from fly64lib.reconstruction import CONTROL_VIEWS, load_object
+from fly64lib.reconstruction import load_object
 from fly64lib.report_figures import REFERENCES
 from ptycho_torch.errors import DataContractError
 from ptycho_torch.files import read_json
@@ -66,6 +66,7 @@ def collect(study_dir: str | Path) -> Study:
                                          "overlap": measured.get("between_images", {}).get("mean_disc_overlap")})
         study.trainings.extend(_trainings(folder))
         study.failed.extend(f"{place}: {text}" for text in _failures(folder))
+    study.failed.extend(f"failed notebook: {path.relative_to(root)}" for path in sorted(root.rglob("*.failed.ipynb")))
     if not study.rows:
         raise DataContractError(f"{root}: no phase_g/dose_*/<view>/comparison.json in it; expected the results of a study: "
                                 "run the phases up to python -m fly64lib.comparison first")

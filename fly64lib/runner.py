@@ -72,6 +72,8 @@ def check_parameters(source: str | Path, given: dict[str, Any]) -> dict[str, Any
     document = nbformat.read(source, as_version=4)
     if given and not any("parameters" in cell.metadata.get("tags", ()) for cell in document.cells):
         raise ConfigError(f"{source} has no cell tagged 'parameters', so it takes none; got {', '.join(sorted(given))}")
+    if "kernelspec" not in document.metadata:
+        raise ConfigError(f"{source} names no kernel; open and save it in JupyterLab with the kernel {KERNEL}")
     refuse_unknown(given, papermill.inspect_notebook(str(source)) if given else {}, Path(source).name)
     guard = _GUARD.search("\n".join(cell.source for cell in document.cells if cell.cell_type == "code"))
     if not guard or not hasattr(notebook_parameters, guard[1]):

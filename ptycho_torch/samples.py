@@ -123,12 +123,15 @@ class PtychoDataModule(lightning.LightningDataModule):
     def __init__(self, train: RawDataTorch, test: RawDataTorch | None, config: TrainingConfig):
         super().__init__()
         self.config = config
+        self.first_epoch = 0  # of a resumed run: Lightning draws the first order before it names the epoch
         self.train = Split(train, config)
         self.test = Split(test, config) if test is not None else None
 
     def train_dataloader(self) -> DataLoader:
         config = self.config
-        return self._loader(self.train, GroupSampler(len(self.train), config.thinnings, config.batch_size, config.seed))
+        sampler = GroupSampler(len(self.train), config.thinnings, config.batch_size, config.seed)
+        sampler.set_epoch(self.first_epoch)
+        return self._loader(self.train, sampler)
 
     def val_dataloader(self) -> DataLoader | list:
         if self.test is None:

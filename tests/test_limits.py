@@ -75,7 +75,8 @@ def _complex(rows: np.ndarray) -> np.ndarray:
 
 def _patterns(image, probe, x, y) -> Patterns:
     corners, residual = split_positions(torch.tensor(np.stack([y, x], 1)), probe.shape[-1])
-    return Patterns(lambda i: torch.zeros(0), in_field(corners), residual.double(), torch.tensor(probe), (1, *image.shape))
+    return Patterns(lambda i: torch.zeros(0), in_field(corners), residual.double(), torch.tensor(probe),
+                    (1, *image.shape))
 
 
 def _flat_spectrum(amplitude: float, phase: float) -> ClassSpectrum:
@@ -142,18 +143,17 @@ def _dense_mse(covariance: np.ndarray, truth: np.ndarray) -> tuple[float, float]
 @pytest.mark.parametrize("prior", [None, _steep_spectrum()], ids=["unbiased", "bayesian"])
 def test_the_stochastic_errors_are_those_of_the_dense_inverse_within_their_stated_error(small, probe_known, prior):
     region = WHOLE if probe_known else (slice(3, 10), slice(3, 12))
-    found = limits(*small, WHOLE, prior, probe_known=probe_known, probes=8, tolerance=1e-3, iterations=4000)
-    print(found.iterations)
+    found = limits(*small, WHOLE, prior, probe_known=probe_known, probes=6, tolerance=1e-2)
     phase, amplitude = _dense_mse(_dense_covariance(small, prior, probe_known, region), small[0][region])
-    assert abs(found.phase_mse - phase) < 4 * found.phase_mse_error and found.phase_mse_error < 0.1 * phase
+    assert abs(found.phase_mse - phase) < 4 * found.phase_mse_error and found.phase_mse_error < 0.15 * phase
     assert abs(found.amplitude_mse - amplitude) < 4 * found.amplitude_mse_error
-    assert found.amplitude_mse_error < 0.1 * amplitude
+    assert found.amplitude_mse_error < 0.15 * amplitude
 
 
 def test_rings_and_frc_are_those_of_errors_drawn_from_the_dense_covariance(small):
     image, probe, x, y = small
     small = image, probe * 0.7, x, y
-    found = limits(*small, WHOLE, probes=48, tolerance=1e-5)
+    found = limits(*small, WHOLE, probes=24, tolerance=1e-3)
     values, vectors = np.linalg.eigh(_dense_covariance(small))
     draws = np.random.default_rng(1).standard_normal((600, len(values)))
     errors = _complex(draws * np.sqrt(np.maximum(values, 0)) @ vectors.T).reshape(-1, *SHAPE)
@@ -183,7 +183,8 @@ def test_an_efficient_estimator_spreads_as_much_as_the_bound():
     field = torch.arange(draws).repeat_interleave(len(x))
     address = in_field(corners.repeat(draws, 1), field)
     start = torch.tensor(image).to(torch.complex64).expand(draws, *shape).contiguous()
-    patterns = Patterns(lambda i: counts[i], address, residual.repeat(draws, 1), torch.tensor(probe).to(torch.complex64), tuple(start.shape))
+    patterns = Patterns(lambda i: counts[i], address, residual.repeat(draws, 1),
+                        torch.tensor(probe).to(torch.complex64), tuple(start.shape))
     clean = torch.cat([expected_counts(cut(start, address[i], size), patterns.probes(i)) for i in patterns.chunks()])
     counts = draw_counts(clean, torch.Generator().manual_seed(2))
     fits = canvas_steps(patterns, start, 150)
@@ -210,12 +211,15 @@ def test_the_projector_removes_what_the_score_removes(gauge):
     rng = np.random.default_rng(7)
     parts = _field(rng, (58, 63), 5.0)
     truth = (1 + 0.3 * parts.real) * np.exp(1.5j * parts.imag)
-    error = 1e-3 * _field(rng, truth.shape, 12.0)  # slow: much of it looks like a gauge
+    error = 1e-3 * _field(rng, truth.shape, 12.0) + 2e-4j * truth
+    if gauge == "unknown_probe":
+        error += 1e-4 * truth + 3e-5j * np.arange(63) * truth
     margin = 3 if gauge == "unknown_probe" else 0
     region = (slice(margin, 58 - margin), slice(margin, 63 - margin))
-    left = gauge_projector(torch.tensor(truth), region, gauge == "known_probe")(torch.tensor(error[region][None]))[0].numpy()
+    remove = gauge_projector(torch.tensor(truth), region, gauge == "known_probe")
+    left = remove(torch.tensor(error[region][None]))[0].numpy()
     scored = score(truth + error, truth, gauge)
-    assert np.linalg.norm(left) < 0.98 * np.linalg.norm(error[region])
+    assert np.linalg.norm(left) < 0.8 * np.linalg.norm(error[region])
     assert np.mean((left / truth[region]).imag**2) == pytest.approx(scored["phase_mse"], rel=0.01)
     radial = (left * truth[region].conj() / abs(truth[region])).real
     assert np.mean(radial**2) == pytest.approx(scored["amplitude_mse"], rel=0.01)
@@ -242,7 +246,7 @@ def test_a_prior_of_boundless_variance_leaves_the_unbiased_bound(small):
     vague = limits(*small, WHOLE, _flat_spectrum(1e5, 1e5), tolerance=1e-5)
     assert vague.kind == "bayesian" and unbiased.kind == "unbiased"
     assert vague.phase_mse == pytest.approx(unbiased.phase_mse, rel=1e-3)
-    assert vague.amplitude_density == pytest.approx(unbiased.amplitude_density, rel=1e-2)
+    assert vague.amplitude_mse == pytest.approx(unbiased.amplitude_mse, rel=1e-3)
 
 
 def test_without_photons_the_bayesian_error_is_the_variance_of_the_class(small):

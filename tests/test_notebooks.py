@@ -3,10 +3,10 @@
 import ast
 import json
 import re
-import time
+import resource
+import types
 import typing
 from dataclasses import fields
-from pathlib import Path
 
 import nbformat
 import numpy as np
@@ -17,7 +17,7 @@ from fly64lib import parameters
 from fly64lib.design import StudyDesign
 from fly64lib.packaged import notebook, notebooks_folder
 from ptycho_torch.bundle import load_bundle
-from ptycho_torch.data_contract import read_scan, write_scan
+from ptycho_torch.data_contract import read_scan
 from ptycho_torch.files import sha256_file
 
 NAMES = sorted(path.stem for path in notebooks_folder().glob("*.ipynb"))
@@ -53,7 +53,7 @@ def test_a_source_notebook_holds_no_outputs_and_no_definitions(name):
     for cell in code(name):
         assert not cell.outputs and cell.execution_count is None
         assert not [node for node in ast.walk(ast.parse(cell.source))
-                    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda)]
+                    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)]
     assert source(name).cells[0].source.startswith("# ")
     assert source(name).metadata.kernelspec.name == "python3"
 
@@ -67,8 +67,9 @@ def test_every_parameter_stands_annotated_and_commented_on_a_line_and_equals_its
         assert isinstance(node, ast.AnnAssign) and node.lineno == node.end_lineno and re.search(r"  # \S", line), line
         values[node.target.id] = ast.literal_eval(node.value)
         # papermill's translator knows no unions and no tuples: `int` stands for `int | None`, `list` for a tuple.
-        options = {getattr(option, "__name__", "") for option in typing.get_args(hints[node.target.id])}
-        allowed = {hints[node.target.id].__name__, *options} if options else {hints[node.target.id].__name__}
+        hint = hints[node.target.id]
+        options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        allowed = {(typing.get_origin(option) or option).__name__ for option in options}
         assert ast.unparse(node.annotation).replace("list", "tuple") in allowed, line
     assert sorted(values) == sorted(field.name for field in fields(cls))
     assert cls(**values) == cls()
@@ -83,9 +84,10 @@ def test_the_guard_is_the_first_thing_that_runs_after_the_parameters(name):
 
 
 def test_a_misspelt_parameter_fails_under_plain_papermill_within_seconds_and_is_named(tmp_path):
-    started = time.perf_counter()
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
     run = papermill(notebook("train"), tmp_path, dosee=1000)
-    assert time.perf_counter() - started < 60  # some 4 s on an idle core
+    now = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime < 10  # CPU seconds
     assert run.returncode != 0
     assert "unknown parameter 'dosee' of TrainParameters; did you mean 'dose'?" in run.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["out.ipynb"]  # papermill's own copy, nothing else
@@ -127,8 +129,7 @@ def test_the_data_notebooks_make_phases_c_and_d_and_write_their_results_last(tmp
 
 
 def test_train_on_measured_patterns_fits_all_of_them_and_beside_it_one_half_for_the_other(real_scan_path, tmp_path):
-    write_scan(tmp_path / "measured.npz", read_scan(real_scan_path).subset(np.arange(0, 516, 3)))
-    run = papermill(notebook("train"), tmp_path, train_npz="measured.npz", steps=2, n_images=40, output_dir="out")
+    run = papermill(notebook("train"), tmp_path, train_npz=real_scan_path, steps=2, n_images=40, output_dir="out")
     assert run.returncode == 0, run.stderr
     result = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert written_last(tmp_path / "out" / "metrics.json", tmp_path / "out")
@@ -143,7 +144,7 @@ def test_train_on_measured_patterns_fits_all_of_them_and_beside_it_one_half_for_
         deviance = {score["method"]: score["deviance"] for score in row["rows"]}
         assert {"pinn", "flat"} <= set(deviance) and deviance["pinn"] < deviance["flat"]
         with np.load(folder / "object.npz", allow_pickle=False) as arrays:
-            assert arrays["object"].shape == read_scan(tmp_path / "measured.npz").canvas_shape
+            assert arrays["object"].shape == read_scan(real_scan_path).canvas_shape
     assert "deviance_held_out" in split["rows"][0] and "deviance_held_out" not in fitted["rows"][0]
     halves = [read_scan(tmp_path / "out" / "split" / f"{name}.npz") for name in ("train", "test")]
     assert halves[0].ycoords.min() - halves[1].ycoords.max() > 40  # the guard band

@@ -51,15 +51,15 @@ def wheel(tmp_path_factory) -> Path:
     return built
 
 
-def test_the_wheel_holds_both_packages_every_notebook_and_the_licence_and_nothing_else(wheel):
+def test_the_wheel_holds_every_file_of_both_packages_every_notebook_the_licence_and_nothing_else(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     source = {path.relative_to(ROOT).as_posix() for package in ("fly64lib", "ptycho_torch")
-              for path in (ROOT / package).rglob("*.py")}
+              for path in (ROOT / package).rglob("*") if path.is_file() and "__pycache__" not in path.parts}
     notebooks = {f"fly64lib/_notebooks/{path.name}" for path in (ROOT / "notebooks").glob("*.ipynb")}
-    assert source | notebooks <= names
-    others = {name for name in names - source - notebooks if ".dist-info/" not in name}
-    assert not {name for name in others if not name.startswith("fly64lib/_") or name.endswith((".pyc", "-checkpoint.ipynb"))}
-    assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert {name for name in names if ".dist-info/" not in name} == source | notebooks
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
+    scripts = zipfile.ZipFile(wheel).read(next(name for name in names if name.endswith("entry_points.txt"))).decode()
+    assert all(f"{script} = {target}" in scripts for script, target in PROJECT["scripts"].items())
 
 
 def test_an_installed_wheel_runs_train_outside_the_repository(wheel, tmp_path):

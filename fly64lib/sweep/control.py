@@ -45,6 +45,7 @@ class Study:
     cores: int
     executor: str
     options: tuple[str, ...]  # further ones, for Snakemake
+    notebooks: str | None = None  # a folder of edited copies, to be run instead of the project's
 
     @classmethod
     def of(cls, folder: str | Path) -> "Study":
@@ -53,12 +54,12 @@ class Study:
             raise ConfigError(f"{folder} holds no study; start one: fly64 run --profile quick --output {folder}")
         held = read_json(path)
         return cls(Path(folder).resolve(), held["name"], held["profile"], from_dict(Profile, held["settings"]), held["cores"],
-                   held["executor"], tuple(held["options"]))
+                   held["executor"], tuple(held["options"]), held["notebooks"])
 
     def write(self) -> None:
         write_json(self.folder / "study.json", {
             "name": self.name, "profile": self.profile, "settings": self.settings.to_dict(), "cores": self.cores,
-            "executor": self.executor, "options": list(self.options)})
+            "executor": self.executor, "options": list(self.options), "notebooks": self.notebooks})
 
     @property
     def log(self) -> Path:
@@ -66,7 +67,7 @@ class Study:
 
 
 def prepare(folder: str | Path, profile: str, settings: Profile, *, cores: int, executor: str = "local",
-            options: tuple[str, ...] = (), update: bool = False) -> Study:
+            options: tuple[str, ...] = (), notebooks: str | None = None, update: bool = False) -> Study:
     """The study of a folder, new or known. A folder with another study is refused; `update` takes changed settings."""
     folder, name = Path(folder).resolve(), f"fly64-{secrets.token_hex(4)}"
     if (folder / "study.json").is_file():
@@ -75,14 +76,15 @@ def prepare(folder: str | Path, profile: str, settings: Profile, *, cores: int, 
                    if settings.to_dict()[key] != value}
         if held.profile != profile or changed and not update:
             what = ", ".join(f"{key} {old} there, {new} asked" for key, (old, new) in changed.items())
-            raise ConfigError(f"{folder} holds a study of profile {held.profile}, asked is {profile} ({what or 'same settings'}); "
-                              "choose another folder" + (", or pass --update to rerun what the change reaches" if
-                                                         held.profile == profile else ""))
+            update_too = ", or pass --update to rerun what the change reaches" if held.profile == profile else ""
+            raise ConfigError(f"{folder} holds a study of profile {held.profile}, asked is {profile} ({what or 'same settings'});"
+                              f" choose another folder{update_too}")
         name = held.name
     elif folder.is_dir() and any(folder.iterdir()):
         raise ConfigError(f"{folder} is not empty and holds no study; choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    return Study(folder, name, profile, settings, cores, executor, options)
+    notebooks = str(Path(notebooks).resolve()) if notebooks else None
+    return Study(folder, name, profile, settings, cores, executor, options, notebooks)
 
 
 def run(study: Study, progress: bool = True) -> int:

@@ -48,8 +48,10 @@ class Profile:
 
     def __post_init__(self) -> None:
         check_types(self)
-        StudyDesign(doses=self.doses, specimen=self.specimen, simulation=self.simulation, N=self.N, scan_step=self.scan_step)
-        for name, known in (("views", VIEWS), ("controls", CONTROL_VIEWS), ("methods", METHOD_NAMES), ("control_methods", self.methods)):
+        StudyDesign(doses=self.doses, specimen=self.specimen, simulation=self.simulation, N=self.N,
+                    scan_step=self.scan_step)
+        known_names = {"views": VIEWS, "controls": CONTROL_VIEWS, "methods": METHOD_NAMES, "control_methods": self.methods}
+        for name, known in known_names.items():
             chosen = getattr(self, name)
             if len(set(chosen)) < len(chosen) or not (chosen or name.startswith("control")):
                 raise ConfigError(f"{name}={chosen} must be different names, at least one")

@@ -8,7 +8,7 @@ notebooks that draw with it, not the trainings.
 import ast
 import hashlib
 import re
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import nbformat
@@ -39,7 +39,7 @@ def source_files(source: str) -> list[Path]:
     return sorted(found)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _reached(path: Path) -> frozenset[Path]:
     return _named(path.read_text(encoding="utf-8"))
 

@@ -44,6 +44,7 @@ def train_cdi_model_torch(train_data: RawDataTorch, test_data: RawDataTorch | No
     history = _History()
     checkpoint = output / "model.ckpt"
     epochs = config.max_epochs or -(-config.steps // len(data.train_dataloader()))
+    resumed, data.first_epoch = _resumable(checkpoint, config, epochs)
     trainer = lightning.Trainer(
         max_epochs=epochs, accelerator=_accelerator(config), devices=config.devices,
         logger=_logger(config), callbacks=[history, *_callbacks(config)], enable_checkpointing=config.checkpointing,
@@ -58,7 +59,7 @@ def train_cdi_model_torch(train_data: RawDataTorch, test_data: RawDataTorch | No
         warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
         # Batches are mapped from a file and cut by index: a worker process costs more than it brings (num_workers = 0).
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        trainer.fit(module, datamodule=data, ckpt_path=_resumable(checkpoint, config, epochs), weights_only=True)
+        trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     final = history.rows[-1]["train_loss"]
     if not torch.isfinite(torch.tensor(final)):
@@ -69,7 +70,7 @@ def train_cdi_model_torch(train_data: RawDataTorch, test_data: RawDataTorch | No
                   "source": str(train_data.source), "metadata": train_data.metadata}
     bundle = output / "bundle.pt"
     sha256 = save_bundle(bundle, module.model.cpu(), config, statistics)
-    scored = len(data.train) * config.model.images_per_group * config.thinnings * epochs
+    scored = len(data.train) * config.model.images_per_group * config.thinnings * (epochs - data.first_epoch)
     return {"model": module.model, "history": history.rows, "final_loss": final, "epochs": trainer.current_epoch,
             "images": images, "groups": len(data.train), "bundle": bundle, "bundle_sha256": sha256,
             "checkpoint": checkpoint if config.checkpointing else None, "seconds": wall, "cpu_seconds": cpu,
@@ -127,16 +128,16 @@ def _logger(config: TrainingConfig) -> Logger | bool:
                                      f"pip install 'fly64[{config.logger}]'") from error
 
 
-def _resumable(checkpoint: Path, config: TrainingConfig, epochs: int) -> Path | None:
-    """An unfinished run's checkpoint, if it is of this very configuration."""
+def _resumable(checkpoint: Path, config: TrainingConfig, epochs: int) -> tuple[Path | None, int]:
+    """An unfinished run's checkpoint, if it is of this very configuration, and how many epochs it has behind it."""
     if not (config.checkpointing and checkpoint.is_file()):
-        return None
+        return None, 0
     try:
         saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        same = saved["hyper_parameters"]["config"] == config.to_dict()
+        same, done = saved["hyper_parameters"]["config"] == config.to_dict(), saved["epoch"] + 1
     except Exception as error:  # torch raises many kinds for a damaged archive
         raise PtychoError(f"{checkpoint}: cannot be read ({type(error).__name__}); remove it to train afresh") from error
-    return checkpoint if same and saved["epoch"] + 1 < epochs else None
+    return (checkpoint, done) if same and done < epochs else (None, 0)
 
 
 def _write_history(path: Path, rows: list[dict[str, float]]) -> None:
