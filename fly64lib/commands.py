@@ -2,10 +2,12 @@
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from fly64lib.design import StudyDesign
 from ptycho_torch.errors import PtychoError
+from ptycho_torch.files import read_json
 
 
 def run_command(command: Callable[[], int]) -> int:
@@ -15,6 +17,14 @@ def run_command(command: Callable[[], int]) -> int:
     except PtychoError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+def earlier_rows(manifest: Path, keys: tuple[str, ...], jobs: Iterable[tuple]) -> list[dict]:
+    """Rows of a manifest that an earlier command wrote for other jobs; `keys` name the entries that tell jobs apart."""
+    if not manifest.is_file():
+        return []
+    replaced = set(jobs)
+    return [row for row in read_json(manifest)["jobs"] if tuple(row.get(key) for key in keys) not in replaced]
 
 
 def add_option(parser: argparse.ArgumentParser, name: str, **keywords: object) -> None:

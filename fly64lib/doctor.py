@@ -11,7 +11,8 @@ from pathlib import Path
 
 import nbformat
 
-from fly64lib.runner import KERNEL, private_folder, run_notebook
+from fly64lib.runner import KERNEL, run_notebook  # isort: skip
+from fly64lib.engine import private_folder
 from ptycho_torch.errors import PtychoError
 
 _FREE_GB = 10  # what the full profile's data, models and notebooks need

@@ -54,7 +54,7 @@ def generalisation_matrix(training_root: str | Path, data: dict[str, tuple[Path,
             region = region_of(PyTorchMemmapBridge(view_file(*data[label], test_dose, "baseline", "test")).raw_data_torch)
             row = judge({"network": found.object.numpy()}, raw, region=region)[0]
             skills[i, j] = row["phase_psnr_skill"]
-            print(f"{path.parent.parent.name} {dose:g} -> {label} {test_view} {test_dose:g}: {skills[i, j]:.1f} dB", file=sys.stderr)
+            print(f"{view} {dose:g} -> {label} {test_view} {test_dose:g}: {skills[i, j]:.1f} dB", file=sys.stderr)
     return {"rows": [f"{dose_folder(dose)} {view}" for dose, view in trained],
             "columns": [f"{label} {dose_folder(dose)} {view}" for label, dose, view in columns],
             "phase_psnr_skill": skills.tolist()}

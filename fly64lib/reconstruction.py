@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fly64lib.commands import add_option, run_command
+from fly64lib.commands import add_option, earlier_rows, run_command
 from fly64lib.design import CONTROL_VIEWS, VIEW_GRIDSIZE, VIEWS, StudyDesign, dose_folder, view_file
 from fly64lib.methods import Method, MethodResult
 from fly64lib.methods.classical import Classical
@@ -25,7 +25,6 @@ from fly64lib.training import artifact_folder
 from ptycho_torch.bundle import software_versions
 from ptycho_torch.errors import ConfigError, DataContractError
 from ptycho_torch.files import atomic_path, folder_lock, read_json, sha256_file, write_json
-
 
 
 @dataclass(frozen=True)
@@ -136,8 +135,11 @@ def _written(job: ReconstructionJob, found: MethodResult) -> dict:
 
 def run_jobs(jobs: list[ReconstructionJob], settings: MethodSettings, artifact_root: str | Path, skipped: list[dict],
              dry_run: bool = False) -> list[dict]:
-    """Run jobs in order; a failed one is recorded and the others go on. Keeps the manifest and the skips up to date."""
+    """Run jobs in order and return their rows; a failed one is recorded and the others go on. The manifest keeps the rows of
+    earlier commands for other jobs."""
     rows: list[dict] = []
+    manifest = Path(artifact_root) / "reconstruction_manifest.json"
+    kept = earlier_rows(manifest, ("dose", "view", "method"), ((job.dose, job.view, job.method) for job in jobs))
     for number, job in enumerate(jobs, 1):
         print(f"[{number}/{len(jobs)}] {job.name}", file=sys.stderr)
         if dry_run:
@@ -150,8 +152,7 @@ def run_jobs(jobs: list[ReconstructionJob], settings: MethodSettings, artifact_r
                    "error": f"{type(error).__name__}: {error}"}
             print(f"error: {job.name}: {error}", file=sys.stderr)
         rows.append({key: value for key, value in row.items() if key != "trace"})
-        write_json(Path(artifact_root) / "reconstruction_manifest.json",
-                   {"phase": "F", "settings": asdict(settings), "jobs": rows})
+        write_json(manifest, {"phase": "F", "settings": asdict(settings), "jobs": kept + rows})
         write_json(Path(artifact_root) / "skip_summary.json", {"phase": "F", "skipped": skipped})
     return rows
 

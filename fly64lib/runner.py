@@ -2,65 +2,34 @@
 
 papermill alone only warns about an unknown parameter, passes any type, rewrites the output in place after every cell,
 and calls a notebook `completed` whose kernel died. Here a run either ends with the executed notebook in place and a
-result file that the run itself wrote, or raises and leaves `OUT.failed.ipynb`. Kernels talk over IPC sockets in a private
-folder: TCP ports of kernels that start together can collide. `papermill --engine fly64` gives the same transport.
+result file that the run itself wrote, or raises and leaves `OUT.failed.ipynb`.
 """
 
 import os
 import re
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import nbformat
-import papermill
+import papermill  # before fly64lib.engine, which it imports itself
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
-from papermill.engines import NBClientEngine, papermill_engines
+from papermill.engines import papermill_engines
 from papermill.exceptions import PapermillException, PapermillExecutionError
-from traitlets.config import Config
 
 from fly64lib import parameters as notebook_parameters
+from fly64lib.engine import PrivateKernelEngine
 from fly64lib.packaged import notebook
 from ptycho_torch.errors import ConfigError, PtychoError
 from ptycho_torch.fields import from_dict, refuse_unknown
 
 KERNEL = "python3"
-_SOCKET_PATH_LIMIT = 100  # a Unix socket's path may have 107 bytes, of which some name the port
 _RESULT = re.compile(r"^results: (.+)$", re.MULTILINE)
 _GUARD = re.compile(r"read_parameters\((\w+),")
 
 
 class NotebookError(PtychoError):
     """A notebook that did not end as it should; the message names the notebook that was kept."""
-
-
-class PrivateKernelEngine(NBClientEngine):
-    """papermill's engine with sockets in a private folder, and a time limit for the notebook as a whole."""
-
-    @classmethod
-    def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, *, execution_timeout: float | None = None,
-                                 notebook_timeout: float | None = None, **options: Any) -> Any:
-        ends = time.monotonic() + (notebook_timeout or float("inf"))
-
-        def seconds_for(cell: object) -> float | None:
-            left = min(execution_timeout or float("inf"), max(ends - time.monotonic(), 0.1))
-            return None if left == float("inf") else left
-
-        with private_folder() as folder:
-            private = Config({"KernelManager": {"transport": "ipc", "connection_file": str(folder / "k.json")}})
-            return super().execute_managed_notebook(nb_man, kernel_name, config=private, timeout_func=seconds_for, **options)
-
-
-@contextmanager
-def private_folder() -> Iterator[Path]:
-    """A folder that only this user can enter, with a path short enough for sockets; removed afterwards."""
-    with tempfile.TemporaryDirectory(prefix="fly64-") as folder:
-        if len(os.fsencode(folder)) > _SOCKET_PATH_LIMIT - len("/k-ipc-99"):
-            raise ConfigError(f"{folder} is too long a path for a socket; set TMPDIR to a shorter one, such as /tmp")
-        yield Path(folder)
 
 
 def check_parameters(source: str | Path, given: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from fly64lib.commands import add_option, run_command
+from fly64lib.commands import add_option, earlier_rows, run_command
 from fly64lib.design import VIEW_GRIDSIZE, StudyDesign, dose_folder, view_file
 from ptycho_torch import params
 from ptycho_torch.config import ModelConfig, TrainingConfig, update_legacy_dict
@@ -27,6 +27,7 @@ from ptycho_torch.files import folder_lock, write_json
 from ptycho_torch.memmap_bridge import PyTorchMemmapBridge
 from ptycho_torch.workflows import components
 
+MANIFEST = "training_manifest.json"
 Runner = Callable[..., dict[str, Any]]
 
 
@@ -139,8 +140,11 @@ def _logged(path: Path) -> Iterator[None]:
 
 def run_jobs(jobs: list[TrainingJob], config: TrainingConfig, artifact_root: str | Path, skipped: list[dict],
              dry_run: bool = False) -> list[dict]:
-    """Run jobs in order and keep `training_manifest.json` and `skip_summary.json` up to date; return the rows."""
-    root, rows = Path(artifact_root), []
+    """Run jobs in order and return their rows. `training_manifest.json`, which keeps the rows of earlier commands for
+    other jobs, and `skip_summary.json` are written after each job."""
+    root, rows, objective = Path(artifact_root), [], config.model.objective
+    kept = earlier_rows(root / MANIFEST, ("dose", "view", "gridsize", "objective"),
+                        ((job.dose, job.view, job.gridsize, objective) for job in jobs))
     for number, job in enumerate(jobs, 1):
         print(f"[{number}/{len(jobs)}] {job.name}", file=sys.stderr)
         started = time.perf_counter()
@@ -149,10 +153,10 @@ def run_jobs(jobs: list[TrainingJob], config: TrainingConfig, artifact_root: str
         except Exception as error:  # one job's failure, whatever it is, must not cost the others
             result = {"status": "failed", "error": f"{type(error).__name__}: {error}", "log": str(job.log_path)}
             print(f"error: {job.name}: {error}", file=sys.stderr)
-        rows.append({"dose": job.dose, "view": job.view, "gridsize": job.gridsize,
+        rows.append({"dose": job.dose, "view": job.view, "gridsize": job.gridsize, "objective": objective,
                      "seconds": round(time.perf_counter() - started, 2), **result})
         if not dry_run:
-            write_json(root / "training_manifest.json", {"phase": "E", "jobs": rows})
+            write_json(root / MANIFEST, {"phase": "E", "jobs": kept + rows})
             write_json(root / "skip_summary.json", {"phase": "E", "skipped": skipped})
     return rows
 

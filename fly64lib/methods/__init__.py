@@ -8,12 +8,11 @@ counts, positions and canvas. The modules: :mod:`~fly64lib.methods.ptychi` (LSQM
 (the project's canvas iteration) and :mod:`~fly64lib.methods.reference` (flat, truth).
 """
 
-import os
 import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -56,8 +55,8 @@ class Method(Protocol):
 class Cost:
     """What a block of code took; filled when it ends."""
 
-    seconds: float = field(default=0.0)
-    cpu_seconds: float = field(default=0.0)
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
     peak_memory_mb: float | None = None
 
 
@@ -68,7 +67,7 @@ def measured() -> Iterator[Cost]:
     yield cost
     cost.seconds, cost.cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
     status = Path("/proc/self/status")
-    if os.access(status, os.R_OK):
+    if status.is_file():
         cost.peak_memory_mb = int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) / 1000
 
 

@@ -113,10 +113,11 @@ class LSQML:
                         trace.append(json.loads(line))
                         bar.set_postfix(loss=trace[-1]["loss"], refresh=False)
                         bar.update()
+            except BaseException:  # an interrupted parent must not wait for its worker
+                worker.kill()
+                raise
             finally:
                 clock.cancel()
-                if worker.poll() is None and sys.exception() is not None:
-                    worker.kill()
         if worker.returncode:
             said = "\n".join(log.read_text(errors="replace").splitlines()[-_TOLD_LINES:])
             why = (f"took longer than timeout_s={self.timeout_s:g} and was stopped after {len(trace)} of {self.epochs} epochs"

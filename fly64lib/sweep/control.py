@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -105,20 +104,18 @@ def run(study: Study, progress: bool = True) -> int:
                     "--configfile", str(study.folder / "study.json"), "--cores", str(study.cores)]
             if any((study.folder / ".snakemake" / "locks").glob("*")):
                 subprocess.run([*base, "--unlock"], env=environment, stdout=log, stderr=log, check=True)
-            process = subprocess.Popen([*base, *_how(study)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                       text=True, errors="replace", stdin=subprocess.DEVNULL)
             before = signal.signal(signal.SIGTERM, signal.default_int_handler)
             try:
-                for _ in _followed(process.stdout, log, progress):
-                    pass
-                code = process.wait()
-            except KeyboardInterrupt:
-                stop(study)
-                process.wait()
-                return _STOPPED
+                with subprocess.Popen([*base, *_how(study)], env=environment, stdout=subprocess.PIPE, text=True,
+                                      stderr=subprocess.STDOUT, errors="replace", stdin=subprocess.DEVNULL) as process:
+                    try:
+                        _follow(process.stdout, log, progress)
+                    except KeyboardInterrupt:
+                        stop(study)
+                        return _STOPPED
             finally:
                 signal.signal(signal.SIGTERM, before)
-    return code
+    return process.returncode
 
 
 def _how(study: Study) -> list[str]:
@@ -129,7 +126,7 @@ def _how(study: Study) -> list[str]:
     if study.executor == "slurm":
         query = "sacct" if _succeeds("sacct", "--noheader") else "squeue"  # sacct is there but fails without accounting
         return [*common, *cluster, "--executor", "slurm", "--slurm-jobname-prefix", study.name,
-                "--slurm-status-command", query, *study.options]
+                "--slurm-status-command", query, "--slurm-init-seconds-before-status-checks", "10", *study.options]
     if study.executor == "pbs":
         scripts = {what: f"{sys.executable} {HERE / 'pbs.py'} {what} {study.name}" for what in ("submit", "status", "cancel")}
         return [*common, *cluster, "--executor", "cluster-generic", *(
@@ -137,9 +134,9 @@ def _how(study: Study) -> list[str]:
     return [*common, *study.options]
 
 
-def _followed(lines: IO[str], log: IO[str], progress: bool) -> Iterator[str]:
-    """Snakemake's lines, kept in the log; a bar over the jobs of this run."""
-    with tqdm(desc="study", unit=" notebook", disable=not progress, dynamic_ncols=True) as bar:
+def _follow(lines: IO[str], log: IO[str], progress: bool) -> None:
+    """Snakemake's lines into the log; a bar over the jobs of this run."""
+    with tqdm(desc="study", unit=" job", disable=not progress, dynamic_ncols=True) as bar:
         for line in lines:
             log.write(line)
             log.flush()
@@ -148,7 +145,6 @@ def _followed(lines: IO[str], log: IO[str], progress: bool) -> Iterator[str]:
                 bar.update(int(found[1]) - bar.n)
             elif line.startswith(("Error in rule", "Error in group")):
                 bar.write(line.rstrip(), file=sys.stderr)
-            yield line
 
 
 def stop(study: Study) -> list[str]:
@@ -195,6 +191,8 @@ def _slurm_jobs(study: Study) -> list[str]:
     """Ids of a study's Slurm jobs that wait or run; the plugin names jobs `<study's name>_<its own id>`."""
     if study.executor != "slurm":
         return []
+    if not shutil.which("squeue"):
+        raise MissingDependencyError("this is a study on Slurm, but squeue is not on this machine; use the login node")
     listed = subprocess.run(["squeue", "--me", "--noheader", "--format", "%i %j %T"], capture_output=True, text=True, check=True)
     rows = [line.split() for line in listed.stdout.splitlines()]
     return [row[0] for row in rows if row[1].startswith(study.name)

@@ -11,6 +11,7 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from ptycho_torch.bundle import save_bundle
 from ptycho_torch.config import TrainingConfig
@@ -50,11 +51,14 @@ def train_cdi_model_torch(train_data: RawDataTorch, test_data: RawDataTorch | No
         logger=_logger(config), callbacks=[history, *_callbacks(config)], enable_checkpointing=config.checkpointing,
         enable_progress_bar=config.progress, enable_model_summary=False, deterministic=config.deterministic,
         gradient_clip_val=1.0, num_sanity_val_steps=0, log_every_n_steps=1, default_root_dir=output,
-        limit_val_batches=0 if test_data is None else None)
+        limit_val_batches=0 if test_data is None else None,
+        plugins=[LightningEnvironment()])  # a job is one machine's; Lightning would ask for srun where it finds Slurm
     with warnings.catch_warnings():
         # Lightning 2.6 asks torch's tree utilities by a name that torch 2.15 deprecates; nothing here can change it.
         warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`", category=FutureWarning)
         warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`", category=DeprecationWarning)
+        # A job is one machine's, also inside a Slurm allocation; Lightning looks for srun wherever Slurm is installed.
+        warnings.filterwarnings("ignore", message="The `srun` command is available on your system but is not used")
         # The job's folder holds its log before its first checkpoint.
         warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
         # Batches are mapped from a file and cut by index: a worker process costs more than it brings (num_workers = 0).

@@ -174,6 +174,13 @@ def test_training_cli_manifest_and_bridging(phases, monkeypatch):
     assert json.loads((phases[2] / "skip_summary.json").read_text()) == {"phase": "E", "skipped": []}
 
 
+def test_a_second_command_keeps_the_rows_of_other_jobs_and_replaces_its_own(phases, monkeypatch):
+    monkeypatch.setattr("ptycho_torch.workflows.components.train_cdi_model_torch", Spy())
+    for more in (("--view", "dense"), ("--view", "dense", "--objective", "supervised"), ("--view", "dense", "--seed", "9")):
+        assert main(cli(phases, "--dose", "1000", *more)) == 0
+    assert [(row["objective"], row["config"]["seed"]) for row in manifest(phases)] == [("supervised", 0), ("poisson", 9)]
+
+
 def test_training_cli_dry_run(phases, capsys):
     assert main(cli(phases, "--dry-run")) == 0
     out = capsys.readouterr().out
