@@ -5,14 +5,14 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import nbformat
 
-from fly64lib.runner import KERNEL, run_notebook  # isort: skip
-from fly64lib.engine import private_folder
+from fly64lib.runner import KERNEL, run_notebook
 from ptycho_torch.errors import PtychoError
 
 _FREE_GB = 10  # what the full profile's data, models and notebooks need
@@ -41,7 +41,8 @@ def examine(folder: str | Path = ".") -> list[Finding]:
 
 def _kernel() -> Finding:
     """A real kernel executes a real notebook that imports the study."""
-    with private_folder() as folder:
+    with tempfile.TemporaryDirectory(prefix="fly64-doctor-") as name:
+        folder = Path(name)
         cells = [nbformat.v4.new_code_cell('folder: str = ""  # where to write', metadata={"tags": ["parameters"]}),
                  nbformat.v4.new_code_cell(_PROBE)]
         kernel = {"kernelspec": {"name": KERNEL, "display_name": KERNEL, "language": "python"}}

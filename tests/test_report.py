@@ -187,7 +187,8 @@ def test_the_page_fits_a_phone_and_a_desk_in_a_real_browser(tmp_path):
     write_report(study)
     page = (study / "index.html").read_text(encoding="utf-8").replace("<details", "<details open")
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-             "--hide-scrollbars", "--disable-background-networking", "--disable-component-update", f"--user-data-dir={tmp_path / 'profile'}"]
+             "--hide-scrollbars", "--disable-background-networking",
+             "--disable-component-update", f"--user-data-dir={tmp_path / 'profile'}"]
     for width, height in ((390, 844), (1280, 900)):  # a window is never narrower than 500 px: a frame is the phone
         (study / "opened.html").write_text(page + "<script>onload = () => document.body.dataset.width = "
                                            "document.documentElement.scrollWidth</script>", encoding="utf-8")

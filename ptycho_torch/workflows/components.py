@@ -52,7 +52,7 @@ def train_cdi_model_torch(train_data: RawDataTorch, test_data: RawDataTorch | No
         enable_progress_bar=config.progress, enable_model_summary=False, deterministic=config.deterministic,
         gradient_clip_val=1.0, num_sanity_val_steps=0, log_every_n_steps=1, default_root_dir=output,
         limit_val_batches=0 if test_data is None else None,
-        plugins=[LightningEnvironment()])  # a job is one machine's; Lightning would ask for srun where it finds Slurm
+        plugins=[LightningEnvironment()])  # also inside a Slurm job, whose tasks Lightning would take for its own
     with warnings.catch_warnings():
         # Lightning 2.6 asks torch's tree utilities by a name that torch 2.15 deprecates; nothing here can change it.
         warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`", category=FutureWarning)
@@ -63,6 +63,8 @@ def train_cdi_model_torch(train_data: RawDataTorch, test_data: RawDataTorch | No
         warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
         # Batches are mapped from a file and cut by index: a worker process costs more than it brings (num_workers = 0).
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        # A job is one machine's, started by whoever schedules it: not by srun.
+        warnings.filterwarnings("ignore", message="The `srun` command is available")
         trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     final = history.rows[-1]["train_loss"]
