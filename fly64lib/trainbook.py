@@ -16,6 +16,7 @@ from fly64lib.split import split_scan
 from fly64lib.training import VIEW_GRIDSIZE, TrainingJob
 from ptycho_torch.bundle import load_bundle, software_versions
 from ptycho_torch.config import ModelConfig, TrainingConfig
+from ptycho_torch.data_checks import mean_photons
 from ptycho_torch.data_contract import read_scan, write_scan
 from ptycho_torch.files import atomic_path, write_json
 from ptycho_torch.inference import Reconstruction, reconstruct
@@ -63,8 +64,11 @@ def training_jobs(parameters: TrainParameters) -> dict[str, TrainingJob]:
     gridsize = parameters.gridsize or VIEW_GRIDSIZE[parameters.view]
     output = Path(parameters.output_dir)
 
+    # The dose of one's own file is measured; the parameter is for simulations.
+    dose = float(round(mean_photons(read_scan(parameters.train_npz).diffraction))) if parameters.train_npz else parameters.dose
+
     def job(train: str | Path, test: str | Path, folder: Path) -> TrainingJob:
-        return TrainingJob(parameters.dose, parameters.view, gridsize, Path(train), Path(test), folder)
+        return TrainingJob(dose, parameters.view, gridsize, Path(train), Path(test), folder)
 
     if not parameters.train_npz:
         design = StudyDesign(specimen=parameters.specimen, simulation=parameters.simulation, N=parameters.N,

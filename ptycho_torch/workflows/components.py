@@ -63,8 +63,6 @@ def train_cdi_model_torch(train_data: RawDataTorch, test_data: RawDataTorch | No
         warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
         # Batches are mapped from a file and cut by index: a worker process costs more than it brings (num_workers = 0).
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        # A job is one machine's, started by whoever schedules it: not by srun.
-        warnings.filterwarnings("ignore", message="The `srun` command is available")
         trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     final = history.rows[-1]["train_loss"]
