@@ -115,15 +115,15 @@ def _limits(raw: RawDataTorch, region: Region, probe_known: bool) -> dict[str, L
     scan = raw.scan
     arguments = (scan.object_guess, scan.probe, scan.xcoords, scan.ycoords, region)
     return {"cramer_rao": limits(*arguments, probe_known=probe_known),
-            "bayesian": limits(*arguments, _prior(raw), probe_known=probe_known)}
+            "bayesian": limits(*arguments, _prior(raw, region), probe_known=probe_known)}
 
 
-def _prior(raw: RawDataTorch) -> ClassSpectrum:
+def _prior(raw: RawDataTorch, region: Region) -> ClassSpectrum:
     """The spectrum of the specimen's class: other draws of it, or, for a base file's object, of that object itself."""
     name = raw.metadata["provenance"]["specimen"]
     if name in SPECIMENS:
         return class_spectrum([SPECIMENS[name](raw.scan.canvas_shape, seed) for seed in _CLASS_SEEDS])
-    return class_spectrum([raw.scan.object_guess])
+    return class_spectrum([raw.scan.object_guess[region]])
 
 
 def _limit_row(name: str, bound: Limits) -> dict:

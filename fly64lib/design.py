@@ -37,6 +37,7 @@ class StudyDesign:
 
     def __post_init__(self) -> None:
         check_types(self)
+        object.__setattr__(self, "doses", tuple(map(float, self.doses)))  # equal designs, equal JSON
         check_choice("simulation", self.simulation, ("fine", "matched"))
         check_choice("split_axis", self.split_axis, ("y",))
         check_range("N", self.N, 16, 1024)
@@ -71,7 +72,7 @@ class StudyDesign:
 
 def dose_folder(dose: float) -> str:
     """`dose_1000`: the folder of a dose in photons per exposure."""
-    if dose != int(dose):
+    if not float(dose).is_integer():  # NaN and infinity are none either
         raise ConfigError(f"dose={dose!r} is not a whole number of photons per exposure")
     return f"dose_{int(dose)}"
 

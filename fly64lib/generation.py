@@ -39,19 +39,21 @@ def generate_datasets(output_root: str | Path, design: StudyDesign, base_npz: st
     """Write all doses and splits of `design` under `output_root` and return the manifest.
 
     Without `base_npz` the embedded twin is simulated; with it the object, probe and positions of any DATA-001 file, on
-    the file's own grid (matched by nature, and labelled so).
+    the file's own grid (matched by nature, and labelled so). Doses may come one after another: the manifest keeps all.
     """
     root = Path(output_root)
+    experiment = base_experiment(base_npz) if base_npz else None  # a broken file is refused before anything is written
     inputs = {"design": design.to_dict(), "base_npz": str(base_npz) if base_npz else None,
               "base_sha256": sha256_file(base_npz) if base_npz else None}
-    inputs["key"] = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+    of_all_doses = inputs | {"design": inputs["design"] | {"doses": None}}
+    inputs["key"] = hashlib.sha256(json.dumps(of_all_doses, sort_keys=True).encode()).hexdigest()
     with folder_lock(root):
         known = _known_files(root, inputs)
         wanted = [(dose, split) for dose in design.doses for split in (*SPLITS, HELD_OUT)]
         missing = [(dose, split) for dose, split in wanted if _file("", dose, split).as_posix() not in known]
         if missing:
             started = time.perf_counter()
-            experiment = base_experiment(base_npz) if base_npz else embedded_experiment(design)
+            experiment = experiment or embedded_experiment(design)
             halves = split_scan(experiment.xcoords, experiment.ycoords, experiment.coarse_probe, experiment.truth.shape,
                                 design.guard_power)
             expected = expected_patterns(experiment, progress)

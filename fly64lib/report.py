@@ -115,7 +115,8 @@ def answer(study: Study, rows: Rows, targets: Targets) -> str:
                 f"possible replicates with a probability of {1 - 2.0 ** (1 - count):.0%}." if count > 1 else
                 "There is one replicate, so no interval: how far another noise draw, choice of positions and initial "
                 "weights would move these numbers, this study cannot say.")
-    gap = f'<div class="gap"><strong>Missing from this study</strong>{html.items(gaps)}</div>' if gaps else ""
+    title = f"Missing from this study: {_count(len(gaps), 'gap')}"
+    gap = f'<div class="gap">{html.details(title, html.items(gaps), opened=len(gaps) < 6)}</div>' if gaps else ""
     return (f"<p>How many photons each object pixel must get, and how they are spread, until a target is met. {interval}</p>"
             f'{cards}<p class="note">≤: the lowest dose met it already. &gt;: the highest dose did not. Between two doses the '
             "metric is taken as linear in the logarithm of photons, and it must stay at the target from there on.</p>"
@@ -128,12 +129,12 @@ def _sentences(rows: Rows, needs: Mapping[tuple[str, str], Sequence[told.Needed]
     reached = sorted((found[1], name, found[0]) for name, found in best.items() if found)
     lines = []
     for photons, name, view in reached:
-        row = select(rows, view=view, method=name)[0]
+        own = select(rows, view=view, method=name)
         at_most = "at most " if any(need.kind == "<" for need in needs[name, view]) else ""
-        exposure = number(photons / row["photons_per_pixel"] * row["dose"])
+        exposure = number(photons / float(np.median([row["photons_per_pixel"] / row["dose"] for row in own])))
         more = f"; {photons / reached[0][0]:.2g} times the fewest" if photons > reached[0][0] else ""
         lines.append(f"<strong>{escape(label(name))}</strong> needs {at_most}<strong>{number(photons)}</strong> photons per "
-                     f"object pixel, spread as {view} ({row['images']:,} exposures of {exposure} photons{more}).")
+                     f"object pixel, spread as {view} ({_median(own, 'images'):,.0f} exposures of {exposure} photons{more}).")
     failed = ", ".join(escape(label(name)) for name, found in best.items() if not found)
     if failed:
         most = number(max(row["photons_per_pixel"] for row in rows))
@@ -191,7 +192,7 @@ def _curves(study: Study, rows: Rows, targets: Targets) -> str:
                  "<p class='note'>Named views are filled, control views hollow and dotted. Where curves of different views "
                  "coincide only photons count; where they part, overlap does. Black: the limits of each named view.</p>"
                  f"{html.panels(fluence, what)}<h4>Over measured overlap, at each dose</h4>"
-                 + ("<p class='note'>Photons per object pixel change along the axis too: see the views' rows below.</p>"
+                 + ("<p class='note'>Photons per object pixel change along the axis too; the tables below hold them.</p>"
                     + html.panels(overlap, what) if measured else
                     '<p class="gap">Overlap was not measured here: there is no overlap_figures.json.</p>'))
         title = title[0].upper() + title[1:]

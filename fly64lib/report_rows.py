@@ -210,7 +210,7 @@ def missing(rows: Sequence[Mapping]) -> list[str]:
                 gone = [name for name in names if (replicate, dose, view, name) not in have]
                 if gone:
                     place = {"replicate": replicate, "dose": dose, "view": view}
-                    found.append(f"{condition_text(place)}: {'all methods' if gone == names else ', '.join(gone)}")
+                    found.append(f"{condition_text(place)}: {'all' if gone == names else ', '.join(gone)}")
     return found
 
 

@@ -60,7 +60,7 @@ def refuse_unknown(names: typing.Iterable[str], known: typing.Collection[str], w
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
-            raise ConfigError(f"unknown parameter {name!r} of {where}" + (f"; did you mean {near[0]!r}?" if near else "")
+            raise ConfigError(f"unknown parameter {name!r} of {where}" + (f"; did you mean {near[0]!r}?" if near else ".")
                               + f" Known: {', '.join(sorted(known))}")
 
 

@@ -89,7 +89,7 @@ def test_cells_that_others_lead_one_to_expect_are_named_when_they_are_not_there(
     shutil.rmtree(study / "replicate_0/phase_g/dose_100000/baseline")
     gaps = missing(collect(study).rows)
     assert gaps[0] == "view sparse: in no condition"
-    assert "dose 1,000 dense, replicate 0: poor" in gaps and "dose 100,000 baseline, replicate 0: all methods" in gaps
+    assert "dose 1,000 dense, replicate 0: poor" in gaps and "dose 100,000 baseline, replicate 0: all" in gaps
     page = report_html(collect(study))  # what there is is shown
     assert all(gap in page for gap in gaps) and "No control views" in page and "Overlap was not measured" in page
 

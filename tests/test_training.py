@@ -1,10 +1,11 @@
 """Training end to end on a small twin: leaves the flat object, gives the same bits, survives a crash, writes safe files."""
 
 import csv
+import json
+import signal
 import subprocess
 import sys
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import lightning
@@ -64,31 +65,29 @@ def variation(image: np.ndarray, raw) -> float:
     return float(np.sqrt((light**2 * np.abs(patches - patches.mean(0)) ** 2).mean()))
 
 
-@cache
-def flat_phase_psnr() -> float:
-    raw = small_raw(1e4)
-    truth = raw.object_guess.numpy()[seen_region(raw)]
-    return oracle.psnr_phase(np.ones_like(truth), truth)
+# Where the steps leave room: few photons for the whole view's canvas, more for the canvas of one pattern or four.
+KINDS = [("view", 1, 1e3, 7), ("view", 2, 1e3, 7), ("group", 1, 1e4, 3), ("group", 2, 1e4, 7)]
 
 
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize(("context", "gridsize", "gain_db"), [("view", 1, 15), ("view", 2, 15), ("group", 1, 4),
-                                                              ("group", 2, 10)])
+@pytest.mark.parametrize(("context", "gridsize", "dose", "gain_db"), KINDS)
 def test_a_short_training_leaves_the_flat_object_and_lowers_the_loss_on_photons_it_has_not_seen(
-        context, gridsize, gain_db, seed, tmp_path):
-    raw = small_raw(1e4)
-    config = small(tmp_path, {"context": context, "gridsize": gridsize}, seed=seed, n_images=40, max_epochs=8,
-                   learning_rate=5e-3)
-    result = components.train_cdi_model_torch(raw, None, config)
-    everything = replace(config, n_images=None)
-    image, truth = reconstruct(result["model"], raw, everything).object.numpy(), raw.object_guess.numpy()
+        context, gridsize, dose, gain_db, seed, tmp_path):
+    raw = small_raw(dose)
+    config = small(tmp_path, {"context": context, "gridsize": gridsize}, seed=seed, learning_rate=5e-3, max_epochs=8,
+                   n_images=None if context == "view" else 32, batch_size=16 if context == "view" else 8)
+    model = components.train_cdi_model_torch(raw, None, config)["model"]
+    image, truth = reconstruct(model, raw, config).object.numpy(), raw.object_guess.numpy()
+    region, flat = seen_region(raw), np.ones_like(truth)
     assert variation(image, raw) > 0.5 * variation(truth, raw) > 0.05
-    region = seen_region(raw)
-    assert oracle.psnr_phase(image[region], truth[region]) > flat_phase_psnr() + gain_db
-    batch = Split(raw, replace(everything, seed=99))[0, list(range(raw.n))]  # other photons, all images
-    losses = [float(model.eval().loss(model.object_canvas(batch.features), batch))
-              for model in (result["model"], PtychoModel(config.model, raw.probe))]
-    assert losses[0] < losses[1]
+    gained = oracle.psnr_phase(image[region], truth[region]) - oracle.psnr_phase(flat[region], truth[region])
+    assert gained > gain_db
+    other = Split(raw, replace(config, seed=99))  # the same images, their photons split anew
+    batch = other[0, list(range(len(other)))]
+    with torch.no_grad():
+        trained, start, even = (float(model.loss(canvas, batch)) for canvas in (
+            model.object_canvas(batch.features), batch.features.base, torch.ones_like(batch.features.base)))
+    assert trained < start < even
 
 
 def test_supervised_training_brings_the_object_nearer_to_the_truth_than_the_steps(tmp_path):
@@ -123,7 +122,6 @@ def test_another_process_gives_the_same_bits(tmp_path):
             "from ptycho_torch.memmap_bridge import PyTorchMemmapBridge\nfrom ptycho_torch.workflows import components\n"
             "raw = PyTorchMemmapBridge(sys.argv[1]).raw_data_torch\n"
             "components.train_cdi_model_torch(raw, None, TrainingConfig.from_dict(json.loads(sys.argv[2])))\n")
-    import json
     subprocess.run([sys.executable, "-c", code, tmp_path / "scan.npz", json.dumps(config.to_dict())], check=True,
                    cwd=Path(__file__).resolve().parents[1])
     raw = PyTorchMemmapBridge(tmp_path / "scan.npz").raw_data_torch
@@ -178,7 +176,6 @@ def test_a_crashed_run_goes_on_from_its_checkpoint_to_the_weights_of_an_uninterr
 
 
 def test_ctrl_c_leaves_a_checkpoint_and_no_bundle_of_an_unfinished_training(tmp_path, monkeypatch):
-    import signal
     handler = signal.getsignal(signal.SIGINT)
     crash_at(7, monkeypatch, KeyboardInterrupt)
     try:
@@ -226,7 +223,7 @@ def test_a_training_leaves_checkpoint_bundle_and_metrics_and_tells_what_it_did(t
     config = small(tmp_path / "out", thinnings=2)
     result = train(config, test=True)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["bundle.pt", "metrics.csv", "model.ckpt"]
-    rows = list(csv.DictReader((tmp_path / "out" / "metrics.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "out" / "metrics.csv").read_text().splitlines()))
     assert [float(row["train_loss"]) for row in rows] == [row["train_loss"] for row in result["history"]]
     assert [int(row["epoch"]) for row in rows] == [0, 1, 2, 3] and float(rows[-1]["val_loss"]) > 0
     assert result["final_loss"] == result["history"][-1]["train_loss"] and result["epochs"] == 4

@@ -31,6 +31,11 @@ def test_a_design_comes_back_from_json_unchanged(design):
     assert set(json.loads(text)) == {field.name for field in fields(StudyDesign)}
 
 
+def test_a_dose_written_as_an_int_makes_the_same_design_and_the_same_json():
+    assert StudyDesign(doses=(1000,)) == StudyDesign(doses=(1e3,))
+    assert json.dumps(StudyDesign(doses=(1000,)).to_dict()) == json.dumps(StudyDesign(doses=(1e3,)).to_dict())
+
+
 def test_an_unknown_key_in_the_json_is_refused_with_the_nearest_name():
     with pytest.raises(ConfigError, match="unknown parameter 'neighbour_count'.*did you mean 'neighbor_count'"):
         StudyDesign.from_dict({"neighbour_count": 7})
@@ -47,6 +52,7 @@ def test_an_unknown_key_in_the_json_is_refused_with_the_nearest_name():
     ({"overlaps": {"dense": 0.7}}, "views of overlaps"), ({"overlaps": {"dense": 1.0, "sparse": 0.2}}, "overlap of dense"),
     ({"overlaps": {"dense": 0.7, "sparse": -0.1}}, "overlap of sparse"), ({"replicate": -1}, "replicate=-1 lies outside"),
     ({"ms_ssim_scales": 5}, "ms_ssim_scales=5 is not one of 3"), ({"guard_power": float("nan")}, "guard_power=nan"),
+    ({"doses": (float("nan"),)}, "dose=nan is not a whole number"), ({"doses": (float("inf"),)}, "dose=inf is not a whole"),
 ])
 def test_a_bad_value_is_refused_by_name(values, message):
     with pytest.raises(ConfigError, match=message):

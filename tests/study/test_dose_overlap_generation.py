@@ -231,6 +231,15 @@ def test_other_inputs_are_not_taken_for_the_same_ones(tmp_path):
     assert set(after) == set(before) and all(after[name][0] != before[name][0] for name in before)
 
 
+def test_doses_may_come_one_after_another_and_the_manifest_vouches_for_all(tmp_path):
+    generate_datasets(tmp_path, small(simulation="matched"))
+    before = files_of(tmp_path)
+    manifest = generate_datasets(tmp_path, small(simulation="matched", doses=(200.0,)))
+    assert {row["dose"] for row in manifest["files"].values()} == {200.0, 1e3} and len(manifest["files"]) == 6
+    assert before.items() <= files_of(tmp_path).items()
+    assert generate_datasets(tmp_path, small(simulation="matched", doses=(200.0, 1e3)))["files"] == manifest["files"]
+
+
 # Base files
 
 def test_a_base_file_gives_its_object_probe_and_positions_and_is_labelled_matched(real_scan_path, tmp_path):
@@ -259,7 +268,7 @@ def test_a_raw_upstream_file_is_refused_with_the_command_that_imports_it(tmp_pat
     assert main(["--base-npz", str(raw), "--output-root", str(tmp_path / "C")]) == 2
     captured = capsys.readouterr()
     assert captured.err.startswith("error: ") and "fly64 import" in captured.err and not captured.out
-    assert not [path for path in (tmp_path / "C").rglob("*") if path.is_file()]
+    assert not (tmp_path / "C").exists()
 
 
 # The command line
@@ -283,6 +292,7 @@ def test_the_commands_default_is_the_whole_study_from_the_embedded_twin(tmp_path
 
 @pytest.mark.parametrize(("options", "message"), [
     (("--dose", "1000.5"), "dose=1000.5 is not a whole number of photons"), (("--N", "7"), "N=7 lies outside"),
+    (("--base-npz", "absent.npz"), "absent.npz: cannot be opened"), (("--dose", "nan"), "dose=nan is not a whole number"),
     (("--specimen", "cat"), "specimen='cat' is not one of dead_leaves, lines, siemens_star"),
 ])
 def test_bad_options_are_refused_by_name_and_nothing_is_written(tmp_path, capsys, options, message):
