@@ -177,3 +177,27 @@ def test_profiles_say_their_settings_in_full() -> None:
 
     quick = load_profile("quick")
     assert from_dict(Profile, quick.to_dict()) == quick
+
+
+_QSUB = """#!/bin/bash
+echo "$@" >> {root}/asked
+id=$RANDOM.standin
+(bash "${{@: -1}}" > {root}/$id.log 2>&1; echo $? > {root}/$id) > /dev/null 2>&1 &
+echo $id"""
+_QSTAT = """#!/bin/bash
+id="${{@: -1}}"
+if [ -s {root}/$id ]; then echo '{{"Jobs": {{"'$id'": {{"job_state": "F", "Exit_status": '$(cat {root}/$id)'}}}}}}'
+else echo '{{"Jobs": {{"'$id'": {{"job_state": "R"}}}}}}'; fi"""
+
+
+def test_on_pbs_every_notebook_is_a_job_with_the_profiles_resources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in (("qsub", _QSUB), ("qstat", _QSTAT), ("qdel", "#!/bin/bash")):
+        (tmp_path / name).write_text(text.format(root=tmp_path))
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    notebooks = write_toy_notebooks(tmp_path / "notebooks")
+    assert main(toy_command(tmp_path / "study", notebooks, "--executor", "pbs")) == 0
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert len(asked) == len(TOY_JOBS)
+    assert all("select=1:ncpus=1:mem=3000mb" in line and "walltime=00:03:00" in line for line in asked)
+    assert all(f"-N {control.Study.of(tmp_path / 'study').name}" in line for line in asked)
