@@ -113,7 +113,7 @@ def test_without_pty_chi_the_message_says_what_to_install(tmp_path, monkeypatch,
 @pytest.mark.parametrize("key, spoil, says", [
     ("diffraction", lambda a: np.where(a == a.max(), np.nan, a), "NaN"),
     ("diffraction", lambda a: np.where(a == a.max(), -a, a), "negative"),
-    ("xcoords", lambda a: a + 20, "outside"),
+    ("xcoords", lambda a: a + 20, "leave the object"),
     ("ycoords", lambda a: np.full_like(a, np.nan), "NaN"),
 ])
 def test_data_that_pty_chi_would_answer_with_nan_never_reach_it(key, spoil, says, tmp_path, no_process):
