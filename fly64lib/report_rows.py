@@ -162,8 +162,7 @@ def need_text(needs: Sequence[Needed]) -> str:
     for kind in ("<", "=", ">"):
         same = sorted(need.photons for need in needs if need.kind == kind)
         if same:
-            middle = {"<": same[0], "=": float(np.median(same)), ">": same[-1]}[kind]
-            text = str(Needed(kind, middle))
+            text = str(Needed(kind, float(np.median(same))))  # of bounds too: their median bounds the median
             text += f" ({number(same[0])}–{number(same[-1])})" if kind == "=" and len(same) > 1 else ""
             parts.append(text + (f" in {len(same)} of {len(needs)}" if len(same) < len(needs) else ""))
     return "; ".join(parts)

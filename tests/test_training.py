@@ -74,8 +74,8 @@ KINDS = [("view", 1, 1e3, 7), ("view", 2, 1e3, 7), ("group", 1, 1e4, 3), ("group
 def test_a_short_training_leaves_the_flat_object_and_lowers_the_loss_on_photons_it_has_not_seen(
         context, gridsize, dose, gain_db, seed, tmp_path):
     raw = small_raw(dose)
-    config = small(tmp_path, {"context": context, "gridsize": gridsize}, seed=seed, learning_rate=5e-3, max_epochs=8,
-                   n_images=None if context == "view" else 32, batch_size=16 if context == "view" else 8)
+    config = small(tmp_path, {"context": context, "gridsize": gridsize}, seed=seed, learning_rate=5e-3, max_epochs=6,
+                   n_images=None if context == "view" else 24, batch_size=16 if context == "view" else 8)
     model = components.train_cdi_model_torch(raw, None, config)["model"]
     image, truth = reconstruct(model, raw, config).object.numpy(), raw.object_guess.numpy()
     region, flat = seen_region(raw), np.ones_like(truth)
