@@ -96,7 +96,7 @@ def error_spectra(errors: Mapping[str, np.ndarray], limits: Mapping[str, Limits]
 
 def heat_map(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], label: str) -> Figure:
     """A labelled matrix with its numbers; rows trained, columns tested."""
-    figure = Figure(figsize=(2.5 + 0.55 * len(columns), 2 + 0.4 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(3.5 + 0.55 * len(columns), 3 + 0.4 * len(rows)), layout="constrained")
     ax = figure.subplots()
     drawn = ax.imshow(values, cmap="viridis", aspect="auto")
     ax.set(xticks=range(len(columns)), yticks=range(len(rows)), xlabel="tested on", ylabel="trained on")
