@@ -35,7 +35,7 @@ def test_an_int_passes_for_a_float_and_becomes_one():
 @pytest.mark.parametrize(("values", "says"), [
     ({"batchsize": 4}, "unknown parameter 'batchsize' of TrainingConfig; did you mean 'batch_size'"),
     ({"model": {"gridsiz": 2}}, "unknown parameter 'gridsiz' of ModelConfig; did you mean 'gridsize'"),
-    ({"zzzz": 1}, r"unknown parameter 'zzzz' of TrainingConfig Known: accelerator, ")])
+    ({"zzzz": 1}, r"unknown parameter 'zzzz' of TrainingConfig. Known: accelerator, ")])
 def test_a_misspelt_key_is_refused_with_the_nearest_known_one(values, says):
     with pytest.raises(ConfigError, match=says):
         TrainingConfig.from_dict(values)
