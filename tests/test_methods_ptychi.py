@@ -43,11 +43,11 @@ def test_from_bright_data_lsqml_puts_the_object_on_our_canvas_to_a_fiftieth_of_a
     moved = replace(scan, object_guess=wider, xcoords=scan.xcoords + right, ycoords=scan.ycoords + down)
     result = LSQML(epochs=120, batch_size=30).reconstruct(written(tmp_path, moved))
     assert result.object.shape == wider.shape and result.object.dtype == np.complex64 and result.probe is None
-    assert quality(result.object, moved) > 35
+    assert quality(result.object, moved) > 45
     region = seen_region(RawDataTorch(moved, Path("scan.npz")))
     found = align(result.object[region], wider[region], "unknown_probe")
     assert found.registered and np.abs(found.shift_px).max() < 0.02 and np.abs(found.ramp_rad_per_px).max() < 2e-3
-    assert found.scale == pytest.approx(1, abs=0.01)  # the probe's photons set the object's scale: pty-chi kept it as it was
+    assert found.scale == pytest.approx(1, abs=0.003)  # the probe's photons set the object's scale: pty-chi kept it as it was
     assert [row["epoch"] for row in result.trace] == list(range(1, 121))
     assert result.trace[-1]["loss"] < 0.1 * result.trace[0]["loss"]
     assert result.seconds > 0 and result.cpu_seconds > 0

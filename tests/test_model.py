@@ -7,7 +7,7 @@ import torch
 from small_scan import geometry, small_raw
 
 from ptycho_torch.config import ModelConfig, TrainingConfig
-from ptycho_torch.features import Features
+from ptycho_torch.features import Features, make_features, view_layout
 from ptycho_torch.model import Batch, PtychoModel
 from ptycho_torch.noise import perfect_deviance
 from ptycho_torch.patches import cut
@@ -90,6 +90,22 @@ def test_the_gradient_has_the_same_scale_at_every_dose():
         model.loss(flat, batch._replace(counts=expected)).backward()
         scales.append(float(flat.grad.norm()))
     np.testing.assert_allclose(scales, scales[0], rtol=1e-4)
+
+
+def test_the_networks_first_gradient_has_the_same_scale_at_every_dose():
+    norms = []
+    for dose in DOSES:
+        raw, expected = small_raw(dose), torch.from_numpy(geometry()[-1]).float()
+        counts = dose * expected / expected.sum((1, 2)).mean()  # without noise, which is a matter of dose
+        config = ModelConfig(N=32, canvas_steps=(1, 2), width=8, tikhonov=0.0)
+        layout = view_layout(raw.positions, 32)
+        features = make_features(lambda i, counts=counts: counts[i], layout, raw.probe, config)
+        torch.manual_seed(1)
+        model = PtychoModel(config, raw.probe)
+        batch = Batch(features, layout.address, layout.residual_px, counts, 1.0, None)
+        model.loss(model.object_canvas(features), batch).backward()
+        norms.append(float(model.network.head.weight.grad.norm()))
+    assert max(norms) < 3 * min(norms)  # of doses 100 apart; the channel that tells the fluence differs, as it should
 
 
 def test_the_probe_is_a_buffer_of_the_model_and_is_never_trained():

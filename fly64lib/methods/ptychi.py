@@ -45,7 +45,7 @@ class LSQML:
     batch_size: int | None = None  # patterns a step. rPIE adds up the steps of a batch: many that overlap diverge. DM steps on
     # all patterns at once and only holds this many in memory. None: BATCH_SIZES
     momentum: float = 1.0  # gain of the object's momentum; LSQML only
-    relaxation: float = 0.05  # share of each step; DM only: at pty-chi's own 1 it wanders off on noisy data
+    relaxation: float = 0.05  # share of each step; DM only. Picked by the truth at 1e4 and 1e5 among 1 (pty-chi's), 0.8 .. 0.05
     probe: str = "known"  # the file's probe is kept, or "refine"d from it
     probe_defocus_rad: float = 0.0  # error put on the starting probe, see fly64lib.methods.defocused
     device: str = "cpu"  # or "gpu"
