@@ -189,6 +189,15 @@ def test_a_batch_scores_its_own_images_by_the_photons_the_input_has_not_seen(con
         np.testing.assert_allclose(batch.features.base, again.base, atol=1e-5)
 
 
+def test_the_views_input_is_made_of_the_photons_that_no_batch_scores():
+    raw, settings = small_raw(1e4), config()
+    split = Split(raw, settings)
+    batch = split[1, list(range(len(split)))]
+    kept = raw.counts(split.images) - batch.counts
+    again = make_features(lambda i: kept[i], view_layout(raw.positions, 32), raw.probe * settings.keep**0.5, MODEL)
+    np.testing.assert_allclose(batch.features.channels, again.channels, atol=1e-5)
+
+
 def test_two_thinnings_split_the_photons_differently_and_another_seed_differently_again():
     raw = small_raw(1e4)
     counts = [Split(raw, replace(config(), seed=seed))[thinning, [0, 1]].counts
