@@ -61,7 +61,7 @@ def train(raw) -> None:
     from ptycho_torch.config import ModelConfig, TrainingConfig
     from ptycho_torch.workflows.components import train_cdi_model_torch
 
-    config = TrainingConfig(model=ModelConfig(width=8, canvas_steps=(1, 2)), max_epochs=1, thinnings=1, logger="none",
+    config = TrainingConfig(model=ModelConfig(width=8, canvas_passes=(1, 2)), max_epochs=1, thinnings=1, logger="none",
                             checkpointing=False, output_dir=str(raw.source.parent / "run"))
     train_cdi_model_torch(raw, None, config)
 

@@ -94,29 +94,40 @@ def lines(shape: tuple[int, int], seed: int) -> np.ndarray:
 
 
 def procedural(shape: tuple[int, int], seed: int) -> np.ndarray:
-    """An object to train on: a random mixture of discs, bars, rings and smooth fields, never a star.
+    """An object to train on: a random mixture of discs, bars, rings, wedges and smooth fields, never a star.
 
-    Density, sizes, opacity, contrast and the mixture itself are drawn first, so that a set of seeds spans many classes.
+    Density, sizes, opacity, contrast and the mixture itself are drawn first, so that a set of seeds spans many classes. Half
+    of the objects are written in one layer, as lithography does: two or three heights, with sharp borders between them.
     """
     rng = np.random.default_rng(seed)
     canvas, unit = _blank(shape, _leaf(rng)), _grid(shape)[2]
-    mixture = rng.dirichlet([0.7, 0.7, 0.3])
-    count = int(np.exp(rng.uniform(np.log(15), np.log(350))))
+    mixture = rng.dirichlet([0.7, 0.7, 0.3, 0.7])
     smallest = rng.uniform(1.5, 6)
-    sizes = _power_law(rng, count, smallest, smallest * rng.uniform(4, 12), rng.uniform(1.5, 3.5))
-    opacity = rng.uniform(0.4, 1)
-    for size, kind in zip(sizes, rng.choice(3, count, p=mixture), strict=True):
+    sizes = _power_law(rng, 400, smallest, smallest * rng.uniform(4, 12), rng.uniform(1.5, 3.5))
+    # As many as cover the canvas some 0.3 to 3 times: a shape of size s covers about 3 s^2.
+    cover = np.exp(rng.uniform(np.log(0.3), np.log(3))) * canvas.size / unit**2
+    sizes = sizes[:max(10, int(np.searchsorted(np.cumsum(3 * sizes**2), cover)))]
+    layered, opacity = rng.random() < 0.5, rng.uniform(0.4, 1)
+    heights = [canvas[0, 0], *(_leaf(rng) for _ in range(rng.integers(1, 3)))]
+    if layered:  # heights that differ by less are no pattern
+        heights[1] = complex(heights[1].real, heights[0].imag + rng.choice([-1, 1]) * rng.uniform(0.4, 1.2))
+    along = rng.uniform(0, np.pi)  # of the bars that are not turned by themselves
+    turned = rng.random() < 0.7
+    for size, kind in zip(sizes, rng.choice(4, len(sizes), p=mixture), strict=True):
+        angle = rng.uniform(0, np.pi) if turned else along + rng.choice([0, np.pi / 2])
         if kind == 0:
             distance, reach = _disc(size), size
-        elif kind == 1:
-            length = size * rng.uniform(1, 8)
-            distance, reach = _bar(length, size, rng.uniform(0, np.pi)), np.hypot(length, size) / 2
-        else:
+        elif kind == 2:
             distance, reach = _ring(size, rng.uniform(1.5, 1.5 + size / 2)), 1.5 * size + 1
-        _paint(canvas, unit, _place(rng, canvas, unit), reach, distance, _leaf(rng), opacity)
-    canvas *= rng.uniform(0.4, 1.2)
+        else:
+            length = size * rng.uniform(1, 8)
+            taper = 0.0 if kind == 1 else rng.uniform(0.3, 1)
+            distance, reach = _bar(length, size, angle, taper), np.hypot(length, size * (1 + taper)) / 2
+        value = heights[rng.integers(len(heights))] if layered else _leaf(rng)
+        _paint(canvas, unit, _place(rng, canvas, unit), reach, distance, value, 1.0 if layered else opacity)
+    canvas *= rng.uniform(0.5, 1.2)
     for detail in (4, 16):
-        amplitude, phase = rng.uniform(0, 0.04), rng.uniform(0, 0.25) * 4 / detail
+        amplitude, phase = rng.uniform(0, 0.04), rng.exponential(0.08) * 4 / detail
         canvas += amplitude * _smooth_field(shape, rng, detail) + 1j * phase * _smooth_field(shape, rng, detail)
     return np.exp(canvas)
 
@@ -177,10 +188,16 @@ def _ring(radius: float, width: float) -> Distance:
     return lambda down, right: abs(np.hypot(down, right) - radius) - width / 2
 
 
-def _bar(length: float, width: float, angle: float) -> Distance:
+def _bar(length: float, width: float, angle: float, taper: float = 0.0) -> Distance:
+    """A bar; `taper` 1 makes it a wedge, twice as wide at one end and of no width at the other."""
     cosine, sine = np.cos(angle), np.sin(angle)
-    return lambda down, right: np.maximum(abs(right * cosine + down * sine) - length / 2,
-                                          abs(down * cosine - right * sine) - width / 2)
+
+    def distance(down: np.ndarray, right: np.ndarray) -> np.ndarray:
+        ahead = right * cosine + down * sine
+        half = width / 2 * (1 + taper * np.clip(2 * ahead / length, -1, 1))
+        return np.maximum(abs(ahead) - length / 2, abs(down * cosine - right * sine) - half)
+
+    return distance
 
 
 def _paint(canvas: np.ndarray, unit: float, centre: tuple[float, float], reach: float, distance: Distance,

@@ -19,8 +19,8 @@ class ModelConfig:
     gridsize: int = 1  # a group holds gridsize**2 images
     context: str = "view"  # patterns that make the input canvas: all of the "view", or the "group"'s own
     objective: str = "poisson"  # "poisson": counts only, no truth; "supervised": truth patches
-    canvas_steps: tuple[int, ...] = (5, 30)  # canvases after these many accelerated steps are the input
-    tikhonov: float = 30.0  # pull of those steps towards 1, photons per object pixel (decision 1)
+    canvas_passes: tuple[int, ...] = (2, 5)  # canvases after these many passes over the patterns are the input
+    smoothness: float = 10.0  # penalty of those canvases' slopes, photons per object pixel
     width: int = 16  # channels of the first level, doubling per level
     depth: int = 3  # levels of the U-Net
 
@@ -30,15 +30,15 @@ class ModelConfig:
         check_choice("gridsize", self.gridsize, (1, 2))
         check_choice("context", self.context, ("view", "group"))
         check_choice("objective", self.objective, ("poisson", "supervised"))
-        check_range("tikhonov", self.tikhonov, 0)
+        check_range("smoothness", self.smoothness, 0)
         check_range("width", self.width, 8, 512)
         check_choice("width modulo 8", self.width % 8, (0,))
         check_range("depth", self.depth, 1, 6)
-        check_range("number of canvas_steps", len(self.canvas_steps), 1, 8)
-        for steps in self.canvas_steps:
-            check_range("canvas_steps", steps, 1, 1000)
-        if list(self.canvas_steps) != sorted(set(self.canvas_steps)):
-            raise ConfigError(f"canvas_steps={self.canvas_steps} do not rise; the canvases come in the order of the steps")
+        check_range("number of canvas_passes", len(self.canvas_passes), 1, 8)
+        for steps in self.canvas_passes:
+            check_range("canvas_passes", steps, 1, 1000)
+        if list(self.canvas_passes) != sorted(set(self.canvas_passes)):
+            raise ConfigError(f"canvas_passes={self.canvas_passes} do not rise; the canvases come in the order of the passes")
 
     @property
     def images_per_group(self) -> int:
@@ -100,7 +100,7 @@ class TrainingConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, JSON-ready; :meth:`from_dict` is the way back."""
         values = asdict(self)
-        values["model"]["canvas_steps"] = list(self.model.canvas_steps)
+        values["model"]["canvas_passes"] = list(self.model.canvas_passes)
         return values
 
     @classmethod

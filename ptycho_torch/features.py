@@ -1,4 +1,4 @@
-"""The network's input: what canvas steps make of the counts, on the canvas of a view or of each group.
+"""The network's input: what canvas passes make of the counts, on the canvas of a view or of each group.
 
 A *field* is a canvas with the patterns that lie on it. Context "view" makes one field of all patterns, context "group"
 one small field for each group. Everything above the fields is the same for both.
@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Complex, Float, Int
 from torch import Tensor
 
-from ptycho_torch.canvas import Patterns, canvas_steps
+from ptycho_torch.canvas import Patterns, canvas_steps, schedule
 from ptycho_torch.config import ModelConfig
 from ptycho_torch.patches import in_field, split_positions
 
@@ -19,13 +19,13 @@ from ptycho_torch.patches import in_field, split_positions
 class Features(NamedTuple):
     """Input of the network for a stack of fields."""
 
-    channels: Float[Tensor, "fields channels H W"]  # real and imaginary parts of the steps' canvases, log fluence
+    channels: Float[Tensor, "fields channels H W"]  # real and imaginary parts of the passes' canvases, log fluence
     base: Complex[Tensor, "fields H W"]  # the last of these canvases, global phase removed
 
 
 def channel_count(config: ModelConfig) -> int:
-    """Channels of :class:`Features`: two for each stage of the steps and one for the fluence."""
-    return 2 * len(config.canvas_steps) + 1
+    """Channels of :class:`Features`: two for each stage of the passes and one for the fluence."""
+    return 2 * len(config.canvas_passes) + 1
 
 
 class Layout(NamedTuple):
@@ -63,7 +63,7 @@ def group_side(positions_px: Float[Tensor, "groups C 2"], N: int) -> int:
 
 def make_features(counts: Callable[[Tensor], Float[Tensor, "n N N"]], layout: Layout,
                   probe: Complex[Tensor, "modes N N"], config: ModelConfig) -> Features:
-    """Canvases after `config.canvas_steps` accelerated steps from an empty object, and log10 of the fluence.
+    """Canvases after `config.canvas_passes` accelerated passes from an empty object, and log10 of the fluence.
 
     `probe` carries the photons of `counts` (a thinned pattern comes with a fainter probe). The global phase of each
     field is taken out, so that the network need not know it.
@@ -71,15 +71,19 @@ def make_features(counts: Callable[[Tensor], Float[Tensor, "n N N"]], layout: La
     patterns = Patterns(counts, layout.address, layout.residual_px, probe, layout.shape)
     stages: list[Tensor] = []
 
-    def keep(step: int, canvas: Tensor, deviance: float) -> bool:
-        if step + 1 in config.canvas_steps:
+    def keep(number: int, canvas: Tensor) -> None:
+        if number + 1 in config.canvas_passes:
             stages.append(canvas)
-        return False
 
     start = torch.ones(layout.shape, dtype=probe.dtype, device=probe.device)
-    canvas_steps(patterns, start, max(config.canvas_steps), config.tikhonov, observe=keep)
+    canvas_steps(patterns, start, schedule(patterns, max(config.canvas_passes)), smoothness=config.smoothness, observe=keep)
     fluence = patterns.fluence()
     stages = [stage * torch.exp(-1j * torch.angle((fluence * stage).sum((-2, -1), keepdim=True))) for stage in stages]
     channels = [part for stage in stages for part in (stage.real - 1, stage.imag)]
     channels.append(torch.log10(fluence + 0.1) / 2)
     return Features(torch.stack(channels, dim=1), stages[-1])
+
+
+def fluence_of(channels: Float[Tensor, "fields channels H W"]) -> Float[Tensor, "fields H W"]:
+    """Photons per object pixel, from the last channel of :class:`Features`."""
+    return (10 ** (2 * channels[:, -1]) - 0.1).clamp_min(0)

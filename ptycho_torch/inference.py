@@ -12,7 +12,7 @@ from ptycho_torch import optics
 from ptycho_torch.canvas import Patterns
 from ptycho_torch.config import TrainingConfig
 from ptycho_torch.errors import ConfigError
-from ptycho_torch.features import group_layout, group_side, make_features, view_layout
+from ptycho_torch.features import fluence_of, group_layout, group_side, make_features, view_layout
 from ptycho_torch.memmap_bridge import RawDataTorch
 from ptycho_torch.model import PtychoModel
 from ptycho_torch.noise import poisson_deviance
@@ -58,7 +58,7 @@ def reconstruct(model: PtychoModel, raw: RawDataTorch, config: TrainingConfig) -
             features = make_features(lambda i, members=members: raw.counts(members[i]), layout, probe, config.model)
             fields.append(model.object_canvas(features))
             corners.append(layout.origin)
-            weights.append((10 ** (2 * features.channels[:, -1]) - 0.1).clamp_min(0))
+            weights.append(fluence_of(features.channels))
         shape = tuple(raw.object_guess.shape)
         merged, _ = _merge(torch.cat(fields), torch.cat(corners), torch.cat(weights), shape)
         # Not the summed weights: an image may be in several groups, its photons went through the object once.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ptycho_torch import optics
 from ptycho_torch.config import ModelConfig
-from ptycho_torch.features import Features, channel_count
+from ptycho_torch.features import Features, channel_count, fluence_of
 from ptycho_torch.network import CanvasUNet
 from ptycho_torch.noise import poisson_loss
 from ptycho_torch.patches import cut
@@ -40,9 +40,13 @@ class PtychoModel(nn.Module):
         self.network = CanvasUNet(channel_count(config), config.width, config.depth)
 
     def object_canvas(self, features: Features, symmetry: int = 0) -> Complex[Tensor, "fields H W"]:
-        """The steps' canvas plus the network's correction, computed in one of the 8 orientations of the square."""
-        correction = self.network(_orient(features.channels, symmetry))
-        return features.base + _orient_back(correction, symmetry)
+        """The passes' canvas plus the network's correction, computed in one of the 8 orientations of the square.
+
+        The network's output counts in standard deviations of the canvas's noise, which falls with the root of the
+        fluence: outputs of order 1 then serve every dose, and little light does not have to be learned away.
+        """
+        correction = _orient_back(self.network(_orient(features.channels, symmetry)), symmetry)
+        return features.base + correction * torch.rsqrt(1 + fluence_of(features.channels))
 
     def expected_counts(self, patches: Complex[Tensor, "n N N"], residual_px: Float[Tensor, "n 2"], share: float = 1.0
                         ) -> Float[Tensor, "n N N"]:

@@ -9,11 +9,14 @@ empty object, and the adjoint of F is its inverse. The simulator, the canvas ite
 the bounds all call these functions (Thibault et al., Science 321, 379 (2008), eq. 1).
 """
 
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
+
+Transform = Callable[[Tensor], Tensor]
 
 
 def propagate(field: Complex[Tensor, "*batch H W"]) -> Complex[Tensor, "*batch H W"]:
@@ -53,8 +56,26 @@ def detector_waves_adjoint(waves: Complex[Tensor, "n modes H W"], probes: Comple
 def expected_counts(patches: Complex[Tensor, "n H W"], probes: Complex[Tensor, "n modes H W"]
                     ) -> Float[Tensor, "n H W"]:
     """Expected counts, the incoherent sum over modes of |F(P_m O)|^2."""
-    waves = detector_waves(patches, probes)
-    return (waves.real.square() + waves.imag.square()).sum(1)
+    return intensity(detector_waves(patches, probes)).sum(1)
+
+
+def intensity(waves: Complex[Tensor, "*batch H W"]) -> Float[Tensor, "*batch H W"]:
+    """|waves|^2, without the square root and the copy that `abs` and `view_as_real` take."""
+    return waves.real.square() + waves.imag.square()
+
+
+def round_trip(N: int, canvas_shape: tuple[int, int], device: torch.device) -> tuple[Transform, Transform, Tensor]:
+    """(forward, adjoint, modulation) that turn patches of a modulated canvas into the intensities of :func:`propagate`.
+
+    For whoever needs only intensities and the way back from the detector. On an even grid, patches of the canvas times
+    a checkerboard have in a plain FFT the centred one's intensities, and a real weight on the detector comes back as
+    the plain inverse FFT times the same checkerboard: no shift of any pattern is left. On an odd grid: the transforms
+    themselves, and 1.
+    """
+    if N % 2:
+        return propagate, backpropagate, torch.ones((), device=device)
+    return (partial(torch.fft.fft2, norm="ortho"), partial(torch.fft.ifft2, norm="ortho"),
+            _checkerboard(*canvas_shape, device))
 
 
 def _centred(field: Tensor, transform) -> Tensor:

@@ -29,42 +29,48 @@ def cut(canvas: Num[Tensor, "fields H W"], address: Int[Tensor, "n 3"], size: in
         ) -> Num[Tensor, "n h w"]:
     """Patches canvas[field, row:row+h, column:column+w] of `size` (h, w) px; its gradient is :func:`paste`."""
     size = (size, size) if isinstance(size, int) else size
-    return _Cut.apply(canvas, _pixel_index(address, canvas.shape, size))
+    _check_inside(address, canvas.shape, size)
+    return _Cut.apply(canvas, address, size)
 
 
 def paste(patches: Num[Tensor, "n h w"], address: Int[Tensor, "n 3"], shape: tuple[int, int, int]
           ) -> Num[Tensor, "fields H W"]:
     """Sum of patches at their addresses, the adjoint of :func:`cut`."""
-    return _paste(patches, _pixel_index(address, shape, tuple(patches.shape[-2:])), shape)
+    _check_inside(address, shape, tuple(patches.shape[-2:]))
+    return _paste(patches, address, shape)
 
 
-def _pixel_index(address: Tensor, shape: tuple[int, ...], size: tuple[int, int]) -> Int[Tensor, "n h w"]:
+def _check_inside(address: Tensor, shape: tuple[int, ...], size: tuple[int, int]) -> None:
     fields, height, width = shape
     limit = torch.tensor([fields - 1, height - size[0], width - size[1]], device=address.device)
     if ((address < 0) | (address > limit)).any():
         raise DataContractError(f"a patch of {size[0]} x {size[1]} px leaves the canvas of {fields} x {height} x {width} "
                                 f"px: corners run from {address.amin(0).tolist()} to {address.amax(0).tolist()}, the "
                                 f"last that fits is {limit.tolist()}")
+
+
+def _paste(patches: Tensor, address: Tensor, shape: tuple[int, ...]) -> Num[Tensor, "fields H W"]:
+    fields, height, width = shape
+    rows, columns = (torch.arange(length, device=address.device) for length in patches.shape[-2:])
     base = (address[:, 0] * height + address[:, 1]) * width + address[:, 2]
-    rows, columns = (torch.arange(length, device=address.device) for length in size)
-    return base[:, None, None] + rows[:, None] * width + columns
-
-
-def _paste(patches: Tensor, index: Tensor, shape: tuple[int, ...]) -> Num[Tensor, "fields H W"]:
-    flat = torch.zeros(shape[0] * shape[1] * shape[2], dtype=patches.dtype, device=patches.device)
+    index = base[:, None, None] + rows[:, None] * width + columns
+    flat = torch.zeros(fields * height * width, dtype=patches.dtype, device=patches.device)
     return flat.index_add_(0, index.reshape(-1), patches.reshape(-1)).view(tuple(shape))
 
 
 class _Cut(torch.autograd.Function):
-    """Gather with scatter-add as gradient: autograd's own for a strided view would unfold the whole canvas."""
+    """Gather from a view of all windows, with scatter-add as gradient: autograd's own would unfold the whole canvas."""
 
     @staticmethod
-    def forward(ctx, canvas: Tensor, index: Tensor) -> Tensor:
-        ctx.save_for_backward(index)
+    def forward(ctx, canvas: Tensor, address: Tensor, size: tuple[int, int]) -> Tensor:
+        ctx.save_for_backward(address)
         ctx.shape = canvas.shape
-        return torch.take(canvas, index)
+        (fields, height, width), (rows, columns) = canvas.shape, size
+        windows = canvas.contiguous().as_strided((fields, height - rows + 1, width - columns + 1, rows, columns),
+                                                 (height * width, width, 1, width, 1))
+        return windows[address[:, 0], address[:, 1], address[:, 2]]
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
-        (index,) = ctx.saved_tensors
-        return _paste(gradient, index, ctx.shape), None
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (address,) = ctx.saved_tensors
+        return _paste(gradient, address, ctx.shape), None, None

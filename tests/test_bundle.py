@@ -14,7 +14,7 @@ from ptycho_torch.config import ModelConfig, TrainingConfig
 from ptycho_torch.errors import DataContractError
 from ptycho_torch.model import PtychoModel
 
-CONFIG = TrainingConfig(model=ModelConfig(N=16, gridsize=2, canvas_steps=(1, 3), width=8, depth=2), seed=5, n_images=40,
+CONFIG = TrainingConfig(model=ModelConfig(N=16, gridsize=2, canvas_passes=(1, 3), width=8, depth=2), seed=5, n_images=40,
                         train_data_file="train.npz")
 STATISTICS = {"images": 40, "photons_per_exposure": 1234.5, "metadata": {"dose": 1e3, "seeds": [1, 2], "note": None}}
 

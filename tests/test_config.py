@@ -22,7 +22,7 @@ def test_the_default_configuration_is_valid_and_cannot_be_changed():
 
 
 def test_a_configuration_survives_json():
-    config = TrainingConfig(model=ModelConfig(N=32, gridsize=2, canvas_steps=(1, 4, 9)), n_images=7, learning_rate=0.01)
+    config = TrainingConfig(model=ModelConfig(N=32, gridsize=2, canvas_passes=(1, 4, 9)), n_images=7, learning_rate=0.01)
     again = TrainingConfig.from_dict(json.loads(json.dumps(config.to_dict())))
     assert again == config and again.model.images_per_group == 4
 
@@ -70,13 +70,13 @@ WRONG = [
     (ModelConfig, "gridsize", 3, "gridsize=3 is not one of 1, 2"),
     (ModelConfig, "context", "patch", "context='patch' is not one of 'view', 'group'"),
     (ModelConfig, "objective", "mae", "objective='mae' is not one of 'poisson', 'supervised'"),
-    (ModelConfig, "canvas_steps", [5, 15], r"canvas_steps=\[5, 15\] is a list, expected tuple\[int, ...\]"),
-    (ModelConfig, "canvas_steps", (5, 1.5), "canvas_steps=.5, 1.5. is a tuple, expected"),
-    (ModelConfig, "canvas_steps", (), "number of canvas_steps=0 lies outside"),
-    (ModelConfig, "canvas_steps", (15, 5), r"canvas_steps=\(15, 5\)"),
-    (ModelConfig, "canvas_steps", (5, 5), r"canvas_steps=\(5, 5\)"),
-    (ModelConfig, "tikhonov", -0.1, "tikhonov=-0.1 lies outside"),
-    (ModelConfig, "tikhonov", float("inf"), "tikhonov=inf"),
+    (ModelConfig, "canvas_passes", [5, 15], r"canvas_passes=\[5, 15\] is a list, expected tuple\[int, ...\]"),
+    (ModelConfig, "canvas_passes", (5, 1.5), "canvas_passes=.5, 1.5. is a tuple, expected"),
+    (ModelConfig, "canvas_passes", (), "number of canvas_passes=0 lies outside"),
+    (ModelConfig, "canvas_passes", (15, 5), r"canvas_passes=\(15, 5\)"),
+    (ModelConfig, "canvas_passes", (5, 5), r"canvas_passes=\(5, 5\)"),
+    (ModelConfig, "smoothness", -0.1, "smoothness=-0.1 lies outside"),
+    (ModelConfig, "smoothness", float("inf"), "smoothness=inf"),
     (ModelConfig, "width", 12, "width modulo 8"),
     (ModelConfig, "depth", 0, "depth=0 lies outside")]
 

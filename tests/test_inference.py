@@ -22,7 +22,7 @@ SETTINGS = [("view", 1), ("view", 2), ("group", 1), ("group", 2)]
 
 
 def config(context: str = "view", gridsize: int = 1, **training) -> TrainingConfig:
-    model = ModelConfig(N=32, context=context, gridsize=gridsize, canvas_steps=(2, 8), width=8)
+    model = ModelConfig(N=32, context=context, gridsize=gridsize, canvas_passes=(2, 8), width=8)
     return TrainingConfig(model=model, **training)
 
 

@@ -20,7 +20,7 @@ def prepared(dose: float, gridsize: int = 1, context: str = "view", groups: int 
              ) -> tuple[PtychoModel, Batch, torch.Tensor]:
     """A model, a batch of a small scan, and the true object on the batch's fields."""
     raw = small_raw(dose, truth=kinds.get("objective") == "supervised", **{"modes": kinds.get("modes", 1)})
-    config = TrainingConfig(model=ModelConfig(N=32, gridsize=gridsize, context=context, canvas_steps=(2, 6), width=8,
+    config = TrainingConfig(model=ModelConfig(N=32, gridsize=gridsize, context=context, canvas_passes=(2, 6), width=8,
                                               objective=kinds.get("objective", "poisson")), thinnings=1)
     split = Split(raw, config)
     batch = split[0, list(range(groups))]
@@ -92,12 +92,12 @@ def test_the_gradient_has_the_same_scale_at_every_dose():
     np.testing.assert_allclose(scales, scales[0], rtol=1e-4)
 
 
-def test_the_networks_first_gradient_has_the_same_scale_at_every_dose():
+def test_the_first_gradient_falls_no_faster_than_the_noise_from_dose_to_dose():
     norms = []
     for dose in DOSES:
         raw, expected = small_raw(dose), torch.from_numpy(geometry()[-1]).float()
         counts = dose * expected / expected.sum((1, 2)).mean()  # without noise, which is a matter of dose
-        config = ModelConfig(N=32, canvas_steps=(1, 2), width=8, tikhonov=0.0)
+        config = ModelConfig(N=32, canvas_passes=(1, 2), width=8, smoothness=0.0)
         layout = view_layout(raw.positions, 32)
         features = make_features(lambda i, counts=counts: counts[i], layout, raw.probe, config)
         torch.manual_seed(1)
@@ -105,7 +105,9 @@ def test_the_networks_first_gradient_has_the_same_scale_at_every_dose():
         batch = Batch(features, layout.address, layout.residual_px, counts, 1.0, None)
         model.loss(model.object_canvas(features), batch).backward()
         norms.append(float(model.network.head.weight.grad.norm()))
-    assert max(norms) < 3 * min(norms)  # of doses 100 apart; the channel that tells the fluence differs, as it should
+    # The network answers in standard deviations of the noise, which fall with the root of the dose.
+    assert max(norms) < (max(DOSES) / min(DOSES)) ** 0.5 * min(norms)
+    assert min(norms) > 1e-5  # far above what Adam's epsilon would notice
 
 
 def test_the_probe_is_a_buffer_of_the_model_and_is_never_trained():

@@ -67,12 +67,14 @@ def test_the_eight_orientations_differ_and_are_undone():
 
 @pytest.mark.parametrize("symmetry", range(8))
 def test_a_correction_made_in_another_orientation_comes_back_in_the_objects_own(symmetry):
-    model = PtychoModel(ModelConfig(N=32, canvas_steps=(1, 2), width=8), torch.ones(1, 32, 32, dtype=torch.complex64))
+    model = PtychoModel(ModelConfig(N=32, canvas_passes=(1, 2), width=8), torch.ones(1, 32, 32, dtype=torch.complex64))
     # A pixelwise network commutes with every orientation of the square.
     model.network.forward = lambda channels: torch.complex(channels[:, 0] ** 2, channels[:, 1])
     channels, base = torch.randn(2, 5, 33, 40), torch.randn(2, 33, 40, dtype=torch.complex64)
+    noise = (1 + (10 ** (2 * channels[:, -1]) - 0.1).clamp_min(0)) ** -0.5  # a standard deviation, from the fluence
     came = model.object_canvas(Features(channels, base), symmetry)
-    assert torch.equal(came, base + torch.complex(channels[:, 0] ** 2, channels[:, 1]))
+    expected = base + noise * torch.complex(channels[:, 0] ** 2, channels[:, 1])
+    torch.testing.assert_close(came, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_shapes_and_dtypes_in_signatures_are_checked_in_the_tests():

@@ -26,7 +26,7 @@ from ptycho_torch.model import PtychoModel
 from ptycho_torch.samples import Split
 from ptycho_torch.workflows import components
 
-MODEL = ModelConfig(N=32, canvas_steps=(2, 6), width=8, depth=2)
+MODEL = ModelConfig(N=32, canvas_passes=(2, 6), width=8, depth=2)
 
 
 @pytest.fixture(autouse=True)

@@ -25,24 +25,24 @@ import numpy as np
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
-from torch.nn.functional import pad
 from tqdm import tqdm
 
 from fly64lib.methods import PROBES, MethodResult, defocused, measured
 from ptycho_torch import optics
-from ptycho_torch.canvas import _DARK, Patterns, gradient
+from ptycho_torch.canvas import _DARK, Patterns, canvas_steps, gradient, roughness_gradient
 from ptycho_torch.errors import ConfigError, PtychoError
 from ptycho_torch.features import view_layout
 from ptycho_torch.fields import check_choice, check_range, check_types
 from ptycho_torch.memmap_bridge import PyTorchMemmapBridge, RawDataTorch
-from ptycho_torch.noise import perfect_deviance, poisson_deviance
+from ptycho_torch.noise import perfect_deviance
 from ptycho_torch.patches import cut
 from ptycho_torch.thinning import ThinnedCounts
 
 _RENEWAL = 10  # steps between two renewals of the preconditioner, while the probe changes
+_TRACED = 10  # steps between two entries of the trace: a deviance costs as much as half a step
 
 Canvas = Complex[Tensor, "1 H W"]
-Observer = Callable[[int, float], None]
+Observer = Callable[[int, Canvas, Patterns], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,8 @@ class Classical:
     def reconstruct(self, dataset: Path) -> MethodResult:
         """The object of a DATA-001 file; `settings` holds the weight that was used and the deviance of each one tried.
 
-        The trace holds the mean Poisson deviance per detector pixel before each step of the last fit.
+        The trace holds the mean Poisson deviance per detector pixel after the first, every tenth and the last step of
+        the last fit.
         """
         torch.set_num_threads(self.threads)
         raw = PyTorchMemmapBridge(dataset).raw_data_torch
@@ -91,13 +92,15 @@ class Classical:
             patterns = Patterns(counts.__getitem__, layout.address, layout.residual_px, probe, layout.shape)
             weight, scores, note = (self._search(raw, patterns, bar) if searching else (self.tikhonov, {}, "given"))
 
-            def observe(step: int, deviance: float) -> None:
-                trace.append({"step": step + 1, "deviance": deviance})
+            def observe(step: int, canvas: Canvas, fitted: Patterns) -> None:
+                if step + 1 in (1, self.steps) or (step + 1) % _TRACED == 0:
+                    deviance = float(gradient(canvas, fitted)[1]) / (raw.n * raw.N**2)
+                    trace.append({"step": step + 1, "deviance": deviance})
                 bar.update()
 
             canvas, patterns = fit(patterns, empty(patterns), weight, self.steps, self.probe == "refine", observe)
         if not torch.isfinite(torch.view_as_real(canvas)).all():
-            raise PtychoError(f"{dataset}: the object is not finite after {len(trace)} steps: the probe does not fit the data")
+            raise PtychoError(f"{dataset}: the object is not finite after {self.steps} steps: the probe does not fit the data")
         whole = np.ones(raw.scan.canvas_shape, np.complex64)
         (row, column), (_, height, width) = layout.origin[0].tolist(), layout.shape
         whole[row:row + height, column:column + width] = canvas[0].numpy()
@@ -111,7 +114,7 @@ class Classical:
         scored, exposed = patterns, 1.0
         if self.knob == "heldout":
             photons = ThinnedCounts(raw, torch.arange(raw.n), self.keep, self.seed)
-            patterns = replace(patterns, counts=photons.kept, probe=patterns.probe * self.keep**0.5, _probes={})
+            patterns = replace(patterns, counts=photons.kept, probe=patterns.probe * self.keep**0.5)
             scored, exposed = replace(patterns, counts=photons.rest), (1 / self.keep - 1) ** 0.5
         canvas, refine = empty(patterns), self.probe == "refine"
         if refine:  # all weights are to meet the same, already corrected probe
@@ -120,7 +123,7 @@ class Classical:
         for weight in sorted(self.weights, reverse=True):
             canvas, patterns = fit(patterns, canvas, weight, self.search_steps, refine)
             bar.update(self.search_steps)
-            scored = replace(scored, probe=patterns.probe * exposed, _probes={})
+            scored = replace(scored, probe=patterns.probe * exposed)
             scores[weight] = float(gradient(canvas, scored)[1]) / (raw.n * raw.N**2)
             if self.knob == "discrepancy" and scores[weight] <= expected_discrepancy(patterns, canvas):
                 return weight, scores, "the largest with the deviance of a perfect model"
@@ -139,20 +142,31 @@ def fit(patterns: Patterns, start: Canvas, weight: float, steps: int, refine: bo
         observe: Observer | None = None) -> tuple[Canvas, Patterns]:
     """Accelerated steps on f from `start`; the patterns come back with the probe they ended with.
 
-    Object and probe move together. The scale they may trade is fixed by keeping the probe's photons: without it, the
-    penalty would empty the object into the probe. `observe` sees each step and the deviance per detector pixel before it.
+    `observe` sees the number of each step, the canvas after it, and the patterns under the probe it goes with.
     """
-    photons, pixels = patterns.probe.abs().square().sum(), len(patterns) * patterns.N**2
-    current = ahead = (start, patterns.probe) if refine else (start,)
+    if refine:
+        return _joint_fit(patterns, start, weight, steps, observe)
+    seen = observe and (lambda step, canvas: observe(step, canvas, patterns))
+    return canvas_steps(patterns, start, steps, smoothness=weight, observe=seen), patterns
+
+
+def _joint_fit(patterns: Patterns, start: Canvas, weight: float, steps: int, observe: Observer | None
+               ) -> tuple[Canvas, Patterns]:
+    """Steps on object and probe together.
+
+    The scale that the two may trade is fixed by keeping the probe's photons: without it, the penalty would empty the
+    object into the probe.
+    """
+    photons = patterns.probe.abs().square().sum()
+    current = ahead = start, patterns.probe
     momentum = 1.0
     for step in range(steps):
-        if step == 0 or (refine and step % _RENEWAL == 0):
-            curvatures = _curvatures(patterns, current[0], weight, refine)
-        slopes, deviance = joint_gradient(*ahead, patterns) if refine else _object_gradient(*ahead, patterns)
-        slopes = (slopes[0] + weight * roughness_gradient(ahead[0]), *slopes[1:])
+        if step % _RENEWAL == 0:
+            curvatures = _curvatures(patterns, current[0], weight)
+        slopes = joint_gradient(*ahead, patterns)
+        slopes = slopes[0] + weight * roughness_gradient(ahead[0]), slopes[1]
         following = tuple(at - slope / curvature for at, slope, curvature in zip(ahead, slopes, curvatures, strict=True))
-        if refine:
-            following = following[0], following[1] * (photons / following[1].abs().square().sum()).sqrt()
+        following = following[0], following[1] * (photons / following[1].abs().square().sum()).sqrt()
         uphill = sum((slope.conj() * (after - before)).real.sum()
                      for slope, after, before in zip(slopes, following, current, strict=True)) > 0
         momentum = 1.0 if uphill else momentum
@@ -160,20 +174,19 @@ def fit(patterns: Patterns, start: Canvas, weight: float, steps: int, refine: bo
         ahead = tuple(after + (momentum - 1) / grown * (after - before)
                       for after, before in zip(following, current, strict=True))
         current, momentum = following, grown
-        if refine:
-            patterns = replace(patterns, probe=current[1], _probes={})
+        patterns = replace(patterns, probe=current[1])
         if observe is not None:
-            observe(step, deviance / pixels)
+            observe(step, current[0], patterns)
     return current[0], patterns
 
 
 def joint_gradient(canvas: Canvas, probe: Complex[Tensor, "modes N N"], patterns: Patterns
-                   ) -> tuple[tuple[Canvas, Complex[Tensor, "modes N N"]], float]:
-    """Gradients of the Poisson negative log-likelihood by conj(O) and conj(P), and the summed deviance.
+                   ) -> tuple[Canvas, Complex[Tensor, "modes N N"]]:
+    """Gradients of the Poisson negative log-likelihood by conj(O) and conj(P).
 
     Autograd serves as the adjoint of cutting, shifting and propagating: the waves are linear in each of the two.
     """
-    slopes, total = (torch.zeros_like(canvas), torch.zeros_like(probe)), 0.0
+    slopes = torch.zeros_like(canvas), torch.zeros_like(probe)
     point = canvas.detach().requires_grad_(), probe.detach().requires_grad_()
     for chunk in patterns.chunks():
         counts = patterns.counts(chunk)
@@ -182,16 +195,9 @@ def joint_gradient(canvas: Canvas, probe: Complex[Tensor, "modes N N"], patterns
         with torch.no_grad():
             expected = waves.abs().square().sum(1)
             excess = (1 - (counts + _DARK) / (expected + _DARK))[:, None] * waves
-            total += float(poisson_deviance(expected, counts).double().sum())
         for slope, part in zip(slopes, torch.autograd.grad(waves, point, excess), strict=True):
             slope += part
-    return slopes, total
-
-
-def roughness_gradient(canvas: Canvas) -> Canvas:
-    """Gradient of sum |grad O|^2 by conj(O): minus the Laplacian, nothing flowing over the border."""
-    down, right = torch.diff(canvas, dim=-2), torch.diff(canvas, dim=-1)
-    return -torch.diff(pad(down, (0, 0, 1, 1)), dim=-2) - torch.diff(pad(right, (1, 1)), dim=-1)
+    return slopes
 
 
 def expected_discrepancy(patterns: Patterns, canvas: Canvas) -> float:
@@ -210,18 +216,10 @@ def _perfect_table() -> tuple[Float[np.ndarray, "k"], Float[np.ndarray, "k"]]:
     return decades, perfect_deviance(torch.from_numpy(10**decades)).numpy()
 
 
-def _object_gradient(canvas: Canvas, patterns: Patterns) -> tuple[tuple[Canvas], float]:
-    slope, deviance = gradient(canvas, patterns)
-    return (slope,), float(deviance)
-
-
-def _curvatures(patterns: Patterns, canvas: Canvas, weight: float, refine: bool) -> tuple[Tensor, ...]:
-    """Bounds of the curvature: 2 sum |P|^2 + 8 tikhonov for the object, 2 sum |O|^2 for the probe.
-
-    Two blocks that move together may need steps half as long. Floors keep what no photon reaches from being divided by 0.
+def _curvatures(patterns: Patterns, canvas: Canvas, weight: float) -> tuple[Tensor, Tensor]:
+    """Bounds of the curvature: 2 sum |P|^2 + 8 tikhonov for the object, 2 sum |O|^2 for the probe, the data's part twice:
+    two blocks that move together may need steps half as long. Floors keep what no photon reaches from being divided by 0.
     """
     fluence = patterns.fluence()
-    if not refine:
-        return (2 * fluence + 8 * weight + 1e-3 * fluence.amax(),)
     seen = sum(cut(canvas.abs().square(), patterns.address[chunk], patterns.N).sum(0) for chunk in patterns.chunks())
     return 4 * fluence + 8 * weight + 1e-2 * fluence.amax(), 4 * seen + 0.8 * seen.mean()

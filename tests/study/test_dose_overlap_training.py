@@ -20,7 +20,7 @@ from ptycho_torch.files import sha256_file
 from ptycho_torch.memmap_bridge import RawDataTorch
 
 SMALL = TrainingConfig(max_epochs=1, thinnings=1, n_images=8, batch_size=4, threads=1, logger="none", checkpointing=False,
-                       model=ModelConfig(width=8, depth=2, canvas_steps=(2, 3)))
+                       model=ModelConfig(width=8, depth=2, canvas_passes=(2, 3)))
 
 
 @pytest.fixture
