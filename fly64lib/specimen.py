@@ -96,8 +96,8 @@ def lines(shape: tuple[int, int], seed: int) -> np.ndarray:
 def procedural(shape: tuple[int, int], seed: int) -> np.ndarray:
     """An object to train on: a random mixture of discs, bars, rings, wedges and smooth fields, never a star.
 
-    Density, sizes, opacity, contrast and the mixture itself are drawn first, so that a set of seeds spans many classes. Half
-    of the objects are written in one layer, as lithography does: two or three heights, with sharp borders between them.
+    Density, sizes, opacity, contrast and the mixture itself are drawn first, so that a set of seeds spans many classes. Most
+    objects are written in one layer, as lithography does: two or three heights, with sharp borders between them.
     """
     rng = np.random.default_rng(seed)
     canvas, unit = _blank(shape, _leaf(rng)), _grid(shape)[2]
@@ -107,10 +107,12 @@ def procedural(shape: tuple[int, int], seed: int) -> np.ndarray:
     # As many as cover the canvas some 0.3 to 3 times: a shape of size s covers about 3 s^2.
     cover = np.exp(rng.uniform(np.log(0.3), np.log(3))) * canvas.size / unit**2
     sizes = sizes[:max(10, int(np.searchsorted(np.cumsum(3 * sizes**2), cover)))]
-    layered, opacity = rng.random() < 0.5, rng.uniform(0.4, 1)
+    layered = rng.random() < 0.6
+    opacity = 1.0 if layered or rng.random() < 0.6 else rng.uniform(0.4, 1)
     heights = [canvas[0, 0], *(_leaf(rng) for _ in range(rng.integers(1, 3)))]
     if layered:  # heights that differ by less are no pattern
-        heights[1] = complex(heights[1].real, heights[0].imag + rng.choice([-1, 1]) * rng.uniform(0.4, 1.2))
+        step = -np.sign(heights[0].imag - np.mean(PHASE_RANGE)) * rng.uniform(0.4, 1.0)  # towards the range's other end
+        heights[1] = complex(heights[1].real, heights[0].imag + step)
     along = rng.uniform(0, np.pi)  # of the bars that are not turned by themselves
     turned = rng.random() < 0.7
     for size, kind in zip(sizes, rng.choice(4, len(sizes), p=mixture), strict=True):
@@ -124,10 +126,11 @@ def procedural(shape: tuple[int, int], seed: int) -> np.ndarray:
             taper = 0.0 if kind == 1 else rng.uniform(0.3, 1)
             distance, reach = _bar(length, size, angle, taper), np.hypot(length, size * (1 + taper)) / 2
         value = heights[rng.integers(len(heights))] if layered else _leaf(rng)
-        _paint(canvas, unit, _place(rng, canvas, unit), reach, distance, value, 1.0 if layered else opacity)
+        _paint(canvas, unit, _place(rng, canvas, unit), reach, distance, value, opacity)
     canvas *= rng.uniform(0.5, 1.2)
+    clean = rng.random() < 0.5
     for detail in (4, 16):
-        amplitude, phase = rng.uniform(0, 0.04), rng.exponential(0.08) * 4 / detail
+        amplitude, phase = rng.uniform(0, 0.04), min(0.2, rng.exponential(0.02 if clean else 0.08)) * 4 / detail
         canvas += amplitude * _smooth_field(shape, rng, detail) + 1j * phase * _smooth_field(shape, rng, detail)
     return np.exp(canvas)
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from fly64lib.commands import add_option, earlier_rows, run_command
 from fly64lib.design import VIEW_GRIDSIZE, StudyDesign, dose_folder, view_file
+from fly64lib.pretraining import ProceduralFields
 from ptycho_torch import params
 from ptycho_torch.config import ModelConfig, TrainingConfig, update_legacy_dict
 from ptycho_torch.errors import DataContractError
@@ -78,7 +79,9 @@ def build_training_jobs(phase_c_root: str | Path, phase_d_root: str | Path, arti
 
 
 def artifact_folder(artifact_root: str | Path, dose: float, view: str, gridsize: int, objective: str = "poisson") -> Path:
-    """`dose_1000/dense/gs2`, with `_supervised` behind for the supervised twin."""
+    """`dose_1000/dense/gs2`, with `_supervised` behind for the supervised twin; `procedural` for the one network of all."""
+    if objective == "procedural":
+        return Path(artifact_root) / "procedural"
     name = f"gs{gridsize}" + ("_supervised" if objective == "supervised" else "")
     return Path(artifact_root) / dose_folder(dose) / view / name
 
@@ -108,7 +111,10 @@ def execute_training_job(*, config: TrainingConfig, job: TrainingJob, log_path: 
         truth = config.model.objective == "supervised"
         train, test = (PyTorchMemmapBridge(path, with_truth=truth).raw_data_torch
                        for path in (job.train_data_path, job.test_data_path))
-        trained = components.train_cdi_model_torch(train, test, config)
+        if config.model.objective == "procedural":
+            trained = components.train_cdi_model_torch(train, None, config, ProceduralFields(train.probe, config.model))
+        else:
+            trained = components.train_cdi_model_torch(train, test, config)
     return {"status": "complete", "final_loss": trained["final_loss"], "epochs": trained["epochs"],
             "images": trained["images"], "groups": trained["groups"], "bundle": str(trained["bundle"]),
             "bundle_sha256": trained["bundle_sha256"], "log": str(log_path),
@@ -169,7 +175,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dose", type=float, action="append", help="only this dose; may be repeated")
     parser.add_argument("--view", choices=tuple(VIEW_GRIDSIZE), action="append", help="only this view; may be repeated")
     parser.add_argument("--gridsize", type=int, choices=(1, 2), help="only jobs of this gridsize")
-    parser.add_argument("--objective", choices=("poisson", "supervised"), default="poisson")
+    parser.add_argument("--objective", choices=("poisson", "supervised", "procedural"), default="poisson")
     parser.add_argument("--context", choices=("view", "group"), default="view")
     numbers = {"--max-epochs": int, "--steps": int, "--n-images": int, "--n-groups": int, "--batch-size": int,
                "--learning-rate": float, "--seed": int, "--threads": int, "--num-workers": int, "--devices": int,

@@ -2,7 +2,7 @@
 
 Minimises, over an object canvas O on which all patterns of a field lie,
 
-    f(O) = sum_j sum_q [ I_jq - n_jq log I_jq ] + tikhonov * sum |O - prior|^2 + smoothness * sum |grad O|^2
+    f(O) = sum_j sum_q [ I_jq - n_jq log I_jq ] + tikhonov * sum |O - prior|^2 + smoothness * sum |grad (O - prior)|^2
 
 with I_j = |F(P_j cut_j O)|^2, by Nesterov steps with gradient restart (O'Donoghue & Candes 2015), preconditioned by
 1 / (2 sum |P|^2 + tikhonov + 8 smoothness), the Poisson curvature along the data (Wei et al., arXiv 2003.05475). The
@@ -129,8 +129,8 @@ def canvas_steps(patterns: Patterns, start: Complex[Tensor, "fields H W"], passe
     """Accelerated passes over the patterns, from `start`; the canvas that they end with.
 
     `passes` is their number, each one step on all patterns, or a sequence of how many subsets each pass steps on.
-    `tikhonov` and `smoothness` (photons per object pixel) pull towards `prior` and to an even canvas. `observe(pass, canvas)`
-    sees the canvas after each pass, and may end the iteration by returning True.
+    `tikhonov` and `smoothness` (photons per object pixel) pull towards `prior` and towards its slopes. `observe(pass,
+    canvas)` sees the canvas after each pass, and may end the iteration by returning True.
     """
     schedule = [1] * passes if isinstance(passes, int) else list(passes)
     plans: dict[int, list] = {}
@@ -144,7 +144,7 @@ def canvas_steps(patterns: Patterns, start: Complex[Tensor, "fields H W"], passe
             if tikhonov:
                 slope = slope + tikhonov * (ahead - prior)
             if smoothness:
-                slope = slope + smoothness * roughness_gradient(ahead)
+                slope = slope + smoothness * roughness_gradient(ahead - prior)
             following = ahead - slope / curvature
             uphill = (slope.conj() * (following - current)).real.sum((-2, -1), keepdim=True) > 0
             momentum = torch.where(uphill, 1.0, momentum)
@@ -170,6 +170,13 @@ def schedule(patterns: Patterns, passes: int) -> list[int]:
     count = balanced_subsets(patterns)
     return [max(1, count // 2) if number == passes - 2 > 1 else 1 if number == passes - 1 > 0 else count
             for number in range(passes)]
+
+
+def settling(patterns: Patterns, rounds: int) -> list[int]:
+    """Subsets of each pass on the way to the minimum: `rounds` passes on as many as the overlap bears, on half of them, ...,
+    on all patterns at once."""
+    count = balanced_subsets(patterns)
+    return [count >> halved for halved in range(count.bit_length()) for _ in range(rounds)]
 
 
 def balanced_subsets(patterns: Patterns) -> int:

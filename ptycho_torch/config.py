@@ -18,7 +18,7 @@ class ModelConfig:
     N: int = 64  # detector and patch side, pixels
     gridsize: int = 1  # a group holds gridsize**2 images
     context: str = "view"  # patterns that make the input canvas: all of the "view", or the "group"'s own
-    objective: str = "poisson"  # "poisson": counts only, no truth; "supervised": truth patches
+    objective: str = "poisson"  # counts only, no truth; "supervised": truth patches; "procedural": simulated fields
     canvas_passes: tuple[int, ...] = (2, 5)  # canvases after these many passes over the patterns are the input
     smoothness: float = 10.0  # penalty of those canvases' slopes, photons per object pixel
     width: int = 16  # channels of the first level, doubling per level
@@ -29,7 +29,7 @@ class ModelConfig:
         check_range("N", self.N, 8, 1024)
         check_choice("gridsize", self.gridsize, (1, 2))
         check_choice("context", self.context, ("view", "group"))
-        check_choice("objective", self.objective, ("poisson", "supervised"))
+        check_choice("objective", self.objective, ("poisson", "supervised", "procedural"))
         check_range("smoothness", self.smoothness, 0)
         check_range("width", self.width, 8, 512)
         check_choice("width modulo 8", self.width % 8, (0,))

@@ -60,11 +60,13 @@ def reconstruct(model: PtychoModel, raw: RawDataTorch, config: TrainingConfig) -
             corners.append(layout.origin)
             weights.append(fluence_of(features.channels))
         shape = tuple(raw.object_guess.shape)
-        merged, _ = _merge(torch.cat(fields), torch.cat(corners), torch.cat(weights), shape)
-        # Not the summed weights: an image may be in several groups, its photons went through the object once.
-        corner, residual = split_positions(raw.positions[images], raw.N)
-        fluence = Patterns(raw.counts, in_field(corner), residual, probe, (1, *shape)).fluence()[0].cpu()
-    return Reconstruction(merged, fluence, images.numpy(), time.perf_counter() - wall, time.process_time() - cpu)
+        merged, fluence = _merge(torch.cat(fields), torch.cat(corners), torch.cat(weights), shape)
+        if config.model.context == "group":
+            # Not the summed weights: an image may be in several groups, its photons went through the object once.
+            corner, residual = split_positions(raw.positions[images], raw.N)
+            fluence = Patterns(raw.counts, in_field(corner), residual, probe, (1, *shape)).fluence()[0]
+    return Reconstruction(merged.cpu(), fluence.cpu(), images.numpy(), time.perf_counter() - wall,
+                          time.process_time() - cpu)
 
 
 def check_probe(probe: Complex[Tensor, "modes N N"], raw: RawDataTorch) -> None:
@@ -101,4 +103,4 @@ def _merge(fields: Tensor, corners: Tensor, weights: Tensor, shape: tuple[int, i
     padded = tuple((torch.tensor(shape) + before + after).tolist())
     merged, fluence = stitch(fields, corners + before, weights, padded)
     crop = (slice(int(before[0]), int(before[0]) + shape[0]), slice(int(before[1]), int(before[1]) + shape[1]))
-    return merged[crop].cpu(), fluence[crop].cpu()
+    return merged[crop], fluence[crop]

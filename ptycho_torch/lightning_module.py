@@ -8,7 +8,7 @@ from jaxtyping import Complex
 from torch import Tensor
 
 from ptycho_torch.config import TrainingConfig
-from ptycho_torch.model import Batch, PtychoModel
+from ptycho_torch.model import Batch, FieldBatch, PtychoModel
 
 _WARMUP_STEPS = 20
 
@@ -22,11 +22,12 @@ class PtychoLightning(lightning.LightningModule):
         self.config = TrainingConfig.from_dict(config)
         self.model = PtychoModel(self.config.model, probe)
 
-    def training_step(self, batch: Batch, index: int) -> Tensor:
+    def training_step(self, batch: Batch | FieldBatch, index: int) -> Tensor:
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.global_step)
         symmetry = int(torch.randint(8, (1,), generator=generator))
         loss = self.model.loss(self.model.object_canvas(batch.features, symmetry), batch)
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch.address))
+        size = len(batch.truth) if isinstance(batch, FieldBatch) else len(batch.address)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=size)
         return loss
 
     def validation_step(self, batch: Batch, index: int) -> None:

@@ -16,6 +16,8 @@ from ptycho_torch.network import CanvasUNet
 from ptycho_torch.noise import poisson_loss
 from ptycho_torch.patches import cut
 
+_LEAST_ERROR = 1e-7  # mean squared, under the log: what an exact field would score
+
 
 class Batch(NamedTuple):
     """One optimiser step's data: the fields' features and the patterns that score them."""
@@ -26,6 +28,13 @@ class Batch(NamedTuple):
     counts: Float[Tensor, "n N N"]  # photons that the features have not seen
     share: float  # their share of all photons
     truth: Complex[Tensor, "n N N"] | None  # truth patches, loaded for supervised training only
+
+
+class FieldBatch(NamedTuple):
+    """One optimiser step's simulated fields, whose objects are known everywhere."""
+
+    features: Features
+    truth: Complex[Tensor, "fields H W"]
 
 
 class PtychoModel(nn.Module):
@@ -53,8 +62,13 @@ class PtychoModel(nn.Module):
         """Expected counts of object patches under the probe at `share` of its photons."""
         return optics.expected_counts(patches, optics.shift_probe(self.probe * share**0.5, residual_px))
 
-    def loss(self, canvas: Complex[Tensor, "fields H W"], batch: Batch) -> Float[Tensor, ""]:
-        """Poisson loss of the unseen photons, or, supervised, the probe-weighted squared error to the truth patches."""
+    def loss(self, canvas: Complex[Tensor, "fields H W"], batch: Batch | FieldBatch) -> Float[Tensor, ""]:
+        """Poisson loss of the unseen photons, or, supervised, the probe-weighted squared error to the truth patches.
+
+        Of simulated fields: :func:`field_loss`.
+        """
+        if isinstance(batch, FieldBatch):
+            return field_loss(canvas, batch.truth, fluence_of(batch.features.channels))
         patches = cut(canvas, batch.address, self.config.N)
         if self.config.objective == "poisson":
             return poisson_loss(self.expected_counts(patches, batch.residual_px, batch.share), batch.counts)
@@ -64,6 +78,22 @@ class PtychoModel(nn.Module):
         overlap = overlap.new_zeros(len(canvas)).index_add(0, field, overlap)[field, None, None]
         error = patches * torch.exp(-1j * torch.angle(overlap)) - batch.truth
         return (weight * error.abs().square()).sum() / (weight.sum() * len(patches))
+
+
+def field_loss(canvas: Complex[Tensor, "fields H W"], truth: Complex[Tensor, "fields H W"],
+               fluence: Float[Tensor, "fields H W"]) -> Float[Tensor, ""]:
+    """log10 of the mean squared error of the amplitude plus that of the phase, global phase removed, mean over fields.
+
+    A decibel is worth the same at every dose, so that one network can learn all of them. A pixel's weight is its
+    fluence up to the median of the lit ones, so that the bright middle does not decide alone.
+    """
+    lit = torch.where(fluence > 0.1 * fluence.mean((-2, -1), keepdim=True), fluence, torch.nan)
+    weight = torch.minimum(lit, lit.flatten(1).nanmedian(1).values[:, None, None]).nan_to_num(0)
+    weight = weight / weight.sum((-2, -1), keepdim=True)
+    turn = torch.angle((weight * canvas.detach() * truth.conj()).sum((-2, -1), keepdim=True))
+    change = (canvas * torch.exp(-1j * turn) - truth) * truth.conj() / truth.abs().clamp_min(0.1)
+    amplitude, phase = ((weight * part.square()).sum((-2, -1)) for part in (change.real, change.imag))
+    return (torch.log10(amplitude + _LEAST_ERROR) + torch.log10(phase + _LEAST_ERROR)).mean()
 
 
 def _orient(image: Tensor, symmetry: int) -> Tensor:

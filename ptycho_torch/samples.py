@@ -147,6 +147,40 @@ class PtychoDataModule(lightning.LightningDataModule):
         return Batch(*(_moved(part, device) for part in batch))
 
 
+class FieldSampler(Sampler):
+    """Seeds of simulated fields: every epoch `per_epoch` new ones, each shown `repeats` times, in an order of its own."""
+
+    def __init__(self, per_epoch: int, repeats: int, seed: int):
+        self.per_epoch, self.repeats, self.seed, self.epoch = per_epoch, repeats, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning at the start of every epoch, also after a resume."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.per_epoch * self.repeats
+
+    def __iter__(self) -> Iterator[int]:
+        first = (self.seed * 100_003 + self.epoch) * self.per_epoch
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self))
+        return iter((first + order % self.per_epoch).tolist())
+
+
+class FieldDataModule(lightning.LightningDataModule):
+    """Simulated fields as a loader; `fields[seed]` is a :class:`~ptycho_torch.model.FieldBatch`."""
+
+    PER_EPOCH, REPEATS = 25, 8
+
+    def __init__(self, fields: Dataset, config: TrainingConfig):
+        super().__init__()
+        self.fields, self.config, self.first_epoch = fields, config, 0
+
+    def train_dataloader(self) -> DataLoader:
+        sampler = FieldSampler(self.PER_EPOCH, self.REPEATS, self.config.seed)
+        sampler.set_epoch(self.first_epoch)
+        return DataLoader(self.fields, batch_size=None, sampler=sampler, num_workers=self.config.num_workers)
+
+
 def _moved(part: object, device: torch.device) -> object:
     if isinstance(part, Features):
         return Features(*(tensor.to(device) for tensor in part))

@@ -5,6 +5,7 @@ and frees, so that memory does not grow with the number of patterns.
 """
 
 import tempfile
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ptycho_torch.canvas import CHUNK
-from ptycho_torch.memmap_bridge import RawDataTorch
+from ptycho_torch.memmap_bridge import Indices, RawDataTorch
 from ptycho_torch.noise import thin_counts
 
 
@@ -35,3 +36,22 @@ class ThinnedCounts:
     def rest(self, indices: Int[Tensor, " m"]) -> Float[Tensor, "m N N"]:
         """The photons that `kept` left out, independent of them."""
         return self.raw.counts(self.images[indices]) - self.kept(indices)
+
+
+class PartOfThePhotons(RawDataTorch):
+    """A scan as a share of its photons would have measured it: other counts, a fainter probe, all else the same."""
+
+    def __init__(self, raw: RawDataTorch, counts: Callable[[Tensor], Tensor], share: float):
+        super().__init__(raw.scan, raw.source)
+        self.probe = raw.probe * share**0.5
+        self._counts = counts
+
+    def counts(self, indices: Indices) -> Float[Tensor, "*batch N N"]:
+        """Photon counts of the share."""
+        return self._counts(torch.arange(self.n)[indices])
+
+
+def split_photons(raw: RawDataTorch, keep: float, seed: int) -> tuple[RawDataTorch, RawDataTorch]:
+    """Two independent measurements of one scan, with the shares `keep` and 1 - `keep` of its photons."""
+    photons = ThinnedCounts(raw, torch.arange(raw.n), keep, seed)
+    return PartOfThePhotons(raw, photons.kept, keep), PartOfThePhotons(raw, photons.rest, 1 - keep)

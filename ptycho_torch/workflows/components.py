@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.plugins.environments import LightningEnvironment
+from torch.utils.data import Dataset
 
 from ptycho_torch.bundle import save_bundle
 from ptycho_torch.config import TrainingConfig
@@ -19,17 +20,19 @@ from ptycho_torch.errors import ConfigError, MissingDependencyError, PtychoError
 from ptycho_torch.files import atomic_path
 from ptycho_torch.lightning_module import PtychoLightning
 from ptycho_torch.memmap_bridge import RawDataTorch
-from ptycho_torch.samples import PtychoDataModule
+from ptycho_torch.samples import FieldDataModule, PtychoDataModule
 
 log = logging.getLogger(__name__)
 # Lightning announces devices and products at every fit; its warnings stay.
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
 
-def train_cdi_model_torch(train_data: RawDataTorch, test_data: RawDataTorch | None, config: TrainingConfig
-                          ) -> dict[str, Any]:
+def train_cdi_model_torch(train_data: RawDataTorch, test_data: RawDataTorch | None, config: TrainingConfig,
+                          fields: Dataset | None = None) -> dict[str, Any]:
     """Train on `train_data`; `test_data` is only watched (`val_loss`), nothing is chosen by it.
 
+    The objective "procedural" trains on simulated `fields` (:class:`~ptycho_torch.samples.FieldDataModule`) instead; of
+    `train_data` it takes the probe alone, and nothing is watched.
     Writes `metrics.csv`, `model.ckpt` (unless checkpointing is off) and `bundle.pt` into `config.output_dir`; an existing
     `model.ckpt` of an unfinished run of the same configuration is continued. Returns a dict of
     model, history (a dict per epoch), final_loss, epochs, images, groups, bundle, bundle_sha256, checkpoint, seconds,
@@ -40,7 +43,10 @@ def train_cdi_model_torch(train_data: RawDataTorch, test_data: RawDataTorch | No
     torch.set_num_threads(config.threads)
     lightning.seed_everything(config.seed, verbose=False)
     wall, cpu = time.perf_counter(), time.process_time()
-    data = PtychoDataModule(train_data, test_data, config)
+    if (fields is None) == (config.model.objective == "procedural"):
+        raise ConfigError(f"objective={config.model.objective!r} with{'out' if fields is None else ''} simulated fields; "
+                          "'procedural' trains on them, the others on patterns")
+    data = PtychoDataModule(train_data, test_data, config) if fields is None else FieldDataModule(fields, config)
     module = PtychoLightning(config.to_dict(), train_data.probe)
     history = _History()
     checkpoint = output / "model.ckpt"
@@ -51,7 +57,7 @@ def train_cdi_model_torch(train_data: RawDataTorch, test_data: RawDataTorch | No
         logger=_logger(config), callbacks=[history, *_callbacks(config)], enable_checkpointing=config.checkpointing,
         enable_progress_bar=config.progress, enable_model_summary=False, deterministic=config.deterministic,
         gradient_clip_val=1.0, num_sanity_val_steps=0, log_every_n_steps=1, default_root_dir=output,
-        limit_val_batches=0 if test_data is None else None,
+        limit_val_batches=0 if test_data is None or fields is not None else None,
         plugins=[LightningEnvironment()])  # also inside a Slurm job, whose tasks Lightning would take for its own
     with warnings.catch_warnings():
         # Lightning 2.6 asks torch's tree utilities by a name that torch 2.15 deprecates; nothing here can change it.
@@ -69,14 +75,14 @@ def train_cdi_model_torch(train_data: RawDataTorch, test_data: RawDataTorch | No
     if not torch.isfinite(torch.tensor(final)):
         raise PtychoError(f"training ended with a loss of {final}; try a smaller learning_rate (now {config.learning_rate})")
     _write_history(output / "metrics.csv", history.rows)
-    images = len(data.train.images)
-    statistics = {"images": images, "groups": len(data.train), "photons_per_exposure": train_data.photons_per_exposure,
+    images, groups = (len(data.train.images), len(data.train)) if fields is None else (0, 0)
+    statistics = {"images": images, "groups": groups, "photons_per_exposure": train_data.photons_per_exposure,
                   "source": str(train_data.source), "metadata": train_data.metadata}
     bundle = output / "bundle.pt"
     sha256 = save_bundle(bundle, module.model.cpu(), config, statistics)
-    scored = len(data.train) * config.model.images_per_group * config.thinnings * (epochs - data.first_epoch)
+    scored = groups * config.model.images_per_group * config.thinnings * (epochs - data.first_epoch)
     return {"model": module.model, "history": history.rows, "final_loss": final, "epochs": trainer.current_epoch,
-            "images": images, "groups": len(data.train), "bundle": bundle, "bundle_sha256": sha256,
+            "images": images, "groups": groups, "bundle": bundle, "bundle_sha256": sha256,
             "checkpoint": checkpoint if config.checkpointing else None, "seconds": wall, "cpu_seconds": cpu,
             "patterns_per_second": scored / wall}
 
