@@ -124,6 +124,20 @@ class ReconstructParameters:
 
 
 @dataclass(frozen=True, kw_only=True)
+class InferParameters:
+    """Parameters of infer.ipynb and of `fly64 reconstruct --bundle`."""
+
+    bundle: str = "runs/train/bundle.pt"
+    data_npz: str = "scan.npz"
+    output_npz: str | None = None  # None: the data's name with _object.npz, in this folder
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        check_range("threads", self.threads, 1, 1024)
+
+
+@dataclass(frozen=True, kw_only=True)
 class CompareParameters:
     """Parameters of compare.ipynb."""
 

@@ -158,7 +158,8 @@ def run_jobs(jobs: list[ReconstructionJob], settings: MethodSettings, artifact_r
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m fly64lib.reconstruction", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m fly64lib.reconstruction", description=__doc__.split("\n")[0],
+                                     epilog="A trained model on one file: --bundle BUNDLE --data NPZ [--output NPZ].")
     for name, text in (("--phase-c-root", "phase C's folder"), ("--phase-d-root", "phase D's folder"),
                        ("--artifact-root", "where objects and results go")):
         add_option(parser, name, required=True, type=Path, help=text)
@@ -181,6 +182,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    if {"--bundle", "--data"} & {option.partition("=")[0] for option in argv}:
+        from fly64lib.infer import main as apply_bundle
+
+        return apply_bundle(argv)
     options = _parser().parse_args(argv)
 
     def command() -> int:
