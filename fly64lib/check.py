@@ -21,7 +21,7 @@ from fly64lib.probe import outer_half_maximum_diameter
 from ptycho_torch import optics
 from ptycho_torch.data_contract import ScanData, read_scan
 from ptycho_torch.detector import CountStatistics, centre_offset, count_statistics, dead_pixels, hot_pixels, saturation
-from ptycho_torch.errors import DataContractError
+from ptycho_torch.errors import ConfigError, DataContractError
 from ptycho_torch.files import json_text
 from ptycho_torch.noise import perfect_deviance, poisson_deviance
 from ptycho_torch.patches import cut, in_field, split_positions
@@ -252,7 +252,10 @@ def check(path: str | Path, picture: str | Path | None = None, as_json: bool = F
     """
     from fly64lib.check_picture import draw
 
-    found, picture = examine(path), Path(picture or f"{Path(path).stem}_check.png")
+    picture = Path(picture or f"{Path(path).stem}_check.png")
+    if picture.suffix != ".png" or picture.is_dir():
+        raise ConfigError(f"picture {picture}: expected a name that ends in .png, and no folder")
+    found = examine(path)
     saved(draw(found), picture)
     print(json_text(found.to_dict() | {"picture": str(picture)}, indent=2) if as_json else f"{found.text()}\npicture: {picture}")
     return found.exit_code

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from fly64lib.commands import add_option, run_command
 from ptycho_torch.errors import ConfigError
+from ptycho_torch.fields import check_range
 
 PHASES = {"generate": "generation", "overlap": "overlap", "train": "training", "reconstruct": "reconstruction",
           "compare": "comparison"}
@@ -47,6 +48,7 @@ def resume(options: argparse.Namespace) -> int:
     from fly64lib.sweep import control
 
     study = control.Study.of(options.folder)
+    check_range("cores", options.cores, 1)
     return _driven(replace(study, cores=options.cores or study.cores, executor=options.executor or study.executor))
 
 

@@ -7,6 +7,7 @@ the fluence beside it. The bundle has to be of the scan's probe and N; its dose 
 """
 
 import argparse
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -64,6 +65,9 @@ def output_of(parameters: InferParameters) -> Path:
         raise ConfigError(f"output {output}: expected another file than the data, named *.npz")
     if output.is_dir():
         raise ConfigError(f"output {output} is a folder; give the name of a file in it")
+    there = next(folder for folder in output.parents if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ConfigError(f"output {output}: {there} is not a folder that can be written to; choose another one")
     return output
 
 

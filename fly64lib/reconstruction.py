@@ -24,6 +24,7 @@ from fly64lib.parameters import ITERATIVE, METHOD_NAMES
 from fly64lib.training import artifact_folder
 from ptycho_torch.bundle import software_versions
 from ptycho_torch.errors import ConfigError, DataContractError
+from ptycho_torch.fields import check_range
 from ptycho_torch.files import atomic_path, folder_lock, read_json, sha256_file, write_json
 
 
@@ -55,6 +56,10 @@ class MethodSettings:
     threads: int = 1
     progress: bool = False
     training_root: str | None = None  # phase E's folder, for the learned methods
+
+    def __post_init__(self) -> None:
+        for name in ("num_epochs", "steps", "threads"):
+            check_range(name, getattr(self, name), 1)
 
     def method(self, job: ReconstructionJob) -> Method:
         """The method of a job with these settings. Raises ConfigError for what it cannot do."""
