@@ -2,7 +2,7 @@
 
     fly64 notebook train OUT.ipynb -p dose 1000 -p view dense
     fly64 run --profile quick --output DIR        then: fly64 status | resume | cancel DIR
-    fly64 doctor                                  fly64 init DIR
+    fly64 doctor                                  fly64 init DIR            fly64 check SCAN.npz
     fly64 generate | overlap | train | reconstruct | compare ...   a phase on its own, see its --help
 """
 
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from fly64lib.commands import add_option, run_command
 from ptycho_torch.errors import ConfigError
+from ptycho_torch.fields import check_range
 
 PHASES = {"generate": "generation", "overlap": "overlap", "train": "training", "reconstruct": "reconstruction",
           "compare": "comparison"}
@@ -47,6 +48,7 @@ def resume(options: argparse.Namespace) -> int:
     from fly64lib.sweep import control
 
     study = control.Study.of(options.folder)
+    check_range("cores", options.cores, 1)
     return _driven(replace(study, cores=options.cores or study.cores, executor=options.executor or study.executor))
 
 
@@ -100,6 +102,12 @@ def doctor(options: argparse.Namespace) -> int:
     return 1 if any(finding.required and not finding.works for finding in findings) else 0
 
 
+def check(options: argparse.Namespace) -> int:
+    from fly64lib.check import check as examined
+
+    return examined(options.file, options.picture, options.json)
+
+
 def init(options: argparse.Namespace) -> int:
     from fly64lib.packaged import notebooks_folder
 
@@ -148,8 +156,12 @@ def _parser() -> argparse.ArgumentParser:
                   command(cancel, "stop the study's processes and cluster jobs"),
                   command(init, "lay down editable copies of the notebooks")):
         added.add_argument("folder", metavar="DIR")
-    check = command(doctor, "what works here, and what to do about the rest")
-    check.add_argument("folder", nargs="?", default=".", metavar="DIR")
+    here = command(doctor, "what works here, and what to do about the rest")
+    here.add_argument("folder", nargs="?", default=".", metavar="DIR")
+    scan = command(check, "is this scan fit for a reconstruction? exit code 0: yes, 1: a warning, 2: it breaks DATA-001")
+    scan.add_argument("file", metavar="FILE", help="a DATA-001 npz")
+    scan.add_argument("--picture", metavar="PNG", help="(default: FILE's name with _check.png, in this folder)")
+    scan.add_argument("--json", action="store_true", help="verdicts and numbers for scripts")
     for name in PHASES:
         commands.add_parser(name, help=f"phase on its own: fly64 {name} --help", add_help=False)
     return parser

@@ -11,12 +11,20 @@ from ptycho_torch.files import read_json
 
 
 def run_command(command: Callable[[], int]) -> int:
-    """Run a command; an error that the user can act on is printed and gives exit code 2."""
+    """Run a command; an error that the user can act on is printed and gives exit code 2: the project's own, and what the
+    file system refuses (a folder that is a file, no permission, no space).
+    """
     try:
         return command()
     except PtychoError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+    except OSError as error:
+        if error.filename is None and error.errno is None:
+            raise  # not the file system's
+        names = " -> ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+        print(f"error: {names or 'a file'}: {error.strerror}; expected a place where files can be read and written: choose "
+              "another one, or free it", file=sys.stderr)
+    return 2
 
 
 def earlier_rows(manifest: Path, keys: tuple[str, ...], jobs: Iterable[tuple]) -> list[dict]:

@@ -10,6 +10,7 @@ from ptycho_torch.fields import check_choice, check_range, check_types, from_dic
 VIEWS = ("baseline", "dense", "sparse")
 VIEW_GRIDSIZE = {"baseline": 1, "dense": 2, "sparse": 2}
 CONTROL_VIEWS = ("dense_spread", "sparse_spread", "dense_fluence", "sparse_fluence")  # single images
+SPECIMEN_NAMES = ("siemens_star", "dead_leaves", "lines")  # fly64lib.specimen.SPECIMENS, named without importing numpy
 SPLITS = ("train", "test")
 
 
@@ -38,6 +39,7 @@ class StudyDesign:
     def __post_init__(self) -> None:
         check_types(self)
         object.__setattr__(self, "doses", tuple(map(float, self.doses)))  # equal designs, equal JSON
+        check_choice("specimen", self.specimen, SPECIMEN_NAMES)
         check_choice("simulation", self.simulation, ("fine", "matched"))
         check_choice("split_axis", self.split_axis, ("y",))
         check_range("N", self.N, 16, 1024)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
-from fly64lib.design import StudyDesign
+from fly64lib.design import SPECIMEN_NAMES, StudyDesign
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.fields import check_choice, check_range, check_types, refuse_unknown
 
@@ -56,6 +56,9 @@ class DataParameters:
     def __post_init__(self) -> None:
         check_types(self)
         check_range("dose", self.dose, 1)
+        check_range("N", self.N, 16, 1024)
+        check_range("replicate", self.replicate, 0, 9999)
+        check_choice("specimen", self.specimen, SPECIMEN_NAMES)
         check_choice("simulation", self.simulation, ("fine", "matched"))
 
 
@@ -84,6 +87,14 @@ class TrainParameters(DataParameters):
         super().__post_init__()
         check_choice("view", self.view, NAMED_VIEWS)
         check_choice("gridsize", self.gridsize, (None, 1, 2))
+        check_choice("objective", self.objective, ("poisson", "supervised"))
+        check_choice("context", self.context, ("view", "group"))
+        check_choice("accelerator", self.accelerator, ("cpu", "gpu", "auto"))
+        check_range("seed", self.seed, 0, 2**20)
+        check_range("learning_rate", self.learning_rate, 1e-8, 1)
+        check_range("threads", self.threads, 1, 1024)
+        for name in ("epochs", "steps", "n_images", "batch_size"):
+            check_range(name, getattr(self, name), 1)
         if self.test_npz and not self.train_npz:
             raise ConfigError("test_npz is given without train_npz; give both, or neither")
 
@@ -113,6 +124,10 @@ class ReconstructParameters:
         for method in self.methods:
             check_choice("method", method, METHOD_NAMES)
         check_choice("probe", self.probe, ("known", "refine"))
+        check_choice("noise_model", self.noise_model, ("poisson", "gaussian"))
+        check_range("num_epochs", self.num_epochs, 1)
+        check_range("steps", self.steps, 1)
+        check_range("threads", self.threads, 1, 1024)
 
     @property
     def views(self) -> tuple[str, ...]:
@@ -121,6 +136,20 @@ class ReconstructParameters:
     @property
     def methods(self) -> tuple[str, ...]:
         return listed(self.method)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferParameters:
+    """Parameters of infer.ipynb and of `fly64 reconstruct --bundle`."""
+
+    bundle: str = "runs/train/bundle.pt"
+    data_npz: str = "scan.npz"
+    output_npz: str | None = None  # None: the data's name with _object.npz, in this folder
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        check_range("threads", self.threads, 1, 1024)
 
 
 @dataclass(frozen=True, kw_only=True)

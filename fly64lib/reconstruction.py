@@ -24,6 +24,7 @@ from fly64lib.parameters import ITERATIVE, METHOD_NAMES
 from fly64lib.training import artifact_folder
 from ptycho_torch.bundle import software_versions
 from ptycho_torch.errors import ConfigError, DataContractError
+from ptycho_torch.fields import check_range
 from ptycho_torch.files import atomic_path, folder_lock, read_json, sha256_file, write_json
 
 
@@ -55,6 +56,10 @@ class MethodSettings:
     threads: int = 1
     progress: bool = False
     training_root: str | None = None  # phase E's folder, for the learned methods
+
+    def __post_init__(self) -> None:
+        for name in ("num_epochs", "steps", "threads"):
+            check_range(name, getattr(self, name), 1)
 
     def method(self, job: ReconstructionJob) -> Method:
         """The method of a job with these settings. Raises ConfigError for what it cannot do."""
@@ -158,7 +163,8 @@ def run_jobs(jobs: list[ReconstructionJob], settings: MethodSettings, artifact_r
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m fly64lib.reconstruction", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m fly64lib.reconstruction", description=__doc__.split("\n")[0],
+                                     epilog="A trained model on one file: --bundle BUNDLE --data NPZ [--output NPZ].")
     for name, text in (("--phase-c-root", "phase C's folder"), ("--phase-d-root", "phase D's folder"),
                        ("--artifact-root", "where objects and results go")):
         add_option(parser, name, required=True, type=Path, help=text)
@@ -181,6 +187,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    if {"--bundle", "--data"} & {option.partition("=")[0] for option in argv}:
+        from fly64lib.infer import main as apply_bundle
+
+        return apply_bundle(argv)
     options = _parser().parse_args(argv)
 
     def command() -> int:

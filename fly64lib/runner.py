@@ -21,7 +21,7 @@ from fly64lib import parameters as notebook_parameters
 from fly64lib.engine import PrivateKernelEngine
 from fly64lib.packaged import notebook
 from ptycho_torch.errors import ConfigError, PtychoError
-from ptycho_torch.fields import from_dict, refuse_unknown
+from ptycho_torch.fields import check_range, from_dict, refuse_unknown
 
 KERNEL = "python3"
 _RESULT = re.compile(r"^results: (.+)$", re.MULTILINE)
@@ -38,7 +38,15 @@ def check_parameters(source: str | Path, given: dict[str, Any]) -> dict[str, Any
     Raises ConfigError for a name that the notebook's parameters cell does not have, and for a type or value that the
     dataclass refuses. A notebook without `read_parameters(...)` has only its names checked.
     """
-    document = nbformat.read(source, as_version=4)
+    try:
+        document = nbformat.read(source, as_version=4)
+        _ = [cell.cell_type for cell in document.cells], document.metadata
+    except OSError:
+        raise
+    except Exception as error:  # nbformat raises nearly anything for what is not a notebook
+        why = (str(error).splitlines() or [""])[0][:200]
+        raise ConfigError(f"{source}: not a notebook that Jupyter can read ({type(error).__name__}: {why}); open it in "
+                          "JupyterLab and save it again") from error
     if given and not any("parameters" in cell.metadata.get("tags", ()) for cell in document.cells):
         raise ConfigError(f"{source} has no cell tagged 'parameters', so it takes none; got {', '.join(sorted(given))}")
     if "kernelspec" not in document.metadata:
@@ -66,6 +74,8 @@ def run_notebook(name_or_path: str | Path, output: str | Path, parameters: dict[
         raise ConfigError(f"{source}: no such notebook")
     if output.suffix != ".ipynb" or output.resolve() == source.resolve():
         raise ConfigError(f"output {output}: expected another file than the source, named *.ipynb")
+    check_range("timeout_s", timeout_s, 1)
+    check_range("cell_timeout_s", cell_timeout_s, 1)
     checked = check_parameters(source, parameters or {})
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary, failed = output.with_name(f".tmp-{os.getpid()}-{output.name}"), output.with_suffix(".failed.ipynb")

@@ -72,8 +72,9 @@ def reconstruct(model: PtychoModel, raw: RawDataTorch, config: TrainingConfig) -
 def check_probe(probe: Complex[Tensor, "modes N N"], raw: RawDataTorch) -> None:
     """Refuse data of another size or probe than a model was trained for."""
     if probe.shape != raw.probe.shape:
+        what = "patterns of another N" if raw.N != probe.shape[-1] else "another number of probe modes"
         raise ConfigError(f"{raw.source}: its probe is {tuple(raw.probe.shape)}, the model was trained for "
-                          f"{tuple(probe.shape)}; train for this data or choose another bundle")
+                          f"{tuple(probe.shape)}: {what}; train for this data or choose another bundle")
     own, other = probe.cpu(), raw.probe
     likeness = (own.conj() * other).sum().abs() / (own.norm() * other.norm())
     if likeness < 0.99:

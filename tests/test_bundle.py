@@ -128,3 +128,22 @@ def test_a_failed_write_leaves_the_old_bundle(bundle):
     with pytest.raises(Exception, match="JSON"):
         save_bundle(bundle, model(), replace(CONFIG, seed=9), {"loss": float("nan")})
     assert bundle.read_bytes() == before and [path.name for path in bundle.parent.iterdir()] == ["bundle.pt"]
+
+
+def test_a_bundle_keeps_upstreams_names_and_carries_its_own_checksum(bundle):
+    came = load_bundle(bundle)
+    assert came.legacy["gridsize"] == 2 and came.legacy["n_subsample"] == 40 and came.legacy["N"] == 16
+    whole = bundle.read_bytes()
+    assert whole[-64:].decode() == hashlib.sha256(whole[:-64]).hexdigest()
+
+
+def test_a_bundle_from_before_the_checksum_is_read_by_the_zips_own(bundle):
+    content = torch.load(bundle, weights_only=True)
+    del content["sealed"]
+    torch.save(content, bundle)
+    assert load_bundle(bundle).config == CONFIG
+    held = bytearray(bundle.read_bytes())
+    held[len(held) // 2] ^= 1
+    bundle.write_bytes(held)
+    with pytest.raises(DataContractError, match=r"bundle\.pt: not a bundle .*the checksum of its part .* is wrong"):
+        load_bundle(bundle)

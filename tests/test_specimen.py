@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fly64lib.design import SPECIMEN_NAMES
 from fly64lib.probe import fourier_crop
 from fly64lib.specimen import SPECIMENS, dead_leaves, lines, procedural, siemens_star
 from ptycho_torch.errors import ConfigError
@@ -118,3 +119,7 @@ def test_a_shape_that_is_no_image_is_refused():
     for draw in EVERY.values():
         with pytest.raises(ConfigError, match="rows, columns"):
             draw((232,), 0)
+
+
+def test_the_design_names_every_specimen_without_importing_them():
+    assert set(SPECIMEN_NAMES) == set(SPECIMENS)

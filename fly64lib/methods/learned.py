@@ -32,6 +32,8 @@ class Learned:
             found = reconstruct(bundle.model, raw, replace(bundle.config, n_images=None, n_groups=None))
         if not torch.isfinite(torch.view_as_real(found.object)).all():
             raise ConfigError(f"{self.bundle} gives an object on {dataset} that is not finite; train it again")
+        trained = bundle.statistics
         settings = {**asdict(self), "bundle": str(self.bundle), "bundle_sha256": bundle.sha256}
         return MethodResult(found.object.numpy(), None, [], cost.seconds, cost.cpu_seconds, cost.peak_memory_mb, settings,
-                            f"trained on {bundle.statistics['images']} patterns of {Path(bundle.statistics['source']).name}")
+                            f"trained on {trained.get('images', 'an unknown number of')} patterns of "
+                            f"{Path(trained.get('source', 'an unnamed file')).name}")

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from fly64lib.sweep.profile import Profile
 from ptycho_torch.errors import ConfigError, MissingDependencyError
-from ptycho_torch.fields import from_dict
+from ptycho_torch.fields import check_range, from_dict
 from ptycho_torch.files import folder_lock, read_json, write_json
 
 HERE = Path(__file__).parent
@@ -52,8 +52,12 @@ class Study:
         if not path.is_file():
             raise ConfigError(f"{folder} holds no study; start one: fly64 run --profile quick --output {folder}")
         held = read_json(path)
-        return cls(Path(folder).resolve(), held["name"], held["profile"], from_dict(Profile, held["settings"]), held["cores"],
-                   held["executor"], tuple(held["options"]), held["notebooks"])
+        try:
+            return cls(Path(folder).resolve(), held["name"], held["profile"], from_dict(Profile, held["settings"]), held["cores"],
+                       held["executor"], tuple(held["options"]), held["notebooks"])
+        except (LookupError, TypeError, AttributeError) as error:
+            raise ConfigError(f"{path}: not a study's record, or of another version ({type(error).__name__}: {error}); restore "
+                              "it, or start the study again in another folder") from error
 
     def write(self) -> None:
         write_json(self.folder / "study.json", {
@@ -68,6 +72,9 @@ class Study:
 def prepare(folder: str | Path, profile: str, settings: Profile, *, cores: int, executor: str = "local",
             options: tuple[str, ...] = (), notebooks: str | None = None, update: bool = False) -> Study:
     """The study of a folder, new or known. A folder with another study is refused; `update` takes changed settings."""
+    check_range("cores", cores, 1)
+    if notebooks and not Path(notebooks).is_dir():
+        raise ConfigError(f"{notebooks}: no such folder of notebooks; make one: fly64 init {notebooks}")
     folder, name = Path(folder).resolve(), f"fly64-{secrets.token_hex(4)}"
     if (folder / "study.json").is_file():
         held = Study.of(folder)

@@ -62,6 +62,7 @@ class Profile:
         if self.controls and set(self.control_methods) & set(LEARNED) and "baseline" not in self.views:
             raise ConfigError("control views are reconstructed by the baseline's networks: add baseline to views, or set "
                               "controls=()")
+        check_choice("accelerator", self.accelerator, ("cpu", "gpu", "auto"))
         for name in ("replicates", "train_steps", "batch_size", "classical_steps", "lsqml_epochs", "threads", "memory_mb",
                      "timeout_s", "cell_timeout_s"):
             check_range(name, getattr(self, name), 1)

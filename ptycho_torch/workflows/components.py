@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from ptycho_torch.bundle import save_bundle
 from ptycho_torch.config import TrainingConfig
+from ptycho_torch.detector import count_statistics
 from ptycho_torch.errors import ConfigError, MissingDependencyError, PtychoError
 from ptycho_torch.files import atomic_path
 from ptycho_torch.lightning_module import PtychoLightning
@@ -77,7 +78,8 @@ def train_cdi_model_torch(train_data: RawDataTorch, test_data: RawDataTorch | No
     _write_history(output / "metrics.csv", history.rows)
     images, groups = (len(data.train.images), len(data.train)) if fields is None else (0, 0)
     statistics = {"images": images, "groups": groups, "photons_per_exposure": train_data.photons_per_exposure,
-                  "source": str(train_data.source), "metadata": train_data.metadata}
+                  "counts": count_statistics(train_data.scan.diffraction).summary(), "source": str(train_data.source),
+                  "metadata": train_data.metadata}
     bundle = output / "bundle.pt"
     sha256 = save_bundle(bundle, module.model.cpu(), config, statistics)
     scored = groups * config.model.images_per_group * config.thinnings * (epochs - data.first_epoch)

@@ -293,7 +293,7 @@ def test_the_commands_default_is_the_whole_study_from_the_embedded_twin(tmp_path
 @pytest.mark.parametrize(("options", "message"), [
     (("--dose", "1000.5"), "dose=1000.5 is not a whole number of photons"), (("--N", "7"), "N=7 lies outside"),
     (("--base-npz", "absent.npz"), "absent.npz: cannot be opened"), (("--dose", "nan"), "dose=nan is not a whole number"),
-    (("--specimen", "cat"), "specimen='cat' is not one of dead_leaves, lines, siemens_star"),
+    (("--specimen", "cat"), "specimen='cat' is not one of 'siemens_star', 'dead_leaves', 'lines'"),
 ])
 def test_bad_options_are_refused_by_name_and_nothing_is_written(tmp_path, capsys, options, message):
     assert main(["--output-root", str(tmp_path / "C"), *options]) == 2
