@@ -3,6 +3,7 @@
     fly64 notebook train OUT.ipynb -p dose 1000 -p view dense
     fly64 run --profile quick --output DIR        then: fly64 status | resume | cancel DIR
     fly64 doctor                                  fly64 init DIR
+    fly64 import SRC DST.npz                      fly64 export SRC.npz DST
     fly64 generate | overlap | train | reconstruct | compare ...   a phase on its own, see its --help
 """
 
@@ -17,7 +18,7 @@ from fly64lib.commands import add_option, run_command
 from ptycho_torch.errors import ConfigError
 
 PHASES = {"generate": "generation", "overlap": "overlap", "train": "training", "reconstruct": "reconstruction",
-          "compare": "comparison"}
+          "compare": "comparison", "import": "formats.importing", "export": "formats.exporting"}
 
 
 def notebook(options: argparse.Namespace) -> int:
@@ -151,7 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     check = command(doctor, "what works here, and what to do about the rest")
     check.add_argument("folder", nargs="?", default=".", metavar="DIR")
     for name in PHASES:
-        commands.add_parser(name, help=f"phase on its own: fly64 {name} --help", add_help=False)
+        commands.add_parser(name, help=f"on its own: fly64 {name} --help", add_help=False)
     return parser
 
 
