@@ -45,7 +45,8 @@ def read(file: Hdf5File, path: Path) -> RawScan:
     patterns, n = stack_reader(dataset, leading, axis), len(translation)
     basis, step = _geometry(file, path)
     scan = RawScan(path, "cxi", n, detector, lambda: array_blocks(patterns, n, detector[0] * detector[1]),
-                   -translation @ basis.T, "m", values="intensity", detector_step_per_m=step)
+                   -translation @ basis.T, "m", values="intensity", zero_frequency="centre",
+                   detector_step_per_m=step)
     mask = file.find(f"{DETECTOR}/mask")
     if mask:
         bits = file.read(mask, "iu").reshape(-1, *file.dataset(mask, "iu").shape[-2:])

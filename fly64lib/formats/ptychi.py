@@ -50,7 +50,7 @@ def read(file: Hdf5File, path: Path, given: Path | None, keep: ExitStack) -> Raw
     leading, axis, detector = stack_shape(dataset.shape, len(x), path, "dp")
     read_patterns, n = stack_reader(dataset, leading, axis), len(x)
     scan = RawScan(path, "ptychi", n, detector, lambda: array_blocks(read_patterns, n, detector[0] * detector[1]),
-                   np.stack([y, x], 1), "m", values="intensity")
+                   np.stack([y, x], 1), "m", values="intensity", zero_frequency="centre")
     pixel_m = parameters.number("dx") if shelves else parameters.attribute("object", "pixel_height_m")
     if pixel_m is not None and 0 < pixel_m < 1:
         scan.detector_step_per_m = 1 / (detector[0] * pixel_m)

@@ -58,7 +58,8 @@ def read(file: Hdf5File, path: Path) -> RawScan:
         for block in stack:
             bad |= (block == 0).any(0)
     return RawScan(path, "ptypy", sum(part.shape[0] for part in parts), (rows, columns), lambda: blocks(parts),
-                   np.concatenate(positions), "m", values="intensity", bad=bad, detector_step_per_m=_step(file),
+                   np.concatenate(positions), "m", values="intensity", zero_frequency="centre", bad=bad,
+                   detector_step_per_m=_step(file),
                    metadata={"label": label} if (label := file.text("meta/label")) not in (None, "None", "") else {})
 
 
