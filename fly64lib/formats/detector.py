@@ -4,7 +4,7 @@
                               N x N of its spectrum, the object likewise
     bin by k                  counts are summed; the object pixel stays, the field of view shrinks to N / k pixels
 
-With an even k the middle of a block lies (k - 1) / 2 pixels beside the pixel that holds zero frequency: the probe takes
+The middle of the block that zero frequency falls into lies beside it, (k - 1) / 2 pixels where N / k is even: the probe takes
 the phase ramp that says so, since F(q + s) = F[P exp(-2 pi i s r / N)](q).
 """
 
