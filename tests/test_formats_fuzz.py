@@ -2,6 +2,7 @@
 
 import bz2
 import io
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,8 @@ from hypothesis import strategies as st
 from fly64lib.formats.importing import main
 from ptycho_torch.data_contract import read_scan
 
-QUICK = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+EXAMPLES = int(os.environ.get("FLY64_FUZZ", "25"))  # more by hand
+QUICK = settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 n, N = 4, 8
 RNG = np.random.default_rng(8)
 COUNTS = RNG.poisson(20 * np.exp(-((np.arange(N) - 4) ** 2 + (np.arange(N)[:, None] - 4) ** 2) / 6), (n, N, N)).astype(np.uint16)
@@ -60,8 +62,10 @@ def parameters(file: h5py.File) -> None:
     file["probe_position_y_m"], file["probe_position_x_m"] = (PLACES.T - 7) * 1e-8
 
 
-FLY64 = {"diff3d": COUNTS, "xcoords": PLACES[:, 1], "ycoords": PLACES[:, 0], "probeGuess": PROBE, "objectGuess": np.ones((20, 20))}
-FILES = {"fly64.npz": npz(**FLY64), "star.npz.bz2": bz2.compress(npz(data=COUNTS[None], scan=PLACES[None], probe=PROBE)),
+FLY64 = {"diff3d": COUNTS, "xcoords": PLACES[:, 1], "ycoords": PLACES[:, 0], "probeGuess": PROBE,
+         "objectGuess": np.ones((20, 20), complex)}
+CORNER = np.fft.ifftshift(COUNTS, axes=(1, 2))
+FILES = {"fly64.npz": npz(**FLY64), "star.npz.bz2": bz2.compress(npz(data=CORNER[None], scan=PLACES[None], probe=PROBE)),
          "scan.cxi": hdf5(cxi), "scan.ptyd": hdf5(ptyd), "x_dp.hdf5": hdf5(dp), "x_para.hdf5": hdf5(parameters),
          "probe.npz": npz(probe=PROBE)}
 SOURCES = ("fly64.npz", "star.npz.bz2", "scan.cxi", "scan.ptyd", "x_dp.hdf5")
@@ -115,7 +119,8 @@ shapes = st.lists(st.sampled_from([0, 1, 2, n, N, 20]), max_size=4).map(tuple)
 numbers = st.sampled_from([0.0, 1.0, -1.0, 7.0, 1e-30, 1e30, np.nan, np.inf])
 arrays = st.builds(lambda shape, value, dtype: np.full(shape, value).astype(dtype), shapes, numbers,
                    st.sampled_from(["f4", "f8", "c8", "c16"])) | st.builds(
-    lambda shape, value, dtype: np.full(shape, value, dtype), shapes, st.integers(0, 200), st.sampled_from(["u1", "i8", "?", "U3"]))
+    lambda shape, value, dtype: np.full(shape, value, dtype), shapes, st.integers(0, 200),
+    st.sampled_from(["u1", "i8", "?", "U3"]))
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast")  # of the test's own arrays

@@ -152,9 +152,10 @@ def test_amplitudes_and_zero_frequency_at_the_corner_are_found_and_unclear_value
     got = imported(source, "--orientation", "as-given")
     np.testing.assert_array_equal(got.diffraction, np.sqrt(counts).astype(np.float32))
     assert got.metadata["import"]["values"] == "amplitude" and got.metadata["import"]["zero_frequency"] == "corner"
-    upstream(source, scan, diff3d=counts * 0.3712)
+    upstream(source, scan, diff3d=None, diffraction=counts * 0.3712)
     assert "neither are their squares" in refused(capsys, source)
-    scaled = imported(source, "--photons-per-unit", str(1 / 0.3712), "--round", "--orientation", "as-given")
+    scaled = imported(source, "--values", "intensity", "--photons-per-unit", str(1 / 0.3712), "--round", "--orientation",
+                      "as-given")
     np.testing.assert_array_equal(scaled.diffraction, np.sqrt(counts).astype(np.float32))
     upstream(source, scan, diff3d=np.random.default_rng(1).poisson(9.0, (90, 32, 32)))  # no beam to be seen
     assert "say --zero-frequency centre or --zero-frequency corner" in refused(capsys, source)
