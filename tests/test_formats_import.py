@@ -284,6 +284,20 @@ def test_a_bzip2_bomb_stops_at_its_bound_and_a_cut_one_is_named(scan, tmp_path, 
     assert "damaged or truncated bzip2" in refused(capsys, tmp_path / "cut.npz.bz2")
 
 
+def test_a_damaged_npz_is_not_sent_back_to_the_importer(scan, tmp_path, capsys):
+    source = upstream(tmp_path / "raw.npz", scan)
+    source.write_bytes(source.read_bytes()[:5000])
+    said = refused(capsys, source)
+    assert "a truncated or damaged zip" in said and said.endswith("copy or write it again\n")
+
+
+def test_without_h5py_the_message_says_what_to_install(tmp_path, capsys, monkeypatch):
+    with h5py.File(tmp_path / "x.cxi", "w") as file:
+        file["entry_1/data_1/data"] = np.ones((2, 4, 4))
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    assert "need h5py: pip install 'fly64[formats]'" in refused(capsys, tmp_path / "x.cxi")
+
+
 def _lying(file: h5py.File) -> None:
     file.create_dataset("dp", (10**5, 1000, 1000), np.uint16, chunks=(1, 100, 100), compression="gzip")
 
@@ -317,4 +331,4 @@ def test_the_metadata_say_how_the_file_was_read(scan, tmp_path):
     about = json.loads(json.dumps(got.metadata["import"]))
     assert about == {"source": "raw.npz", "format": "fly64", "values": "intensity", "zero_frequency": "centre", "crop": 32,
                      "centre_px": [16, 16], "bin": 1, "photons_per_unit": 1.0, "orientation": "as-given", "deviance": {},
-                     "probe_scaled_by": 1.0, "whole": True}
+                     "probe_scaled_by": 1.0, "whole": True, "left_out": []}

@@ -14,21 +14,19 @@ import numpy as np
 
 from fly64lib.commands import add_option, run_command
 from fly64lib.formats import cxi, ptychi, ptypy
-from fly64lib.formats.detector import Frames, Reading, decide, look, object_on_grid, patterns, probe_on_grid, window
+from fly64lib.formats.detector import Frames, Reading, decide, look, patterns, window
 from fly64lib.formats.hdf5 import open_hdf5
 from fly64lib.formats.npz_scans import read_bz2, read_npz
 from fly64lib.formats.orientation import ORIENTATIONS, Verdict, find_orientation, turned
-from fly64lib.formats.raw import RawScan, as_modes
+from fly64lib.formats.placing import UNITS_M, placed, probe_for
+from fly64lib.formats.raw import RawScan
 from ptycho_torch.data_checks import mean_photons
 from ptycho_torch.data_contract import KEYS, ScanData, check_scan, write_scan
-from ptycho_torch.errors import ConfigError, PtychoError
-from ptycho_torch.npz import broken, open_npz
+from ptycho_torch.errors import ConfigError, DataContractError, PtychoError
+from ptycho_torch.npz import broken
 
 HDF5 = {"cxi": cxi, "ptychi": ptychi, "ptypy": ptypy}
 FORMATS = ("fly64", "tike", *HDF5)
-UNITS_M = {"m": 1.0, "um": 1e-6, "nm": 1e-9}
-MOST_CANVAS_PX, MARGIN_PX = 2**27, 2
-KEPT = ("scan_index", "groups")  # what stays true when patterns are cropped, binned or moved
 
 
 def import_scan(source: str | Path, target: str | Path, options: argparse.Namespace) -> tuple[ScanData, Verdict]:
@@ -64,10 +62,12 @@ def opened(path: Path, work: Path, options: argparse.Namespace) -> Iterator[RawS
         start = handle.read(8)
     asked = options.format
     with ExitStack() as keep:
-        if start[:3] == b"BZh":
-            yield read_bz2(path, work, asked)
-        elif start[:2] == b"PK":
-            yield read_npz(path, work, asked)
+        if start[:3] == b"BZh" or start[:2] == b"PK":
+            try:
+                raw = (read_npz if start[:2] == b"PK" else read_bz2)(path, work, asked)
+            except DataContractError as error:  # of a file that is no npz, the reader would say: import it
+                raise DataContractError(str(error).partition(", or convert it: fly64 import")[0]) from error
+            yield raw
         elif start == b"\x89HDF\r\n\x1a\n":
             file = keep.enter_context(open_hdf5(path))
             found = [asked] if asked in HDF5 else [name for name, reader in HDF5.items() if reader.recognised(file)]
@@ -101,14 +101,14 @@ def _converted(raw: RawScan, work: Path, options: argparse.Namespace) -> tuple[S
     photons = mean_photons(diffraction)
     if not photons > 0:
         raise broken(raw.source, None, "no photon in the cropped square", "the beam inside", "correct --crop or --centre")
-    probe, scaled = _probe(raw, reading, grid, photons, options)
-    y, x, image, known, pixel_m = _placed(raw, reading, grid, options)
+    probe, scaled = probe_for(raw, reading, grid, photons, options)
+    y, x, image, known, pixel_m = placed(raw, reading, grid, options)
     changed = reading.N != raw.detector_px[0] or reading.N != raw.detector_px[1]
-    unknown = {key: value for key, value in raw.extra.items() if key not in {row.name for row in KEYS}}
+    left_out = sorted(set(raw.extra) - {"scan_index", "groups"}) if changed else []  # on the frame's grid, or perhaps
+    unknown = {key: value for key, value in raw.extra.items() if key not in {*left_out, *(row.name for row in KEYS)}}
     scan = ScanData(diffraction, x, y, probe.astype(np.complex64), image.astype(np.complex64),
                     scan_index=raw.extra.get("scan_index"), groups=raw.extra.get("groups"),
-                    truth_patches=None if changed else raw.extra.get("Y"), extra={} if changed else unknown,
-                    metadata=dict(raw.metadata))
+                    truth_patches=None if changed else raw.extra.get("Y"), extra=unknown, metadata=dict(raw.metadata))
     if options.orientation == "auto":
         verdict = find_orientation(scan, raw.source, known)
     else:
@@ -118,6 +118,7 @@ def _converted(raw: RawScan, work: Path, options: argparse.Namespace) -> tuple[S
     if bad.any():
         scan.extra["bad_pixels"] = bad.reshape(reading.N, reading.bin, reading.N, reading.bin).any((1, 3))
     _describe(scan, raw, reading, verdict, pixel_m, known, changed, scaled, photons, options)
+    scan.metadata["import"]["left_out"] = left_out
     scan.metadata["import"]["whole"] = reading.round or frames.whole or reading.values == "amplitude" and frames.squares_whole
     check_scan(scan, raw.source)
     return scan, verdict
@@ -128,64 +129,6 @@ def _said_values(raw: RawScan, frames: Frames) -> str | None:
     if raw.values == "intensity" and (frames.whole or not frames.squares_whole):
         return "intensity"
     return "amplitude" if raw.values == "amplitude" and frames.squares_whole and not frames.whole else None
-
-
-def _probe(raw: RawScan, reading: Reading, grid: int, photons: float, options: argparse.Namespace) -> tuple[np.ndarray, float]:
-    """The probe on the patterns' grid, and the factor that brought its power to photons (1 where it was)."""
-    probe = raw.probe
-    if options.probe:
-        with open_npz(options.probe) as archive:
-            key = next((key for key in ("probeGuess", "probe") if key in archive.members), None)
-            if key is None:
-                raise broken(options.probe, "probeGuess", f"missing; the keys are {', '.join(archive.members) or 'none'}",
-                             "a probe (N, N) or (modes, N, N)", "store it under this name")
-            probe = as_modes(archive.read(key), options.probe, key)
-    if probe is None:
-        raise broken(raw.source, None, f"a {raw.format} file without a probe", "a probe to start from", "pass --probe FILE.npz "
-                     "with an array probeGuess, such as another scan of the same beam")
-    if not (np.abs(probe) < 1e15).all() or not probe.any():
-        raise broken(options.probe or raw.source, "probe", "values that are not finite, or all 0", "a probe", "give another one: "
-                     "--probe FILE.npz")
-    size = probe.shape[-1]
-    if size not in (grid, reading.N) or size == grid and raw.detector_px[0] < size:
-        raise broken(options.probe or raw.source, "probe", f"{size} px", f"{grid} px as the frames, or {reading.N} px as the "
-                     "patterns made of them", "give one on either grid: --probe FILE.npz")
-    probe = probe_on_grid(probe, reading) if size == grid else probe
-    power = float((np.abs(probe)**2).sum())
-    if raw.ours and not options.probe or photons / 2 <= power <= photons * 2:
-        return probe, 1.0
-    if not power > 0:
-        raise broken(raw.source, "probe", "no power on the cropped detector", "a probe that reaches it", "correct --crop")
-    return probe * (photons / power)**0.5, (photons / power)**0.5
-
-
-def _placed(raw: RawScan, reading: Reading, grid: int, options: argparse.Namespace
-            ) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool, float | None]:
-    """(y, x, object, whether the object is more than a constant, object pixel in m) on the grid of the patterns."""
-    unit, ratio = options.position_unit or raw.position_unit, reading.crop / grid
-    step = 1e9 / (grid * options.pixel_size_nm) if options.pixel_size_nm else raw.detector_step_per_m
-    pixel_m = 1 / (reading.crop * step) if step else None
-    if unit != "px" and pixel_m is None:
-        raise broken(raw.source, None, f"positions in {unit}, and no size of the object's pixel", "energy, distance and detector "
-                     "pixel in the file", "pass --pixel-size-nm: wavelength x distance / (frame width x detector pixel)")
-    if not (np.abs(raw.positions) < 1e15).all():
-        raise broken(raw.source, None, "positions that are not finite", "one for each pattern", "measure or leave out these")
-    positions = raw.positions * (ratio if unit == "px" else UNITS_M[unit] / pixel_m)
-    span = np.ptp(positions, axis=0)
-    if raw.n > 1 and span.max() < 1 or (span + reading.N).prod() > MOST_CANVAS_PX:
-        raise broken(raw.source, None, f"positions that span {span[0]:.3g} x {span[1]:.3g} px (read as {unit})", "between 1 px "
-                     f"and an object of {MOST_CANVAS_PX} px", "say --position-unit m, um, nm or px, and --pixel-size-nm")
-    image = None if options.no_object or raw.offset_px is None else raw.object_guess
-    if image is None:
-        shape = 2 * np.ceil((span + reading.N) / 2).astype(int) + MARGIN_PX
-        positions = positions - (positions.max(0) + positions.min(0)) / 2 + shape / 2
-        return *positions.T, np.ones(shape, np.complex128), False, pixel_m
-    if not (np.abs(image) < 1e15).all():
-        raise broken(raw.source, "object", "values that are not finite", "an object", "leave it out: --no-object")
-    positions = positions + np.asarray(raw.offset_px) * ratio
-    known = bool((image != image.flat[0]).any())
-    image = image if ratio == 1 else object_on_grid(image, grid, reading)
-    return *positions.T, image, known, pixel_m
 
 
 def _describe(scan: ScanData, raw: RawScan, reading: Reading, verdict: Verdict, pixel_m: float | None, known: bool, changed: bool,
@@ -249,6 +192,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"object: {scan.canvas_shape[0]} x {scan.canvas_shape[1]} px{f' of {pixel:.4g} nm' if pixel else ''}, "
               f"{scan.metadata['object_kind']}; probe: {scan.metadata['probe_kind']}" + (
                   f", scaled by {about['probe_scaled_by']:.4g} to the measured photons" if about["probe_scaled_by"] != 1 else ""))
+        if about["left_out"]:
+            print(f"left out, since they may belong to the uncropped pixels: {', '.join(about['left_out'])}")
         if not about["whole"]:
             print("counts are not whole: training needs whole ones, see --round and --photons-per-unit")
         print(verdict.said + "".join(f"\n  {score:8.3f} {name}" for name, score in

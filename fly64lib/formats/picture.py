@@ -32,7 +32,7 @@ def draw_import(path: str | Path, scan: ScanData, verdict: Verdict) -> None:
     seen = "object" if scan.metadata["object_kind"] != "initial" else "middle, a few steps"
     canvas = scan.object_guess if verdict.canvas is None else verdict.canvas
     for axes, image, label in ((phase, np.angle(canvas), "phase / rad"), (amplitude, np.abs(canvas), "amplitude")):
-        low, high = np.percentile(image, [1, 99])
+        low, high = np.percentile(image, [5, 95])
         figure.colorbar(axes.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-3)), ax=axes, label=label)
         axes.set(title=f"{label.split(' /')[0]}: {seen}", xlabel="px")
     if verdict.deviance:
