@@ -3,6 +3,7 @@
     fly64 notebook train OUT.ipynb -p dose 1000 -p view dense
     fly64 run --profile quick --output DIR        then: fly64 status | resume | cancel DIR
     fly64 doctor                                  fly64 init DIR            fly64 check SCAN.npz
+    fly64 import SRC DST.npz                      fly64 export SRC.npz DST
     fly64 generate | overlap | train | reconstruct | compare ...   a phase on its own, see its --help
 """
 
@@ -18,7 +19,7 @@ from ptycho_torch.errors import ConfigError
 from ptycho_torch.fields import check_range
 
 PHASES = {"generate": "generation", "overlap": "overlap", "train": "training", "reconstruct": "reconstruction",
-          "compare": "comparison"}
+          "compare": "comparison", "import": "formats.importing", "export": "formats.exporting"}
 
 
 def notebook(options: argparse.Namespace) -> int:
@@ -163,7 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     scan.add_argument("--picture", metavar="PNG", help="(default: FILE's name with _check.png, in this folder)")
     scan.add_argument("--json", action="store_true", help="verdicts and numbers for scripts")
     for name in PHASES:
-        commands.add_parser(name, help=f"phase on its own: fly64 {name} --help", add_help=False)
+        commands.add_parser(name, help=f"on its own: fly64 {name} --help", add_help=False)
     return parser
 
 

@@ -14,6 +14,7 @@ from jaxtyping import install_import_hook
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the tests' arrays are too small for threads
 REAL_SCAN = "fly001_real_N64_every20th.npz"
+REAL_STAR = "siemens-star-small.npz.bz2"  # the public file that it was made from
 SHAPED = ("optics", "patches", "noise", "canvas", "features", "thinning", "network", "model", "stitching", "inference")
 # Shapes and dtypes in these modules' signatures are checked at every call, in tests only.
 install_import_hook([f"ptycho_torch.{name}" for name in SHAPED], "beartype.beartype")
@@ -23,13 +24,23 @@ _not_run: list[str] = []
 @pytest.fixture
 def real_scan_path(request: pytest.FixtureRequest) -> Path:
     """The public twentieth of the measured scan fly001, in $FLY64_DATA, else in ../shared/data beside the project."""
+    return _real_file(request, REAL_SCAN)
+
+
+@pytest.fixture
+def real_star_path(request: pytest.FixtureRequest) -> Path:
+    """The public archive of the same patterns, 128 x 128 px, in the same folder."""
+    return _real_file(request, REAL_STAR)
+
+
+def _real_file(request: pytest.FixtureRequest, name: str) -> Path:
     asked = os.environ.get("FLY64_DATA")
-    path = Path(asked or Path(__file__).resolve().parents[2] / "shared" / "data") / REAL_SCAN
+    path = Path(asked or Path(__file__).resolve().parents[2] / "shared" / "data") / name
     if not path.is_file():
         if asked:
-            pytest.fail(f"FLY64_DATA is set to {asked}, but {REAL_SCAN} is not there")
-        _not_run.append(request.node.nodeid)
-        pytest.skip(f"NOT RUN: the real scan {REAL_SCAN} is not at {path}; set FLY64_DATA to its folder")
+            pytest.fail(f"FLY64_DATA is set to {asked}, but {name} is not there")
+        _not_run.append(f"{request.node.nodeid}: {name}")
+        pytest.skip(f"NOT RUN: the real scan {name} is not at {path}; set FLY64_DATA to its folder")
     return path
 
 
@@ -37,7 +48,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say plainly which tests of the real data did not run."""
     if _not_run:
         terminalreporter.section("NOT RUN: tests on the real measured scan")
-        terminalreporter.write_line(f"{REAL_SCAN} was not found; set FLY64_DATA to its folder to run these:")
+        terminalreporter.write_line("a real file was not found; set FLY64_DATA to its folder to run these:")
         for name in _not_run:
             terminalreporter.write_line(f"  {name}")
 
