@@ -3,6 +3,7 @@
 Written by torch.save from tensors and plain types, read with `weights_only=True`: no code runs from a bundle.
 """
 
+import io
 import json
 import platform
 from dataclasses import dataclass
@@ -39,9 +40,19 @@ def save_bundle(path: str | Path, model: PtychoModel, config: TrainingConfig, st
     content = {"format": _FORMAT, "config": config.to_dict(), "weights": model.network.state_dict(),
                "probe": model.probe, "statistics": json.loads(json_text(statistics)), "legacy": legacy,
                "versions": software_versions()}
-    with atomic_path(path) as temporary:
-        torch.save(content, temporary)
+    write_tensors(path, content)
     return sha256_file(path)
+
+
+def write_tensors(path: str | Path, content: dict[str, Any]) -> None:
+    """Write tensors and plain types atomically; the same content gives the same bytes.
+
+    Through memory: torch names the archive after the file it writes to, and dresses a full disk up as an error of its own.
+    """
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def load_bundle(path: str | Path) -> Bundle:
