@@ -58,9 +58,8 @@ class Imperfections:
     def true_probe(self, probe: np.ndarray) -> np.ndarray:
         """The modes (modes + 2, n, n) that make the patterns, mutually orthogonal if `probe`'s are; the power stays.
 
-        The two more are P_0 times the row and the column, half of the share each: to first order in its width what a source of
-        finite angular size adds, that is, patterns blurred on the detector. With the twin's probe a share of 0.1 is a blur of
-        0.23 detector pixels rms.
+        The two more are P_0 times its row and its column, made orthogonal, half of the share each: the form of the lowest modes
+        of a partly coherent beam (as Hermite and Gauss's are to a Gaussian one), not of a certain source.
         """
         if not self.incoherent:
             return probe

@@ -247,15 +247,15 @@ class RobustnessParameters:
 
     imperfection: str = "probe_error,jitter_px,incoherent,motion_px,beam_stop_px,dead_share"
     strengths: int = 2  # of the four stated of each imperfection, the largest ones
-    method: str = "pinn,lsqml,classical"
+    method: str = "pinn,lsqml"
     dose: float = 1e4
     view: str = "baseline"
-    scan_step: int = 4
+    scan_step: int = 6
     specimen: str = "siemens_star"
-    simulation: str = "fine"
+    simulation: str = "matched"
     replicate: int = 0
-    training_steps: int = 100
-    num_epochs: int = 60
+    training_steps: int = 24
+    num_epochs: int = 30
     steps: int = 80
     threads: int = 1
     output_root: str = "runs/robustness"

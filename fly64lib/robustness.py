@@ -94,7 +94,7 @@ def _condition(parameters: RobustnessParameters, name: str, strength: float, fol
 def _train(parameters: RobustnessParameters, objective: str, train: Path, test: Path, folder: Path) -> None:
     dose, view, gridsize = parameters.dose, parameters.view, VIEW_GRIDSIZE[parameters.view]
     place = artifact_folder(folder / "training", dose, view, gridsize, objective)
-    config = TrainingConfig(steps=parameters.training_steps, threads=parameters.threads, logger="none",
+    config = TrainingConfig(steps=parameters.training_steps, thinnings=4, threads=parameters.threads, logger="none",
                             seed=1000 * parameters.replicate)
     config = TrainingConfig.from_dict(config.to_dict() | {"model": config.to_dict()["model"] | {"objective": objective}})
     run_training_job(TrainingJob(dose, view, gridsize, train, test, place), config=config)
