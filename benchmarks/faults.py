@@ -4,7 +4,7 @@
 
 A fault is survived if afterwards every file that is there is whole and as an undisturbed run leaves it (a manifest may lack rows,
 a checkpoint may be an earlier one), and if the phase, run again, ends with the same bytes as undisturbed: times and logs apart.
-Up to three kills fall between two complete runs. A full disk (a small tmpfs; where mounting is refused, a limit on the size of a
+Up to five kills fall between two complete runs. A full disk (a small tmpfs; where mounting is refused, a limit on the size of a
 file) must besides give exit code 2, one error that names file and disk, no traceback and no temporary file. Exit code 1: lost.
 """
 
@@ -29,7 +29,7 @@ from fly64lib.commands import run_command
 from fly64lib.design import StudyDesign
 from ptycho_torch.bundle import load_bundle, save_bundle
 from ptycho_torch.config import ModelConfig, TrainingConfig
-from ptycho_torch.files import read_json, write_json
+from ptycho_torch.files import folder_lock, read_json, write_json
 
 TIMES = {"seconds", "cpu_seconds", "patterns_per_second", "peak_memory_mb"}
 PLACES = {"dirpath", "best_model_path"}  # absolute, in Lightning's checkpoint
@@ -49,8 +49,9 @@ def train() -> int:
 def bundle() -> int:
     """Writes one bundle again and again, so that many of the moments fall into the writing."""
     trained = load_bundle("E/dose_1000/baseline/gs1/bundle.pt")
-    for _ in range(20):
-        save_bundle("B/bundle.pt", trained.model, trained.config, trained.statistics)
+    with folder_lock("B"):  # as a training holds its folder
+        for _ in range(20):
+            save_bundle("B/bundle.pt", trained.model, trained.config, trained.statistics)
     return 0
 
 
@@ -181,7 +182,7 @@ def kill(phase: str, kills: int, reference: Path, folder: Path, seconds: float, 
     while counts["kills"] < kills:
         fresh(phase, reference, folder)
         row = 0
-        for _ in range(min(rng.randint(1, 3), kills - counts["kills"])):
+        for _ in range(min(rng.randint(1, 5), kills - counts["kills"])):
             if not Run(phase, folder).killed_after(rng.uniform(0, seconds)):
                 break
             row += 1
