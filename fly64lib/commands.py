@@ -2,12 +2,14 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 from fly64lib.design import StudyDesign
 from ptycho_torch.errors import PtychoError
-from ptycho_torch.files import read_json
+from ptycho_torch.files import folder_lock, read_json, write_json
+
+_PATIENCE_S = 30.0  # writing a manifest takes milliseconds
 
 
 def run_command(command: Callable[[], int]) -> int:
@@ -27,12 +29,19 @@ def run_command(command: Callable[[], int]) -> int:
     return 2
 
 
-def earlier_rows(manifest: Path, keys: tuple[str, ...], jobs: Iterable[tuple]) -> list[dict]:
-    """Rows of a manifest that an earlier command wrote for other jobs; `keys` name the entries that tell jobs apart."""
-    if not manifest.is_file():
-        return []
-    replaced = set(jobs)
-    return [row for row in read_json(manifest)["jobs"] if tuple(row.get(key) for key in keys) not in replaced]
+def record_rows(manifest: Path, phase: str, rows: list[dict], keys: tuple[str, ...], skipped: list[dict],
+                **content: object) -> None:
+    """Write a command's rows, and `skip_summary.json`; the manifest's rows for other jobs are kept.
+
+    `keys` name the entries that tell jobs apart. Commands that share a folder for different jobs take turns here, so that
+    none loses another's rows.
+    """
+    with folder_lock(manifest.parent, patience_s=_PATIENCE_S):
+        replaced = {tuple(row.get(key) for key in keys) for row in rows}
+        kept = read_json(manifest)["jobs"] if manifest.is_file() else []
+        kept = [row for row in kept if tuple(row.get(key) for key in keys) not in replaced]
+        write_json(manifest, {"phase": phase, **content, "jobs": kept + rows})
+        write_json(manifest.with_name("skip_summary.json"), {"phase": phase, "skipped": skipped})
 
 
 def add_option(parser: argparse.ArgumentParser, name: str, **keywords: object) -> None:

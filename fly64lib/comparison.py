@@ -31,7 +31,7 @@ from fly64lib.reconstruction import CONTROL_VIEWS, load_object
 from fly64lib.specimen import SPECIMENS
 from ptycho_torch.bundle import software_versions
 from ptycho_torch.errors import DataContractError
-from ptycho_torch.files import atomic_path, read_json, write_json
+from ptycho_torch.files import atomic_path, folder_lock, read_json, write_json
 from ptycho_torch.memmap_bridge import PyTorchMemmapBridge, RawDataTorch
 
 _CLASS_SEEDS = (1001, 1002, 1003)  # other draws of the specimen class, for the prior of the Bayesian reference
@@ -88,13 +88,14 @@ def compare(phase_c_root: str | Path, phase_d_root: str | Path, reconstruction_r
 def write_comparison(comparison: Comparison, output_root: str | Path) -> Path:
     """Pictures and, last, `comparison.json` of one condition."""
     folder = Path(output_root) / dose_folder(comparison.dose) / comparison.view
-    figures.saved(figures.objects(comparison.objects, comparison.truth, comparison.region, errors=True),
-                  folder / "objects.png")
-    figures.saved(figures.frc_curves(comparison.frc(), comparison.limits), folder / "frc.png")
-    figures.saved(figures.error_spectra({name: _error(image, comparison) for name, image in comparison.objects.items()},
-                                        comparison.limits), folder / "spectrum.png")
     path = folder / "comparison.json"
-    write_json(path, {"phase": "G", "rows": json_rows(comparison.rows), "versions": software_versions()})
+    with folder_lock(folder):
+        figures.saved(figures.objects(comparison.objects, comparison.truth, comparison.region, errors=True),
+                      folder / "objects.png")
+        figures.saved(figures.frc_curves(comparison.frc(), comparison.limits), folder / "frc.png")
+        figures.saved(figures.error_spectra({name: _error(image, comparison) for name, image in comparison.objects.items()},
+                                            comparison.limits), folder / "spectrum.png")
+        write_json(path, {"phase": "G", "rows": json_rows(comparison.rows), "versions": software_versions()})
     return path
 
 
@@ -160,14 +161,15 @@ def main(argv: list[str] | None = None) -> int:
 
     def command() -> int:
         rows: list[dict] = []
-        for dose in options.dose or StudyDesign().doses:
-            for view in options.view or VIEWS:
-                print(f"{dose_folder(dose)} {view}", file=sys.stderr)
-                found = compare(options.phase_c_root, options.phase_d_root, options.reconstruction_root, dose, view,
-                                tuple(options.method) if options.method else None, options.gauge, not options.no_limits)
-                write_comparison(found, options.output_root)
-                rows += found.rows
-        print(write_table(rows, options.output_root))
+        with folder_lock(options.output_root):
+            for dose in options.dose or StudyDesign().doses:
+                for view in options.view or VIEWS:
+                    print(f"{dose_folder(dose)} {view}", file=sys.stderr)
+                    found = compare(options.phase_c_root, options.phase_d_root, options.reconstruction_root, dose, view,
+                                    tuple(options.method) if options.method else None, options.gauge, not options.no_limits)
+                    write_comparison(found, options.output_root)
+                    rows += found.rows
+            print(write_table(rows, options.output_root))
         print(text_table(rows))
         return 0
 

@@ -11,7 +11,7 @@ from fly64lib.design import StudyDesign, view_file
 from fly64lib.generation import generate_datasets
 from fly64lib.overlap import generate_overlap_views
 
-_DATA_CODE = {fly64lib: ("specimen", "probe", "scan", "simulation", "split", "generation", "views", "overlap"),
+_DATA_CODE = {fly64lib: ("specimen", "probe", "scan", "imperfections", "simulation", "split", "generation", "views", "overlap"),
               ptycho_torch: ("optics", "noise", "patches", "data_contract")}
 
 

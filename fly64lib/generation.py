@@ -12,7 +12,7 @@ import argparse
 import hashlib
 import json
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from fly64lib.commands import add_design_options, add_option, design_from, run_command
 from fly64lib.design import SPLITS, StudyDesign, held_out_file, split_file
+from fly64lib.imperfections import PERFECT, Imperfections
 from fly64lib.simulation import Experiment, draw_amplitudes, embedded_experiment, expected_patterns
 from fly64lib.split import GuardedSplit, split_scan
 from ptycho_torch.bundle import software_versions
@@ -35,16 +36,19 @@ _HELD_OUT_PATTERNS = 256
 
 
 def generate_datasets(output_root: str | Path, design: StudyDesign, base_npz: str | Path | None = None,
-                      progress: bool = False) -> dict:
+                      progress: bool = False, imperfections: Imperfections = PERFECT) -> dict:
     """Write all doses and splits of `design` under `output_root` and return the manifest.
 
     Without `base_npz` the embedded twin is simulated; with it the object, probe and positions of any DATA-001 file, on
     the file's own grid (matched by nature, and labelled so). Doses may come one after another: the manifest keeps all.
+    `imperfections` are in the patterns (and in the file's probe), named in the metadata, and told to no method.
     """
     root = Path(output_root)
     experiment = base_experiment(base_npz) if base_npz else None  # a broken file is refused before anything is written
     inputs = {"design": design.to_dict(), "base_npz": str(base_npz) if base_npz else None,
               "base_sha256": sha256_file(base_npz) if base_npz else None}
+    if imperfections != PERFECT:
+        inputs["imperfections"] = asdict(imperfections)
     of_all_doses = inputs | {"design": inputs["design"] | {"doses": None}}
     inputs["key"] = hashlib.sha256(json.dumps(of_all_doses, sort_keys=True).encode()).hexdigest()
     with folder_lock(root):
@@ -56,20 +60,23 @@ def generate_datasets(output_root: str | Path, design: StudyDesign, base_npz: st
             experiment = experiment or embedded_experiment(design)
             halves = split_scan(experiment.xcoords, experiment.ycoords, experiment.coarse_probe, experiment.truth.shape,
                                 design.guard_power)
-            expected = expected_patterns(experiment, progress)
+            expected = expected_patterns(experiment, progress, imperfections)
             photons = float(expected.sum((1, 2), dtype=np.float64).mean())
             extra = _between_positions(experiment, halves.test, design.seed(design.simulation_seed))
-            expected_extra = expected_patterns(extra)
+            expected_extra = expected_patterns(extra, imperfections=imperfections)
+            for patterns in (expected, expected_extra):
+                patterns *= imperfections.working_pixels(experiment.N)
             for dose, split in tqdm(missing, desc="phase C", unit=" file", disable=not progress):
                 path = _file(root, dose, split)
                 factor = dose / photons
                 if split == HELD_OUT:
                     images = np.arange(len(expected_extra))
-                    scan = _scan(extra, expected_extra, halves, images, "test", dose, factor, design, HELD_OUT_SEED)
+                    scan = _scan(extra, expected_extra, halves, images, "test", dose, factor, design, HELD_OUT_SEED,
+                                 imperfections)
                     scan = replace(scan, truth_patches=None, scan_index=None, metadata={**scan.metadata, "view": HELD_OUT})
                 else:
                     images = halves[split]
-                    scan = _scan(experiment, expected, halves, images, split, dose, factor, design, 0)
+                    scan = _scan(experiment, expected, halves, images, split, dose, factor, design, 0, imperfections)
                 write_scan(path, scan)
                 known[path.relative_to(root).as_posix()] = {"sha256": sha256_file(path), "dose": dose, "split": split,
                                                             "images": len(images)}
@@ -101,7 +108,7 @@ def _between_positions(experiment: Experiment, half: np.ndarray, seed: int) -> E
 
 
 def _scan(experiment: Experiment, expected: np.ndarray, halves: GuardedSplit, images: np.ndarray, split: str, dose: float,
-          factor: float, design: StudyDesign, offset: int) -> ScanData:
+          factor: float, design: StudyDesign, offset: int, imperfections: Imperfections) -> ScanData:
     truth = experiment.truth
     # Doses differ in their seeds too: equal seeds would give the doses' noise a common pattern.
     seed = design.seed(design.simulation_seed) * 1_000_003 + int(dose) + offset
@@ -109,13 +116,17 @@ def _scan(experiment: Experiment, expected: np.ndarray, halves: GuardedSplit, im
     x, y = experiment.xcoords[images], experiment.ycoords[images]
     corners = in_field(split_positions(torch.from_numpy(np.stack([y, x], axis=1)), experiment.N)[0])
     metadata = {
-        "object_kind": "truth", "probe_kind": "truth", "dose": dose, "split": split, "view": "baseline",
+        "object_kind": "truth", "probe_kind": "truth" if imperfections.probe_is_true else "initial",
+        "dose": dose, "split": split, "view": "baseline",
         "photons_per_exposure": float(np.square(diffraction, dtype=np.float64).sum((1, 2)).mean()),
         "replicate": design.replicate, "simulation_seed": design.seed(design.simulation_seed),
         "geometry": {"N": experiment.N, "guard_px": halves.guard_px, "middle_px": halves.middle_px,
                      "pixels_lit_by_both_halves": halves.lit_by_both, "split_axis": design.split_axis},
         "provenance": experiment.description, "versions": software_versions()}
-    return ScanData(diffraction, x, y, (experiment.coarse_probe * factor**0.5).astype(np.complex64), truth,
+    if imperfections != PERFECT:
+        metadata["imperfections"] = asdict(imperfections)
+    probe = (imperfections.file_probe(experiment.coarse_probe) * factor**0.5).astype(np.complex64)
+    return ScanData(diffraction, x, y, probe, truth,
                     cut(torch.from_numpy(truth)[None], corners, experiment.N).numpy(), images, None, metadata)
 
 

@@ -17,6 +17,7 @@ the total: groups sit at the scan's edge more often than its inside, so photons 
 import argparse
 import hashlib
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -91,7 +92,9 @@ def generate_overlap_views(phase_c_root: str | Path, output_root: str | Path, ar
     decides = ("overlaps", "neighbor_count", "subsample_seed", "grouping_seed", "replicate")
     inputs = options | {"probe_diameter_px": probe_diameter_px} | {name: getattr(design, name) for name in decides}
     plans: dict[str, _Plan] = {}
-    with folder_lock(output_root):
+    with ExitStack() as locks:
+        for folder in sorted({output_root.resolve(), artifact_root.resolve()}):
+            locks.enter_context(folder_lock(folder))
         manifest, bundle = _resume(output_root, artifact_root, inputs, doses)
         for dose, split in tqdm([(dose, split) for dose in doses for split in SPLITS], desc="phase D", unit=" file",
                                 disable=not progress):

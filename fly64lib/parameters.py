@@ -268,3 +268,46 @@ class ExploreParameters:
 
     def __post_init__(self) -> None:
         check_types(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RobustnessParameters:
+    """Parameters of robustness.ipynb."""
+
+    imperfection: str = "probe_error,jitter_px,incoherent,motion_px,beam_stop_px,dead_share"
+    strengths: int = 2  # of the four stated of each imperfection, the largest ones
+    method: str = "pinn,lsqml"
+    dose: float = 1e4
+    view: str = "baseline"
+    scan_step: int = 6
+    specimen: str = "siemens_star"
+    simulation: str = "matched"
+    replicate: int = 0
+    training_steps: int = 24
+    num_epochs: int = 30
+    steps: int = 80
+    threads: int = 1
+    output_root: str = "runs/robustness"
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        check_range("strengths", self.strengths, 1, 4)
+        check_range("training_steps", self.training_steps, 1)
+        check_choice("view", self.view, NAMED_VIEWS)
+        for method in self.methods:
+            check_choice("method", method, METHOD_NAMES)
+        _ = self.design  # what it refuses is refused here
+
+    @property
+    def imperfections(self) -> tuple[str, ...]:
+        return listed(self.imperfection)
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        return listed(self.method)
+
+    @property
+    def design(self) -> StudyDesign:
+        """The design whose simulation is disturbed."""
+        return StudyDesign(doses=(self.dose,), specimen=self.specimen, simulation=self.simulation, scan_step=self.scan_step,
+                           replicate=self.replicate)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fly64lib.commands import add_option, earlier_rows, run_command
+from fly64lib.commands import add_option, record_rows, run_command
 from fly64lib.design import CONTROL_VIEWS, VIEW_GRIDSIZE, VIEWS, StudyDesign, dose_folder, view_file
 from fly64lib.methods import Method, MethodResult
 from fly64lib.methods.classical import Classical
@@ -144,7 +144,6 @@ def run_jobs(jobs: list[ReconstructionJob], settings: MethodSettings, artifact_r
     earlier commands for other jobs."""
     rows: list[dict] = []
     manifest = Path(artifact_root) / "reconstruction_manifest.json"
-    kept = earlier_rows(manifest, ("dose", "view", "method"), ((job.dose, job.view, job.method) for job in jobs))
     for number, job in enumerate(jobs, 1):
         print(f"[{number}/{len(jobs)}] {job.name}", file=sys.stderr)
         if dry_run:
@@ -157,8 +156,7 @@ def run_jobs(jobs: list[ReconstructionJob], settings: MethodSettings, artifact_r
                    "error": f"{type(error).__name__}: {error}"}
             print(f"error: {job.name}: {error}", file=sys.stderr)
         rows.append({key: value for key, value in row.items() if key != "trace"})
-        write_json(manifest, {"phase": "F", "settings": asdict(settings), "jobs": kept + rows})
-        write_json(Path(artifact_root) / "skip_summary.json", {"phase": "F", "skipped": skipped})
+        record_rows(manifest, "F", rows, ("dose", "view", "method"), skipped, settings=asdict(settings))
     return rows
 
 

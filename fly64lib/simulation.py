@@ -9,13 +9,14 @@ probe serves all positions.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from fly64lib.design import StudyDesign
+from fly64lib.imperfections import PERFECT, Imperfections
 from fly64lib.probe import ZonePlate, fourier_crop, zone_plate_probe
 from fly64lib.scan import CANVAS, PER_ROW, snake_scan
 from fly64lib.specimen import SPECIMENS
@@ -83,8 +84,21 @@ def thinned_snake(scale: float, step: int) -> tuple[np.ndarray, np.ndarray]:
     return x[kept], y[kept]
 
 
-def expected_patterns(experiment: Experiment, progress: bool = False) -> np.ndarray:
-    """Expected counts (n, N, N) float32 at the experiment's own probe scale, detector crop included."""
+def expected_patterns(experiment: Experiment, progress: bool = False, imperfections: Imperfections = PERFECT) -> np.ndarray:
+    """Expected counts (n, N, N) float32 at the experiment's own probe scale, detector crop included.
+
+    Of the imperfections those of the light: jitter, motion and incoherence. Which pixels work is the detector's affair.
+    """
+    shape = tuple(side // experiment.fine for side in experiment.object.shape)
+    moments = imperfections.true_positions(experiment.xcoords, experiment.ycoords, experiment.N, shape)
+    true = replace(experiment, probe=imperfections.true_probe(experiment.probe))
+    expected = np.float32(0)
+    for x, y in moments:
+        expected = expected + _patterns_at(replace(true, xcoords=x, ycoords=y), progress)
+    return expected / np.float32(len(moments))
+
+
+def _patterns_at(experiment: Experiment, progress: bool) -> np.ndarray:
     size = experiment.N * experiment.fine
     positions = torch.from_numpy(np.stack([experiment.ycoords, experiment.xcoords], axis=1) * experiment.fine)
     corners, residual = split_positions(positions, size)

@@ -18,13 +18,13 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from fly64lib.commands import add_option, earlier_rows, run_command
+from fly64lib.commands import add_option, record_rows, run_command
 from fly64lib.design import VIEW_GRIDSIZE, StudyDesign, dose_folder, view_file
 from fly64lib.pretraining import ProceduralFields
 from ptycho_torch import params
 from ptycho_torch.config import ModelConfig, TrainingConfig, update_legacy_dict
 from ptycho_torch.errors import DataContractError
-from ptycho_torch.files import folder_lock, write_json
+from ptycho_torch.files import folder_lock, storage_checked
 from ptycho_torch.memmap_bridge import PyTorchMemmapBridge
 from ptycho_torch.workflows import components
 
@@ -127,7 +127,8 @@ def execute_training_job(*, config: TrainingConfig, job: TrainingJob, log_path: 
 def _logged(path: Path) -> Iterator[None]:
     """The engine's log lines, and the traceback of a failure, also in a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, mode="w", encoding="utf-8")
+    with storage_checked(path):
+        handler = _LogFile(path, mode="w", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     logger = logging.getLogger("ptycho_torch")
     level = logger.level
@@ -144,13 +145,24 @@ def _logged(path: Path) -> Iterator[None]:
         handler.close()
 
 
+class _LogFile(logging.FileHandler):
+    """A log that a full disk cuts short, and says so, but that costs no training: what must be whole fails by itself."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        print(f"warning: {self.baseFilename} misses a line ({sys.exc_info()[1]}): {record.getMessage()}", file=sys.stderr)
+
+    def close(self) -> None:
+        try:
+            super().close()
+        except OSError as error:
+            print(f"warning: {self.baseFilename} misses its end ({error})", file=sys.stderr)
+
+
 def run_jobs(jobs: list[TrainingJob], config: TrainingConfig, artifact_root: str | Path, skipped: list[dict],
              dry_run: bool = False) -> list[dict]:
     """Run jobs in order and return their rows. `training_manifest.json`, which keeps the rows of earlier commands for
     other jobs, and `skip_summary.json` are written after each job."""
     root, rows, objective = Path(artifact_root), [], config.model.objective
-    kept = earlier_rows(root / MANIFEST, ("dose", "view", "gridsize", "objective"),
-                        ((job.dose, job.view, job.gridsize, objective) for job in jobs))
     for number, job in enumerate(jobs, 1):
         print(f"[{number}/{len(jobs)}] {job.name}", file=sys.stderr)
         started = time.perf_counter()
@@ -162,8 +174,7 @@ def run_jobs(jobs: list[TrainingJob], config: TrainingConfig, artifact_root: str
         rows.append({"dose": job.dose, "view": job.view, "gridsize": job.gridsize, "objective": objective,
                      "seconds": round(time.perf_counter() - started, 2), **result})
         if not dry_run:
-            write_json(root / MANIFEST, {"phase": "E", "jobs": kept + rows})
-            write_json(root / "skip_summary.json", {"phase": "E", "skipped": skipped})
+            record_rows(root / MANIFEST, "E", rows, ("dose", "view", "gridsize", "objective"), skipped)
     return rows
 
 

@@ -7,6 +7,7 @@ zip, over all that stands before it), its container, and the names that its pick
 """
 
 import hashlib
+import io
 import json
 import pickletools
 import platform
@@ -54,10 +55,19 @@ def save_bundle(path: str | Path, model: PtychoModel, config: TrainingConfig, st
     content = {"format": _FORMAT, "sealed": True, "config": config.to_dict(), "weights": model.network.state_dict(),
                "probe": model.probe, "statistics": json.loads(json_text(statistics)), "legacy": legacy,
                "versions": software_versions()}
-    with atomic_path(path) as temporary:
-        torch.save(content, temporary)
-        _seal(temporary)
+    write_tensors(path, content, sealed=True)
     return sha256_file(path)
+
+
+def write_tensors(path: str | Path, content: dict[str, Any], sealed: bool = False) -> None:
+    """Write tensors and plain types atomically; the same content gives the same bytes. `sealed`: with their checksum.
+
+    Through memory: torch names the archive after the file it writes to, and dresses a full disk up as an error of its own.
+    """
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(_sealed(buffer.getvalue()) if sealed else buffer.getbuffer())
 
 
 def load_bundle(path: str | Path) -> Bundle:
@@ -107,18 +117,12 @@ class _Refused(PtychoError):
     """Why a file is no sound bundle, in words of this module."""
 
 
-def _seal(path: Path) -> None:
-    """Append the checksum as the zip's comment, which other readers of the file pass over."""
-    with path.open("r+b") as handle:
-        handle.seek(-2, 2)
-        if handle.read(2) != b"\0\0":
-            raise PtychoError(f"{path}: this version of torch ends its files with a comment of its own; report it")
-        handle.seek(-2, 2)
-        handle.write((len(_SEAL) + _DIGITS).to_bytes(2, "little") + _SEAL)
-        handle.seek(0)
-        digest = hashlib.file_digest(handle, "sha256").hexdigest()
-        handle.seek(0, 2)
-        handle.write(digest.encode())
+def _sealed(archive: bytes) -> bytes:
+    """The archive with its checksum behind it, as the zip's comment, which other readers of the file pass over."""
+    if archive[-2:] != b"\0\0":
+        raise PtychoError("this version of torch ends its files with a comment of its own, where the checksum would go; report it")
+    announced = archive[:-2] + (len(_SEAL) + _DIGITS).to_bytes(2, "little") + _SEAL
+    return announced + hashlib.sha256(announced).hexdigest().encode()
 
 
 def _check_container(path: Path) -> bool:

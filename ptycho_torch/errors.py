@@ -15,3 +15,7 @@ class ConfigError(PtychoError, ValueError):
 
 class MissingDependencyError(PtychoError, ImportError):
     """An optional package is needed for what was asked and is not installed."""
+
+
+class StorageError(PtychoError, OSError):
+    """A file cannot be written: the disk is full, over quota or read-only. What was there before is still there."""

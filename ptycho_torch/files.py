@@ -1,37 +1,75 @@
 """Files that are either complete or absent: atomic writes, checksums, JSON, and a folder lock with an owner.
 
 Every result of the project is written through :func:`atomic_path`: to a temporary name in the same folder, flushed to
-the disk, then renamed. A reader never sees half a file, and a killed writer leaves only a `.tmp-*` name behind.
+the disk, then renamed. A reader never sees half a file, and a killed writer leaves only a `.tmp-*` name behind, which goes
+when the next run takes over its lock. A disk that takes no more is one :class:`StorageError` that names file and disk.
 """
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
 import secrets
+import shutil
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ptycho_torch.errors import PtychoError
+from ptycho_torch.errors import PtychoError, StorageError
+
+_REFUSALS = {errno.ENOSPC: "is full", errno.EDQUOT: "has no quota left for this user", errno.EROFS: "is read-only",
+             errno.EFBIG: "takes no larger file", errno.EIO: "failed"}
 
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it replaces `path`, on any error it is removed.
 
-    The temporary name keeps the suffix (numpy and matplotlib choose the format by it).
+    The temporary name keeps the suffix (numpy and matplotlib choose the format by it). Raises :class:`StorageError`, with
+    `path` as it was before, where the disk is full, over quota, read-only or broken.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}-{path.name}")  # threads may share a target
+    with storage_checked(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}-{path.name}")  # threads may share a target
+        try:
+            yield temporary
+            with temporary.open("rb") as handle:
+                os.fsync(handle.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def storage_checked(path: Path) -> Iterator[None]:
+    """Turn the system's refusal to write within the block into a :class:`StorageError` about `path` and its disk."""
     try:
-        yield temporary
-        with temporary.open("rb") as handle:
-            os.fsync(handle.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except StorageError:
+        raise
+    except Exception as error:
+        refusal = _refusal(error)
+        if refusal is None:
+            raise
+        folder = next(parent for parent in path.absolute().parents if parent.is_dir())
+        mount = next(parent for parent in (folder, *folder.parents) if parent.is_mount())
+        free = shutil.disk_usage(folder).free / 1e6
+        raise StorageError(f"{path}: cannot be written: the disk at {mount} {_REFUSALS[refusal]} ({os.strerror(refusal)}; "
+                           f"{free:.1f} MB free); what was there before is kept: make room or choose another folder, then "
+                           "run it again") from error
+
+
+def _refusal(error: BaseException | None) -> int | None:
+    """The errno of a refusal to write. A zip that cannot be closed, say, hides it behind an error of its own."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _REFUSALS:
+            return error.errno
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def write_json(path: str | Path, value: object) -> None:
@@ -68,24 +106,23 @@ def sha256_file(path: str | Path) -> str:
 
 
 @contextmanager
-def folder_lock(folder: str | Path) -> Iterator[None]:
-    """Hold `folder` for this process; a second holder gets an error that names the first.
+def folder_lock(folder: str | Path, patience_s: float = 0.0) -> Iterator[None]:
+    """Hold `folder` for this process; a second holder gets an error that names the first, after `patience_s` of trying.
 
-    The lock is a file naming host, process and holder. One left by a dead process of this host is taken over, under a
-    second lock: without it, of two processes that find the same dead holder, one would remove the other's new lock.
+    The lock is a file naming host, process and holder; it appears whole, so that no kill leaves one that tells nothing. One
+    left by a dead process of this host is taken over, and what that process had half written in the folder is removed.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    lock, guard = folder / ".lock", folder / ".lock-takeover"
-    owner = {"host": socket.gethostname(), "pid": os.getpid(), "token": secrets.token_hex(8)}
-    if _dead(_holder(lock)):
-        _claim(guard, owner)
-        try:
-            if _dead(_holder(lock)):
-                lock.unlink(missing_ok=True)
-        finally:
-            guard.unlink(missing_ok=True)
-    _claim(lock, owner)
+    lock, until = folder / ".lock", time.monotonic() + patience_s
+    owner = {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid()),
+             "token": secrets.token_hex(8)}
+    with storage_checked(lock):
+        folder.mkdir(parents=True, exist_ok=True)
+        while not _claimed(lock, owner):
+            if time.monotonic() >= until:
+                raise PtychoError(f"{folder} is in use by {_described(_holder(lock))}; wait for it, choose another folder, "
+                                  f"or remove {lock} if that run is gone")
+            time.sleep(0.05)
     try:
         yield
     finally:
@@ -93,15 +130,44 @@ def folder_lock(folder: str | Path) -> Iterator[None]:
             lock.unlink(missing_ok=True)
 
 
-def _claim(lock: Path, owner: dict) -> None:
+def _claimed(lock: Path, owner: dict) -> bool:
+    """Whether the lock could be made. A dead owner's is removed first."""
+    if _dead(_holder(lock)):
+        _remove_dead(lock)
+    temporary = lock.with_name(f".tmp-{os.getpid()}-{owner['token']}-lock")
     try:
-        with lock.open("x", encoding="utf-8") as handle:
-            json.dump(owner, handle)
+        temporary.write_text(json.dumps(owner), encoding="utf-8")
+        try:
+            os.link(temporary, lock)  # fails if there is one, also on NFS
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
+            with lock.open("x", encoding="utf-8") as handle:  # a file system without links: killed here, it stays empty
+                json.dump(owner, handle)
     except FileExistsError:
-        holder = _holder(lock)
-        who = f"process {holder.get('pid')} on {holder.get('host')}" if holder else "another run"
-        raise PtychoError(f"{lock.parent} is in use by {who}; wait for it, choose another folder, or remove {lock} if "
-                          "that run is gone") from None
+        return False
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True
+
+
+def _remove_dead(lock: Path) -> None:
+    """Remove a dead owner's lock, unless another process has done so and taken the folder: one at a time, and only the very
+    file that was found dead. Holders of that file's own kernel lock are processes of this host, and it dies with them."""
+    try:
+        with lock.open("r+") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            holder, found = _holder(lock), os.fstat(handle.fileno())
+            if lock.stat().st_ino == found.st_ino and _dead(holder):
+                for left in lock.parent.rglob(f".tmp-{holder['pid']}-*"):
+                    left.unlink(missing_ok=True)
+                lock.unlink()
+    except OSError:  # another process was faster; or no permission, or no kernel locks here: then the lock stays, and is told
+        pass
+
+
+def _described(holder: dict) -> str:
+    return f"process {holder.get('pid')} on {holder.get('host')}" if holder else "another run"
 
 
 def _holder(lock: Path) -> dict:
@@ -114,7 +180,10 @@ def _holder(lock: Path) -> dict:
 
 
 def _dead(holder: dict) -> bool:
-    """Whether the holder was a process of this host and is gone; of other hosts nothing can be known."""
+    """Whether the holder was a process of this host and is gone; of other hosts nothing can be known.
+
+    Numbers of processes come again after a restart: a process that started at another time is another one.
+    """
     pid = holder.get("pid")
     if holder.get("host") != socket.gethostname() or type(pid) is not int or pid <= 0:
         return False
@@ -124,7 +193,17 @@ def _dead(holder: dict) -> bool:
         return True
     except PermissionError:
         pass
-    return False
+    started = _started(pid)
+    return None not in (started, holder.get("started")) and started != holder["started"]
+
+
+def _started(pid: int) -> str | None:
+    """When a process started: boot and clock ticks since; "ended" if it waits to be reaped; None: the system doesn't tell."""
+    try:
+        state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return "ended" if state in "ZX" else f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {rest[18]}"
+    except (OSError, IndexError):
+        return None
 
 
 def _plain(value: object) -> object:

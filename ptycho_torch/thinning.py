@@ -6,6 +6,7 @@ and frees, so that memory does not grow with the number of patterns.
 
 import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ptycho_torch.canvas import CHUNK
+from ptycho_torch.files import storage_checked
 from ptycho_torch.memmap_bridge import Indices, RawDataTorch
 from ptycho_torch.noise import thin_counts
 
@@ -22,12 +24,15 @@ class ThinnedCounts:
 
     def __init__(self, raw: RawDataTorch, images: Int[Tensor, " n"], keep: float, seed: int):
         self.raw, self.images, self.keep = raw, images, keep
-        shape = (len(images), raw.N, raw.N)
-        with tempfile.TemporaryFile() as file:  # the map keeps the storage alive, the name is gone at once
-            self._kept = np.memmap(file, dtype=np.uint32, mode="w+", shape=shape)
         seeds = torch.from_numpy(np.random.SeedSequence(seed).generate_state(len(images), np.uint64).astype(np.int64))
-        for chunk in torch.arange(len(images)).split(CHUNK):
-            self._kept[chunk.numpy()] = thin_counts(raw.counts(images[chunk]), keep, seeds[chunk]).numpy()
+        place = Path(tempfile.gettempdir()) / "temporary file of thinned photons"
+        with storage_checked(place), tempfile.TemporaryFile() as file:  # the map keeps the storage alive, the name is gone
+            # Written, not filled through the map: over a disk that is full, a map kills the process without a word.
+            for chunk in torch.arange(len(images)).split(CHUNK):
+                kept = thin_counts(raw.counts(images[chunk]), keep, seeds[chunk])
+                file.write(kept.numpy().astype(np.uint32).tobytes())
+            file.flush()
+            self._kept = np.memmap(file, dtype=np.uint32, mode="r", shape=(len(images), raw.N, raw.N))
 
     def kept(self, indices: Int[Tensor, " m"]) -> Float[Tensor, "m N N"]:
         """Photons for the network's input; `indices` count within `images`."""

@@ -1,5 +1,6 @@
 """Files are complete or absent, a folder has one owner, and errors say what to do."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 from ptycho_torch import errors, files
-from ptycho_torch.errors import ConfigError, DataContractError, MissingDependencyError, PtychoError
+from ptycho_torch.errors import ConfigError, DataContractError, MissingDependencyError, PtychoError, StorageError
 from ptycho_torch.files import atomic_path, folder_lock, json_text, read_json, sha256_file, write_json
 
 ROOT = Path(__file__).parents[1]
@@ -23,9 +24,9 @@ ROOT = Path(__file__).parents[1]
 
 def test_each_error_is_also_the_builtin_that_python_programs_expect():
     assert issubclass(DataContractError, ValueError) and issubclass(ConfigError, ValueError)
-    assert issubclass(MissingDependencyError, ImportError)
+    assert issubclass(MissingDependencyError, ImportError) and issubclass(StorageError, OSError)
     own = [value for value in vars(errors).values() if isinstance(value, type)]
-    assert len(own) == 4 and all(issubclass(error, PtychoError) and error.__doc__ for error in own)
+    assert len(own) == 5 and all(issubclass(error, PtychoError) and error.__doc__ for error in own)
 
 
 def test_an_atomic_write_appears_whole_with_its_suffix_and_makes_its_folder(tmp_path):
@@ -173,12 +174,61 @@ def test_a_dead_owners_lock_that_another_run_has_just_taken_is_left_to_it(tmp_pa
     assert seen == [True, False] and [entry.name for entry in tmp_path.iterdir()] == [".lock"]
 
 
-def test_two_runs_do_not_remove_a_dead_owners_lock_at_once(tmp_path):
-    for name, pid in ((".lock", 2**22 + 1), (".lock-takeover", os.getpid())):
-        (tmp_path / name).write_text(json.dumps({"host": socket.gethostname(), "pid": pid}))
-    with pytest.raises(PtychoError, match=r"in use by process .* remove .*\.lock-takeover"), folder_lock(tmp_path):
+def test_the_number_of_a_dead_owner_that_another_process_got_since_does_not_keep_the_folder(tmp_path):
+    owner = {"host": socket.gethostname(), "pid": os.getpid(), "started": "another boot 77", "token": "t"}
+    (tmp_path / ".lock").write_text(json.dumps(owner))
+    with folder_lock(tmp_path):
+        assert json.loads((tmp_path / ".lock").read_text())["started"] == files._started(os.getpid()) != owner["started"]
+
+
+def test_a_process_that_is_killed_and_not_reaped_yet_holds_nothing(tmp_path):
+    code = ("import os, signal, sys; from ptycho_torch.files import folder_lock\n"
+            "with folder_lock(sys.argv[1]): os.kill(os.getpid(), signal.SIGKILL)")
+    with subprocess.Popen([sys.executable, "-c", code, tmp_path], cwd=ROOT) as run:
+        os.waitid(os.P_PID, run.pid, os.WEXITED | os.WNOWAIT)  # it has ended and its number is still taken
+        with folder_lock(tmp_path):
+            pass
+    assert run.returncode == -signal.SIGKILL
+
+
+def test_what_a_dead_owner_had_half_written_goes_with_its_lock_and_nothing_else(tmp_path):
+    dead = 2**22 + 1
+    (tmp_path / ".lock").write_text(json.dumps({"host": socket.gethostname(), "pid": dead}))
+    (tmp_path / "deep").mkdir()
+    for name in (f".tmp-{dead}-a-x.npz", f"deep/.tmp-{dead}-b-x.png", f".tmp-{dead}1-c-x.npz", "deep/x.png"):
+        (tmp_path / name).write_text(name)
+    with folder_lock(tmp_path):
+        left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {".lock", f".tmp-{dead}1-c-x.npz", "x.png"}
+
+
+def test_a_patient_second_holder_gets_the_folder_when_the_first_one_leaves(tmp_path):
+    first, left = threading.Event(), []
+
+    def hold():
+        with folder_lock(tmp_path):
+            first.set()
+            time.sleep(0.5)
+            left.append("first")
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    first.wait()
+    with pytest.raises(PtychoError, match="in use by"), folder_lock(tmp_path, patience_s=0.01):
         pass
-    assert (tmp_path / ".lock").exists() and (tmp_path / ".lock-takeover").exists()
+    with folder_lock(tmp_path, patience_s=30):
+        assert left == ["first"]
+    holder.join()
+
+
+def test_on_a_file_system_without_links_the_lock_holds_too(tmp_path, monkeypatch):
+    def refused(*_):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+    with folder_lock(tmp_path), pytest.raises(PtychoError, match=f"in use by process {os.getpid()}"), folder_lock(tmp_path):
+        pass
+    assert not list(tmp_path.iterdir())
 
 
 def _compete(folder, barrier, held, overlaps, taken):

@@ -12,9 +12,10 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch.utils.data import Dataset
 
-from ptycho_torch.bundle import save_bundle
+from ptycho_torch.bundle import save_bundle, write_tensors
 from ptycho_torch.config import TrainingConfig
 from ptycho_torch.detector import count_statistics
 from ptycho_torch.errors import ConfigError, MissingDependencyError, PtychoError
@@ -59,7 +60,8 @@ def train_cdi_model_torch(train_data: RawDataTorch, test_data: RawDataTorch | No
         enable_progress_bar=config.progress, enable_model_summary=False, deterministic=config.deterministic,
         gradient_clip_val=1.0, num_sanity_val_steps=0, log_every_n_steps=1, default_root_dir=output,
         limit_val_batches=0 if test_data is None or fields is not None else None,
-        plugins=[LightningEnvironment()])  # also inside a Slurm job, whose tasks Lightning would take for its own
+        # The environment also inside a Slurm job, whose tasks Lightning would take for its own.
+        plugins=[_AtomicCheckpoints(), LightningEnvironment()])
     with warnings.catch_warnings():
         # Lightning 2.6 asks torch's tree utilities by a name that torch 2.15 deprecates; nothing here can change it.
         warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`", category=FutureWarning)
@@ -106,6 +108,14 @@ class _History(lightning.Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.rows = list(state["rows"])
+
+
+class _AtomicCheckpoints(TorchCheckpointIO):
+    """Lightning writes into the system's temporary folder and moves the file: across file systems that is a copy, and a
+    process killed during it leaves half a checkpoint."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: None = None) -> None:
+        write_tensors(path, checkpoint)
 
 
 def _callbacks(config: TrainingConfig) -> list[lightning.Callback]:
