@@ -181,6 +181,8 @@ def table(rows: list[dict]) -> str:
                      + f"   training x {ratio[0]:.1f}, inference x {ratio[1]:.1f}")
     for key in ("phase_psnr", "phase_psnr_free", "amplitude_psnr", "amplitude_psnr_free"):
         lines.append(f"{key}: ours is better in {sum(row[key] > peer[key] for row, peer in pairs)} of {len(pairs)}")
+    longer = sum(row["training_cpu_s"] > 1.02 * peer["training_cpu_s"] for row, peer in pairs)
+    lines.append(f"ours trained for more CPU time than upstream in {longer} of {len(pairs)}")
     for key, goal in (("training", 15), ("inference", 50)):
         patterns, seconds = ([sum(row["cost"][f"{key}_{what}"] for row in side) for side in zip(*pairs, strict=True)]
                              for what in ("patterns", "cpu_seconds"))
@@ -200,7 +202,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--floor", type=float, default=60.0, help="CPU seconds that upstream gets at least (default: 60)")
     parser.add_argument("--steps", type=int, default=TrainingConfig().steps, help="of our training (default: %(default)s)")
     parser.add_argument("--upstream-gridsize", type=int, choices=(1, 2), default=GRIDSIZE, help="(default: %(default)s)")
-    parser.add_argument("--reuse-upstream", action="store_true", help="keep its objects and times, train ours alone")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--reuse-upstream", action="store_true", help="keep its objects and times, train ours alone")
+    which.add_argument("--upstream-only", action="store_true", help="train theirs alone for --floor CPU seconds, and keep it")
     parser.add_argument("--name", default="upstream", help="name of the tables and of its folders (default: upstream)")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(argv)
@@ -212,6 +216,10 @@ def main(argv: list[str] | None = None) -> int:
             train, test = (PyTorchMemmapBridge(view_file(phase_c, phase_d, dose, view, split)).raw_data_torch
                            for split in ("train", "test"))
             folder, load = options.output / options.name / dose_folder(dose) / view, [os.getloadavg()[0]]
+            if options.upstream_only:
+                cost = theirs(train, test, dose, folder, options.floor, options)[1]
+                print(f"{folder}: upstream, {cost['steps']} steps in {cost['training_cpu_seconds']:.0f} CPU s", flush=True)
+                continue
             own, cost = ours(train, test, dose, view, folder / "ours", options)
             load.append(os.getloadavg()[0])
             peer, peer_cost = theirs(train, test, dose, folder, max(options.floor, cost["training_cpu_seconds"]), options)
@@ -226,6 +234,8 @@ def main(argv: list[str] | None = None) -> int:
                 "threads": options.threads, "cpus": os.cpu_count(), "load_before_between_after": load, "versions": versions,
                 "reused_upstream": options.reuse_upstream, "rows": rows})
             print(table(rows), flush=True)
+    if options.upstream_only:
+        return 0
     # All conditions in the folder: those of other commands too, so that doses may run side by side.
     found = [read_json(file) for dose in StudyDesign().doses for view in VIEWS
              if (file := options.output / options.name / dose_folder(dose) / view / "rows.json").is_file()]
