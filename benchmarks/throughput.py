@@ -1,6 +1,6 @@
 """Share of this machine's attainable convolution, matrix and FFT throughput that training reaches, on one thread.
 
-    python benchmarks/throughput.py dense_train.npz [--steps 8] [--json out.json]
+    python benchmarks/throughput.py dense_train.npz [--steps 50] [--json out.json]
 
 Training runs twice: once recorded, every convolution, matrix product and FFT with its shapes and strides, and once timed.
 Then each recorded call is timed alone, in a tight loop on tensors of the same shapes and strides; the fastest of its
@@ -82,8 +82,9 @@ def flops_of(func, args: list, out: object) -> float:
 
 def train(raw: RawDataTorch, steps: int, folder: str) -> float:
     """CPU seconds of a training of `steps` optimiser steps under one thinning."""
-    config = TrainingConfig(model=ModelConfig(N=raw.N), steps=steps, thinnings=1, threads=1, logger="none", checkpointing=False,
-                            output_dir=folder)
+    gridsize = 1 if raw.groups is None else round(raw.groups.shape[1] ** 0.5)
+    config = TrainingConfig(model=ModelConfig(N=raw.N, gridsize=gridsize), steps=steps, thinnings=1, threads=1, logger="none",
+                            checkpointing=False, output_dir=folder)
     start = time.process_time()
     components.train_cdi_model_torch(raw, None, config)
     return time.process_time() - start
@@ -92,7 +93,8 @@ def train(raw: RawDataTorch, steps: int, folder: str) -> float:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("dataset", type=Path, help="DATA-001 file to train on")
-    parser.add_argument("--steps", type=int, default=8, help="optimiser steps (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=50, help="optimiser steps; few of them weigh the start too much "
+                        "(default: %(default)s)")
     parser.add_argument("--json", type=Path, help="where to write the figures")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
