@@ -1,0 +1,65 @@
+"""What the benchmarks compute besides running others' programs."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """A benchmark's module, by name; the benchmarks' folder is on the path as when one is run."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+    def load(name: str) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, name, module)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+def test_the_peers_canvas_lands_where_its_middle_pixel_says(benchmark):
+    canvas = np.zeros((9, 7), np.complex64)
+    canvas[2:8, 1:6] = 1 + 1j
+    canvas[4 + 2, 3 - 1] = 3 - 2j  # two rows below and one column left of the middle, (4, 3)
+    placed = benchmark("upstream").on_canvas(canvas, np.array([10.0, 20.0]), (16, 32))
+    np.testing.assert_allclose(placed[12, 19], 3 - 2j, atol=1e-5)
+    np.testing.assert_allclose(placed[10, 20], 1 + 1j, atol=1e-5)
+    np.testing.assert_allclose([placed[0, 0], placed[10, 17]], 1, atol=1e-5, err_msg="where no patch came it is empty")
+
+
+def test_a_canvas_between_pixels_is_read_between_pixels(benchmark):
+    rows, columns = np.mgrid[:20, :20]
+    canvas = (1 + rows + 2j * columns).astype(np.complex64)
+    placed = benchmark("upstream").on_canvas(canvas, np.array([10.25, 9.5]), (20, 20))
+    np.testing.assert_allclose(placed[10, 9], 1 + 9.75 + 2j * 9.5, rtol=1e-3)
+
+
+def test_a_line_is_its_own_fit(benchmark):
+    slope, intercept, deviation = benchmark("scaling").line([1, 2, 4, 9], [5, 7, 11, 21])
+    assert (slope, intercept) == pytest.approx((2, 3)) and deviation < 1e-9
+    assert benchmark("scaling").line([1, 2, 3], [1, 4, 9])[2] > 0.1
+
+
+def test_flops_of_a_convolution_and_an_fft_are_the_counted_ones(benchmark):
+    throughput = benchmark("throughput")
+    image, weight = torch.randn(2, 3, 8, 8, requires_grad=True), torch.randn(5, 3, 3, 3, requires_grad=True)
+    with throughput.Recorder() as recorder:
+        torch.nn.functional.conv2d(image, weight, padding=1).square().sum().backward()
+        torch.fft.fft2(torch.randn(4, 16, 16, dtype=torch.complex64))
+    total = {"convolution": 0.0, "FFT": 0.0}
+    for (func, described), count in recorder.calls.items():
+        args = throughput._like(described)
+        total[throughput.KINDS[func]] += count * throughput.flops_of(func, args, func(*args))
+    forward = 2 * (2 * 5 * 8 * 8) * (3 * 3 * 3)
+    assert total["convolution"] == 3 * forward, "backwards once for the image and once for the weights"
+    assert total["FFT"] == 5 * 4 * 256 * 8
