@@ -13,14 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
+from fly64lib.catalogue import METHOD_NAMES
 from fly64lib.design import StudyDesign
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.fields import check_choice, check_range, check_types, refuse_unknown
 
 T = TypeVar("T")
 NAMED_VIEWS = ("baseline", "dense", "sparse")
-ITERATIVE = ("lsqml", "rpie", "dm")  # pty-chi's
-METHOD_NAMES = ("pinn", "supervised", "lsqml", "rpie", "dm", "classical", "flat", "truth")
 
 
 def read_parameters(cls: type[T], namespace: dict[str, Any], cells: Sequence[str]) -> T:

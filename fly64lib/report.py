@@ -21,6 +21,7 @@ import numpy as np
 from fly64lib import report_figures as draw
 from fly64lib import report_page as html
 from fly64lib import report_rows as told
+from fly64lib.catalogue import described
 from fly64lib.design import CONTROL_VIEWS, VIEWS, dose_folder
 from fly64lib.report_page import label
 from fly64lib.report_rows import Study, number, select
@@ -30,13 +31,7 @@ from ptycho_torch.files import atomic_path, read_json, sha256_file, write_json
 TARGETS = {"frc_half": 0.5, "phase_psnr": 20.0}
 _TARGET_TEXT = {"frc_half": "Details down to {:g} of the Nyquist frequency (FRC with the truth at least 0.5)",
                 "phase_psnr": "A phase PSNR of {:g} dB"}
-_METHODS = {
-    "pinn": "physics-informed network, trained without truth on the other half of this condition's own scan",
-    "supervised": "the same network trained on truth patches: what labels would add",
-    "lsqml": "pty-chi's iterative least-squares maximum likelihood, from an empty object",
-    "rpie": "pty-chi's regularised ptychographic iterative engine", "dm": "pty-chi's difference map",
-    "classical": "accelerated gradient iteration on the whole canvas, its Tikhonov weight tuned on held-out photons",
-    "flat": "1 everywhere: what knowing nothing scores; a method has to beat it",
+_LIMITS = {
     "cramer_rao": "the least error of any unbiased method; a method with a prior may pass it",
     "bayesian": "the bound of who also knows the power spectrum of this class of specimens; a stronger prior may pass it"}
 _VIEWS = {"baseline": "every position of the test half, images used singly",
@@ -171,7 +166,7 @@ def _reading(study: Study, rows: Rows, targets: Targets) -> str:
             "specimen, mean over that region. Fewer positions also mean fewer photons: compare views at equal photons per "
             f"pixel, not at equal dose.</p><p><strong>Simulation.</strong> {_GRID[rows[0]['simulation']]}</p>"
             "<p>Quick and full are never compared with each other: their scans differ in size.</p><h3>Methods and limits</h3>"
-            f"{html.definitions({label(name): _METHODS.get(name, '') for name in names})}<h3>Views</h3>"
+            f"{html.definitions({label(name): _LIMITS.get(name) or described(name) for name in names})}<h3>Views</h3>"
             f"{html.definitions(_VIEWS)}")
 
 

@@ -71,6 +71,44 @@ def test_a_profile_asks_for_every_condition_and_method_once(tmp_path: Path, prof
     assert len(load_profile(profile).notebooks()) == sum(jobs.values()) - 1
 
 
+_WITH_MORE_METHODS = """
+import sys
+from fly64lib import catalogue
+from fly64lib.catalogue import Method, Network
+catalogue.METHODS["pinn-sim"] = Method("pretrained", Network("poisson", "replicate", {"specimen": "lines", "seed": "1{r}"}))
+catalogue.METHODS["pinn+refine"] = Method("continued")
+catalogue.METHODS["pinn-sim+refine"] = Method("continued")
+catalogue.METHOD_NAMES = tuple(catalogue.METHODS)
+from fly64lib.sweep import control
+from fly64lib.sweep.profile import load_profile
+from snakemake.cli import main
+profile = load_profile("smoke", ["methods=pinn,pinn+refine,pinn-sim+refine"])
+study = control.prepare(sys.argv[1], "smoke", profile, cores=2)
+study.write()
+print("NOTEBOOKS", *profile.notebooks())
+main(["--snakefile", str(control.HERE / "Snakefile"), "--directory", str(study.folder), "--configfile",
+      str(study.folder / "study.json"), "--dry-run", "--cores", "2", "--printshellcmds"])
+"""
+
+
+def test_a_method_of_the_catalogue_brings_its_training_and_a_refined_one_its_bases_network(tmp_path: Path) -> None:
+    """One network for the whole replicate, the condition's own for `pinn` and `pinn+refine` together."""
+    (tmp_path / "plan.py").write_text(_WITH_MORE_METHODS)
+    said = subprocess.run([sys.executable, str(tmp_path / "plan.py"), str(tmp_path / "study")], capture_output=True, text=True,
+                          check=True).stdout
+    commands = [line for line in said.splitlines() if "fly64lib.cli notebook" in line]
+    shared, = (line for line in commands if "sim/train_poisson.ipynb" in line)
+    assert "-p specimen lines" in shared and "-p seed 10" in shared and "-p steps 2000" in shared
+    assert "-p output_dir replicate_0/phase_e/sim/poisson" in shared
+    assert len([line for line in commands if "/train_gs" in line]) == 2  # baseline and sparse, once each
+    rules = re.findall(r"^rule reconstruct:\n    input: (.+)$", said, re.MULTILINE)
+    for view, gridsize in (("baseline", 1), ("sparse", 2)):
+        needed, = (line for line in rules if f"/{view}/" in line)
+        assert f"phase_e/dose_10000/{view}/gs{gridsize}/bundle.pt" in needed and "phase_e/sim/poisson/bundle.pt" in needed
+    notebooks = re.search(r"^NOTEBOOKS (.+)$", said, re.MULTILINE)[1].split()
+    assert len(notebooks) == len(set(notebooks)) == len(commands)
+
+
 def test_the_number_of_cores_changes_no_job(tmp_path: Path) -> None:
     commands = [sorted(line for line in planned(tmp_path / cores, "full", "--printshellcmds", "--cores", cores).splitlines()
                        if "fly64lib.cli notebook" in line) for cores in ("1", "16")]
