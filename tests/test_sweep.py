@@ -237,5 +237,5 @@ def test_on_pbs_every_notebook_is_a_job_with_the_profiles_resources(tmp_path: Pa
     assert main(toy_command(tmp_path / "study", notebooks, "--executor", "pbs")) == 0
     asked = (tmp_path / "asked").read_text().splitlines()
     assert len(asked) == len(TOY_JOBS)
-    assert all("select=1:ncpus=1:mem=3000mb" in line and "walltime=00:03:00" in line for line in asked)
+    assert all("select=1:ncpus=1:mem=3000mb" in line and "walltime=00:16:00" in line for line in asked)
     assert all(f"-N {control.Study.of(tmp_path / 'study').name}" in line for line in asked)
