@@ -16,7 +16,7 @@ from fly64lib.generation import generate_datasets
 from fly64lib.overlap import generate_overlap_views
 from fly64lib.packaged import notebook, notebooks_folder
 from fly64lib.parameters import GenerateParameters, TrainParameters
-from fly64lib.training import TrainingJob, run_training_job
+from fly64lib.training import run_training_job
 from ptycho_torch.data_contract import read_scan, write_scan
 from ptycho_torch.errors import DataContractError
 from ptycho_torch.files import read_json, write_json
@@ -74,7 +74,8 @@ def test_a_column_is_a_path_and_says_what_there_is_where_it_ends():
 @pytest.mark.parametrize(("changed", "message"), [
     ({"psnr": [1.0, 2.2], "name": ["a", "b"]}, r"psnr/\*, value 1: 2.2, expected 2.0 within 0.1"),
     ({"psnr": [1.0, None], "name": ["a", "b"]}, "value 1: None"), ({"psnr": [1.0, float("nan")], "name": ["a", "b"]}, "nan"),
-    ({"psnr": [1.0], "name": ["a", "b"]}, "1 values, expected 2"), ({"psnr": [1.0, 2.0], "name": ["a", "c"]}, "'c', expected 'b'")])
+    ({"psnr": [1.0], "name": ["a", "b"]}, "1 values, expected 2"),
+    ({"psnr": [1.0, 2.0], "name": ["a", "c"]}, "'c', expected 'b'")])
 def test_a_column_outside_its_tolerance_is_named_with_its_values(tmp_path, changed, message):
     write_json(tmp_path / "result.json", {"psnr": [1.0, 2.0], "name": ["a", "b"]})
     store(tmp_path / "result.json", tmp_path / "expected.json", {"psnr/*": 0.1, "name/*": 0})
@@ -103,7 +104,7 @@ def metrics(parameters: TrainParameters, trained_with: TrainParameters) -> Path:
     if not (job.artifact_dir / "bundle.pt").is_file():
         job_result = run_training_job(job, config=trainbook.training_config(trained_with))
         write_json(job.artifact_dir / "kept.json", {key: job_result[key] for key in ("images", "groups")})
-    jobs = {label: TrainingJob(job.dose, job.view, job.gridsize, job.train_data_path, Path(parameters.test_npz), job.artifact_dir)}
+    jobs = {label: replace(job, test_data_path=Path(parameters.test_npz))}
     judged = {label: trainbook.judge_job(jobs[label], label)}
     results = {label: read_json(job.artifact_dir / "kept.json")}
     return trainbook.write_results(Path(parameters.output_dir), parameters, jobs, results, judged)

@@ -8,6 +8,7 @@ before anything is started again: otherwise two jobs would write the same files.
 import json
 import os
 import re
+import resource
 import secrets
 import shutil
 import signal
@@ -106,6 +107,7 @@ def run(study: Study, progress: bool = True) -> int:
                 subprocess.run([*base, "--unlock"], env=environment, stdout=log, stderr=log, check=True)
             before = signal.signal(signal.SIGTERM, signal.default_int_handler)
             try:
+                started, before_s = time.time(), _children_cpu_seconds()
                 with subprocess.Popen([*base, *_how(study)], env=environment, stdout=subprocess.PIPE, text=True,
                                       stderr=subprocess.STDOUT, errors="replace", stdin=subprocess.DEVNULL) as process:
                     try:
@@ -113,9 +115,19 @@ def run(study: Study, progress: bool = True) -> int:
                     except KeyboardInterrupt:
                         stop(study)
                         return _STOPPED
+                with (study.folder / "logs" / "runs.jsonl").open("a", encoding="utf-8") as runs:  # of finished runs
+                    runs.write(json.dumps({
+                        "started": round(started), "wall_s": round(time.time() - started, 1), "cores": study.cores,
+                        "cpu_s": round(_children_cpu_seconds() - before_s, 1), "exit_code": process.returncode}) + "\n")
             finally:
                 signal.signal(signal.SIGTERM, before)
     return process.returncode
+
+
+def _children_cpu_seconds() -> float:
+    """Of Snakemake and, on this machine, of all jobs under it."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _how(study: Study) -> list[str]:
