@@ -43,10 +43,10 @@ def _method_line(name: str) -> str:
     return "-" if name == base_of(name) else ":"
 
 
-def method_styles(names: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Colour and line of every curve of :func:`over`, for a legend."""
+def method_styles(names: Sequence[str], limits: Sequence[str] = tuple(LIMITS)) -> dict[str, tuple[str, str]]:
+    """Colour and line of every curve of :func:`over`, for a legend; `limits` are those that the study computed."""
     return {name: (method_colour(name, names), _method_line(name)) for name in names} | {"flat": ("#999999", ":")} | {
-        name: ("#000000", line) for name, line in LIMITS.items()}
+        name: ("#000000", LIMITS[name]) for name in limits}
 
 
 def view_styles(rows: Rows) -> dict[str, tuple[str, str]]:

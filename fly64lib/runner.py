@@ -57,10 +57,10 @@ def run_notebook(name_or_path: str | Path, output: str | Path, parameters: dict[
                  timeout_s: float | None = None, cell_timeout_s: float | None = None) -> Path:
     """Execute a notebook, one of the project's by name or any file, and return the result file that it wrote.
 
-    The executed notebook's metadata say under `fly64` what CPU time its kernel took, its child processes included.
     The last line of its last cell says which that is: `results: PATH`. Limits are in seconds: of the whole notebook, of
     each cell. Raises ConfigError before anything is started, NotebookError after a failure; then the notebook with its
-    traceback is `OUT.failed.ipynb`, and an earlier `OUT` stays as it was.
+    traceback is `OUT.failed.ipynb`, and an earlier `OUT` stays as it was. The executed notebook's metadata say under `fly64` what
+    CPU time its kernel took, its child processes included.
     """
     source = Path(name_or_path) if str(name_or_path).endswith(".ipynb") else notebook(str(name_or_path))
     output = Path(output)

@@ -131,16 +131,28 @@ def test_the_page_needs_nothing_but_itself_and_the_record_is_written_last(tmp_pa
     study = write_study(tmp_path, replicates=2, views=("baseline", "dense", "sparse", "dense_spread"))
     name = 'notebooks/odd "<name>&.ipynb'
     write_json(study / name, {"metadata": {"papermill": {"duration": 12.5}}})
+    for number, wall_s in enumerate((100.0, 31.5)):
+        write_json(study / f"notebooks/{number}/train_gs1.ipynb",
+                   {"metadata": {"papermill": {"duration": wall_s}, "fly64": {"cpu_seconds": 20.25}}})
+    write_json(study / "study.json", {"profile": "quick", "settings": {"doses": [1000, 10000], "scan_step": 2}})
     record = write_report(study, ReportParameters().targets)
     page = (study / "index.html").read_text(encoding="utf-8")
     links = Links(page)
     assert read_json(record)["index_sha256"] == sha256_file(study / "index.html")
-    assert {link.split(":")[0] for link in links.targets if not link.startswith("#")} == {"data",
-                                                                                      "notebooks/odd%20%22%3Cname%3E%26.ipynb"}
+    assert {link.split(":")[0] for link in links.targets if not link.startswith("#")} == {
+        "data", "notebooks/odd%20%22%3Cname%3E%26.ipynb", "notebooks/0/train_gs1.ipynb", "notebooks/1/train_gs1.ipynb"}
+    assert "<td>train</td><td>2</td><td>132</td><td>40.5</td>" in page  # wall and CPU seconds of the stage
+    assert "profile quick" in page and "doses 1000/10000, scan_step 2" in page
     assert not {"script", "link", "iframe", "name"} & set(links.tags) and "url(" not in page
     assert {link[1:] for link in links.targets if link.startswith("#")} <= set(re.findall(r'id="([^"]+)"', page))
     assert "median of 2 replicates" in page and "50%" in page
     assert "dense, 1,000, good" in page  # the control beside its named view
+
+
+def test_the_legend_names_the_limits_that_there_are_and_no_other(tmp_path):
+    without = collect(write_study(tmp_path, methods=("good", "flat")))
+    page = report_html(without)
+    assert "The limits were not computed in this study." in page and "Cramér-Rao limit</span>" not in page
 
 
 def test_one_replicate_says_that_it_has_no_interval(tmp_path):

@@ -1,5 +1,6 @@
 """The sweep: which jobs a profile asks for, what a change reruns, and what a kill leaves behind."""
 
+import json
 import os
 import re
 import signal
@@ -129,6 +130,8 @@ def test_a_finished_study_has_its_report_and_runs_nothing_twice(finished: tuple[
     assert (study / "index.html").is_file()
     assert main(toy_command(study, notebooks)) == 0
     assert len(jobs_that_ran(study)) == len(TOY_JOBS)
+    first, again = [json.loads(line) for line in (study / "logs" / "runs.jsonl").read_text().splitlines()]
+    assert first["exit_code"] == 0 and first["cpu_s"] > 3 * again["cpu_s"] > 0  # the first ran all notebooks, the second none
     states = control.status(control.Study.of(study))
     assert [len(names) for names in states.values()] == [len(TOY_JOBS), 0, 0, 0]
 
