@@ -14,7 +14,7 @@ from nbval.plugin import get_sanitize_patterns
 
 FOLDER = Path(__file__).parent / "reference"
 SANITIZE = FOLDER / "sanitize.cfg"
-CELL_TIMEOUT_S = 300
+CELL_TIMEOUT_S = 600  # for hung cells only
 CHECK = """from fly64lib.expected import check
 
 print(check("{result}", "expected/{name}.json"))"""
