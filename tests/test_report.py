@@ -229,4 +229,4 @@ def test_the_page_fits_a_phone_and_a_desk_in_a_real_browser(tmp_path):
     shot = tmp_path / "shot.png"
     browser(f"--screenshot={shot}", 390, 844)
     with Image.open(shot) as picture:
-        assert picture.size == (500, 844) and len(set(picture.convert("L").resize((50, 84)).getdata())) > 20  # not blank
+        assert picture.size == (500, 844) and np.asarray(picture.convert("L")).std() > 10  # not blank
