@@ -14,6 +14,8 @@ from references import FOLDER, REFERENCES
 
 from fly64lib.engine import private_folder
 
+collect_ignore = ["runs"]  # what the notebooks write
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """nbval's kernels talk over TCP, whose ports can collide when kernels start together."""
