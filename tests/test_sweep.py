@@ -146,7 +146,8 @@ def test_a_changed_training_reruns_what_depends_on_it_and_nothing_else(finished:
     assert sorted(jobs_that_ran(study)[before:]) == ["compare", "reconstruct pinn", "report", "train baseline poisson"]
 
 
-def test_after_a_kill_no_finished_job_reruns_and_the_results_are_the_same(tmp_path: Path) -> None:
+def test_after_a_kill_no_finished_job_reruns_and_the_results_are_the_same(tmp_path: Path,
+                                                                          capsys: pytest.CaptureFixture) -> None:
     notebooks = write_toy_notebooks(tmp_path / "notebooks", train_seconds=6)
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     assert main(toy_command(undisturbed, notebooks)) == 0
@@ -160,10 +161,12 @@ def test_after_a_kill_no_finished_job_reruns_and_the_results_are_the_same(tmp_pa
     driver.wait()
     done = jobs_that_ran(killed)
     study = control.Study.of(killed)
-    assert control._processes(study) and control.driver(study) is None
+    assert control.alive(study) and control.driver(study) is None
+    assert main(["status", str(killed)]) == 0
+    assert "nobody runs it, but" in capsys.readouterr().out
     assert main(["resume", str(killed)]) == 0
     again = jobs_that_ran(killed)[len(done):]
-    assert not control._processes(study)
+    assert not control.alive(study)
     finished_before = set(done) - {"train baseline poisson", "reconstruct lsqml"}  # these two may have been running
     assert not finished_before & set(again) and set(done) | set(again) == TOY_JOBS
     assert results(killed) == results(undisturbed)

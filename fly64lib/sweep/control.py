@@ -180,6 +180,11 @@ def stop(study: Study) -> list[str]:
     return stopped + [f"process {process.pid}" for process in processes]
 
 
+def alive(study: Study) -> int:
+    """How many processes on this machine, and Slurm jobs, work for a study."""
+    return len(_processes(study)) + len(_slurm_jobs(study))
+
+
 def _processes(study: Study) -> list[psutil.Process]:
     """This machine's processes of a study."""
     spared, found = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}, []
@@ -217,12 +222,12 @@ def _succeeds(*command: str) -> bool:
 
 def status(study: Study) -> dict[str, list[str]]:
     """The study's notebooks by state: done, running, failed, remaining (a name each, without `.ipynb`)."""
-    alive = driver(study) is not None or bool(_slurm_jobs(study))
+    working = driver(study) is not None or alive(study) > 0
     states: dict[str, list[str]] = {"done": [], "running": [], "failed": [], "remaining": []}
     for name in study.settings.notebooks():
         path = study.folder / name
         log = study.folder / name.replace("notebooks/", "logs/", 1).replace(".ipynb", ".log")
-        running = alive and any(path.parent.glob(f".tmp-*-{path.name}"))
+        running = working and any(path.parent.glob(f".tmp-*-{path.name}"))
         failed = path.with_suffix(".failed.ipynb").is_file() or log.is_file() and why(log).startswith("error:")
         state = "running" if running else "done" if path.is_file() else "failed" if failed else "remaining"
         states[state].append(name.removeprefix("notebooks/").removesuffix(".ipynb"))
