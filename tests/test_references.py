@@ -38,7 +38,9 @@ def test_a_reference_is_its_notebook_with_the_tables_parameters_and_the_check(na
     added = [cell for cell in [check_cell(name)] if cell]
     source = [cell for cell in nbformat.read(notebook(name), as_version=4).cells] + added
     injected = [cell for cell in reference.cells if "injected-parameters" in cell.metadata.get("tags", [])]
-    assert [cell.source for cell in reference.cells if cell not in injected] == [cell.source for cell in source], REMAKE
+    own = [cell for cell in reference.cells if cell not in injected]
+    assert [cell.source for cell in own] == [cell.source for cell in source], REMAKE
+    assert [cell.metadata.get("tags", []) for cell in own] == [cell.metadata.get("tags", []) for cell in source], REMAKE
     values: dict = {}
     for cell in injected:
         exec(cell.source, values)
