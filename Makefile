@@ -1,4 +1,4 @@
-# make run    install, then train at dose 1e5 and write runs/train (executed notebook, figures, metrics, bundle)
+# make run    install, then the whole study at reduced size: 9 conditions, all methods, the report (at most 15 minutes on 2 cores)
 # make test   install, then everything that needs nothing but Python
 PYTHON ?= python3
 BIN := .venv/bin
@@ -6,7 +6,7 @@ BIN := .venv/bin
 .venv/.run: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet -e .
+	$(BIN)/pip install --quiet -e '.[lsqml,sweep]'
 	touch $@
 
 .venv/.test: pyproject.toml
@@ -15,13 +15,17 @@ BIN := .venv/bin
 	$(BIN)/pip install --quiet -e '.[all]'
 	touch $@ .venv/.run
 
-.PHONY: run test test-browser test-slurm test-gpu lint
+.PHONY: run test test-notebooks test-browser test-slurm test-gpu lint
 run: .venv/.run
-	mkdir -p runs/train
-	$(BIN)/papermill -k python3 notebooks/train.ipynb runs/train/train.ipynb -p dose 100000 -p threads 2
+	$(BIN)/fly64 run --profile quick --output runs/quick
 
 test: .venv/.test lint
 	$(BIN)/python -m pytest -m "not browser and not slurm and not gpu"
+	$(MAKE) test-notebooks
+
+# every notebook against its executed reference; python tests/remake_references.py --reason "..." makes them anew
+test-notebooks: .venv/.test
+	$(BIN)/python -m pytest --nbval --nbval-sanitize-with tests/reference/sanitize.cfg --nbval-cell-timeout 600 tests/reference
 
 lint: .venv/.test
 	$(BIN)/ruff check .

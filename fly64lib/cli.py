@@ -71,9 +71,10 @@ def status(options: argparse.Namespace) -> int:
     from fly64lib.sweep import control
 
     study = control.Study.of(options.folder)
-    states, pid = control.status(study), control.driver(study)
+    states, pid, alive = control.status(study), control.driver(study), control.alive(study)
+    left = f", but {alive} processes or jobs of an earlier run go on until fly64 resume or cancel" if alive else ""
     print(f"{study.folder}: profile {study.profile}, {study.executor}, {study.name}; "
-          + (f"run by process {pid}" if pid else "nobody runs it"))
+          + (f"run by process {pid}" if pid else f"nobody runs it{left}"))
     total = sum(map(len, states.values()))
     print(f"{len(states['done'])} of {total} notebooks done, " + ", ".join(f"{len(names)} {state}" for state, names in
                                                                            states.items() if state != "done"))

@@ -13,14 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
+from fly64lib.catalogue import METHOD_NAMES
 from fly64lib.design import SPECIMEN_NAMES, StudyDesign
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.fields import check_choice, check_range, check_types, refuse_unknown
 
 T = TypeVar("T")
 NAMED_VIEWS = ("baseline", "dense", "sparse")
-ITERATIVE = ("lsqml", "rpie", "dm")  # pty-chi's
-METHOD_NAMES = ("pinn", "supervised", "lsqml", "rpie", "dm", "classical", "flat", "truth")
 
 
 def read_parameters(cls: type[T], namespace: dict[str, Any], cells: Sequence[str]) -> T:
@@ -70,7 +69,7 @@ class TrainParameters(DataParameters):
     gridsize: int | None = None  # None: 1 for baseline, 2 for dense and sparse
     train_npz: str | None = None  # a DATA-001 file of your own instead of the simulation
     test_npz: str | None = None  # its held-out half, if there is one
-    objective: str = "poisson"  # or "supervised"
+    objective: str = "poisson"  # or "supervised", "procedural"
     context: str = "view"  # or "group": what the network's input canvas is made of
     seed: int = 0
     epochs: int | None = None  # None: as many as `steps` need
@@ -87,7 +86,7 @@ class TrainParameters(DataParameters):
         super().__post_init__()
         check_choice("view", self.view, NAMED_VIEWS)
         check_choice("gridsize", self.gridsize, (None, 1, 2))
-        check_choice("objective", self.objective, ("poisson", "supervised"))
+        check_choice("objective", self.objective, ("poisson", "supervised", "procedural"))
         check_choice("context", self.context, ("view", "group"))
         check_choice("accelerator", self.accelerator, ("cpu", "gpu", "auto"))
         check_range("seed", self.seed, 0, 2**20)

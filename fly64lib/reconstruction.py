@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fly64lib.catalogue import ITERATIVE, METHOD_NAMES, network_of
 from fly64lib.commands import add_option, record_rows, run_command
 from fly64lib.design import CONTROL_VIEWS, VIEW_GRIDSIZE, VIEWS, StudyDesign, dose_folder, view_file
 from fly64lib.methods import Method, MethodResult
@@ -20,8 +21,6 @@ from fly64lib.methods.classical import Classical
 from fly64lib.methods.learned import Learned
 from fly64lib.methods.ptychi import LSQML
 from fly64lib.methods.reference import Flat, Truth
-from fly64lib.parameters import ITERATIVE, METHOD_NAMES
-from fly64lib.training import artifact_folder
 from ptycho_torch.bundle import software_versions
 from ptycho_torch.errors import ConfigError, DataContractError
 from ptycho_torch.fields import check_range
@@ -76,13 +75,12 @@ class MethodSettings:
             return Flat() if job.method == "flat" else Truth()
         if self.training_root is None:
             raise ConfigError(f"{job.method} needs the folder of its training: --training-root")
-        objective = "supervised" if job.method == "supervised" else "poisson"
-        view = job.view if job.view in VIEW_GRIDSIZE else "baseline"  # control views are single images, as the baseline
-        folder = artifact_folder(self.training_root, job.dose, view, VIEW_GRIDSIZE[view], objective)
-        if not (folder / "bundle.pt").is_file():
-            raise DataContractError(f"{folder / 'bundle.pt'}: no such bundle; run python -m fly64lib.training "
-                                    f"--objective {objective} first")
-        return Learned(bundle=folder / "bundle.pt", threads=self.threads)
+        network = network_of(job.method)
+        bundle = Path(self.training_root) / network.folder(job.dose, job.view) / "bundle.pt"
+        if not bundle.is_file():
+            raise DataContractError(f"{bundle}: no such bundle; run python -m fly64lib.training "
+                                    f"--objective {network.objective} first")
+        return Learned(bundle=bundle, refined=job.method.endswith("+refine"), threads=self.threads)
 
 
 def build_reconstruction_jobs(phase_c_root: str | Path, phase_d_root: str | Path, artifact_root: str | Path, *,

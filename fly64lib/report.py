@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from html import escape
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
 import numpy as np
@@ -21,6 +22,7 @@ import numpy as np
 from fly64lib import report_figures as draw
 from fly64lib import report_page as html
 from fly64lib import report_rows as told
+from fly64lib.catalogue import described
 from fly64lib.design import CONTROL_VIEWS, VIEWS, dose_folder
 from fly64lib.report_page import label
 from fly64lib.report_rows import Study, number, select
@@ -30,13 +32,7 @@ from ptycho_torch.files import atomic_path, read_json, sha256_file, write_json
 TARGETS = {"frc_half": 0.5, "phase_psnr": 20.0}
 _TARGET_TEXT = {"frc_half": "Details down to {:g} of the Nyquist frequency (FRC with the truth at least 0.5)",
                 "phase_psnr": "A phase PSNR of {:g} dB"}
-_METHODS = {
-    "pinn": "physics-informed network, trained without truth on the other half of this condition's own scan",
-    "supervised": "the same network trained on truth patches: what labels would add",
-    "lsqml": "pty-chi's iterative least-squares maximum likelihood, from an empty object",
-    "rpie": "pty-chi's regularised ptychographic iterative engine", "dm": "pty-chi's difference map",
-    "classical": "accelerated gradient iteration on the whole canvas, its Tikhonov weight tuned on held-out photons",
-    "flat": "1 everywhere: what knowing nothing scores; a method has to beat it",
+_LIMITS = {
     "cramer_rao": "the least error of any unbiased method; a method with a prior may pass it",
     "bayesian": "the bound of who also knows the power spectrum of this class of specimens; a stronger prior may pass it"}
 _VIEWS = {"baseline": "every position of the test half, images used singly",
@@ -56,6 +52,7 @@ _COLUMNS = {"replicate": "replicate", "images": "images", "ph/px": "photons_per_
             "amplitude PSNR / dB": "amplitude_psnr", "above flat ": "amplitude_psnr_skill",
             "amplitude MS-SSIM": "amplitude_ms_ssim", "FRC 0.5": "frc_half", "half bit": "frc_half_bit",
             "deviance": "deviance", "held out": "deviance_held_out", "CPU s": "cpu_seconds"}
+_LIMITS_NOTE = {True: "The limits have no MS-SSIM and no deviance.", False: "The limits were not computed in this study."}
 Targets = Mapping[str, float]
 Rows = Sequence[Mapping]
 
@@ -92,7 +89,9 @@ def report_html(study: Study, targets: Targets = TARGETS) -> str:
             sections[name] = sections.get(name, "") + title + section(study, rows, targets)
     sections |= {"Cost": _cost(study), "Provenance": _provenance(study), "Notebooks": _notebooks(study)}
     doses, replicates = ({row[key] for row in study.rows} for key in ("dose", "replicate"))
-    facts = ("Ptychographic reconstruction of " + "; ".join(map(_setting_text, settings)),
+    profile = _profile(study)
+    facts = ("Ptychographic reconstruction of " + "; ".join(map(_setting_text, settings)) +
+             (f" · profile {profile['profile']}" if profile else ""),
              f"{', '.join(f'{dose:,.0f}' for dose in sorted(doses))} photons per exposure · "
              f"{', '.join(map(label, told.methods(study.rows)))} · {_count(len(replicates), 'replicate')}")
     return html.page("How far can dose and overlap be cut?", facts, sections)
@@ -171,12 +170,13 @@ def _reading(study: Study, rows: Rows, targets: Targets) -> str:
             "specimen, mean over that region. Fewer positions also mean fewer photons: compare views at equal photons per "
             f"pixel, not at equal dose.</p><p><strong>Simulation.</strong> {_GRID[rows[0]['simulation']]}</p>"
             "<p>Quick and full are never compared with each other: their scans differ in size.</p><h3>Methods and limits</h3>"
-            f"{html.definitions({label(name): _METHODS.get(name, '') for name in names})}<h3>Views</h3>"
+            f"{html.definitions({label(name): _LIMITS.get(name) or described(name) for name in names})}<h3>Views</h3>"
             f"{html.definitions(_VIEWS)}")
 
 
 def _curves(study: Study, rows: Rows, targets: Targets) -> str:
     names, named, content = told.methods(rows), select(rows, view=VIEWS), ""
+    limits = [name for name in draw.LIMITS if select(rows, method=name)]
     measured = any(row["overlap"] is not None for row in named)
     for metric, what in draw.METRIC_LABELS.items():
         curve = partial(draw.over, metric=metric, names=names, target=targets.get(metric), span=draw.span(rows, metric))
@@ -187,7 +187,7 @@ def _curves(study: Study, rows: Rows, targets: Targets) -> str:
         overlap = [(f"{dose:,.0f} photons per exposure", partial(curve, select(named, dose=dose), "overlap", annotate=True))
                    for dose in sorted({row["dose"] for row in named})]
         title = what.split(" / ")[0]
-        block = (f"{html.legend(draw.method_styles(names))}<h4>Over dose, in each view</h4>{html.panels(views, what)}"
+        block = (f"{html.legend(draw.method_styles(names, limits))}<h4>Over dose, in each view</h4>{html.panels(views, what)}"
                  f"<h4>Over photons per object pixel, for each method</h4>{html.legend(draw.view_styles(rows))}"
                  "<p class='note'>Named views are filled, control views hollow and dotted. Where curves of different views "
                  "coincide only photons count; where they part, overlap does. Black: the limits of each named view.</p>"
@@ -198,7 +198,7 @@ def _curves(study: Study, rows: Rows, targets: Targets) -> str:
         title = title[0].upper() + title[1:]
         content += f"<h3>{escape(title)}</h3>{block}" if metric in targets else html.details(title, block)
     return ("<p class='note'>Points are medians of the replicates, bars reach from the smallest to the largest. Thin grey line: "
-            f"target. The limits have no MS-SSIM and no deviance.</p>{content}")
+            f"target. {_LIMITS_NOTE[bool(limits)]}</p>{content}")
 
 
 def _controls(study: Study, rows: Rows, targets: Targets) -> str:
@@ -282,9 +282,16 @@ def _cost(study: Study) -> str:
         lines.append(([escape(label(name)), *(number(_median(own, key)) for key in ("cpu_seconds", "seconds", "peak_memory_mb")),
                        str(len(trained) or "–"), *(number(_median(trained, key)) for key in ("cpu_seconds", "seconds")),
                        number(total)], ""))
+    stages: dict[str, list[Executed]] = {}
+    for notebook in _executed(study):
+        stages.setdefault(Path(notebook.link).stem.split("_")[0], []).append(notebook)
+    whole = [([escape(stage), str(len(ran)), number(sum(one.wall_s or 0 for one in ran)),
+               number(sum(one.cpu_s for one in ran)) if all(one.cpu_s is not None for one in ran) else "–"], "")
+             for stage, ran in stages.items()]
     return ("<p>Medians over conditions. Wall times are those of the machine that ran the job, shared or not.</p>" + html.table(
         ["method", "reconstruction CPU s", "wall s", "peak memory MB", "trainings", "training CPU s", "wall s",
-         "CPU s in all"], lines))
+         "CPU s in all"], lines) + "<h3>By stage</h3><p>Whole notebooks, from the start of their kernel to its "
+        "end; several run at a time.</p>" + html.table(["stage", "notebooks", "wall s, summed", "CPU s, summed"], whole))
 
 
 def _provenance(study: Study) -> str:
@@ -293,7 +300,11 @@ def _provenance(study: Study) -> str:
              "Versions": ", ".join(f"{name} {' / '.join(sorted(found))}" for name, found in sorted(study.versions.items())),
              "Seeds": "; ".join(f"replicate {replicate}: simulation {seed}" for replicate, seed in seeds)}
     settings = {row["method"]: row["settings"] for row in reversed(study.rows) if row.get("settings")}
-    designs = ""
+    profile, designs = _profile(study), ""
+    if profile:
+        facts["Profile"] = f"{profile['profile']}: " + ", ".join(
+            f"{name} {'/'.join(map(str, value)) if isinstance(value, list) else value}" for name, value in
+            profile["settings"].items())
     for folder in dict.fromkeys(row["folder"] for row in study.rows):
         manifest = study.root / folder / "phase_c" / "run_manifest.json"
         if manifest.is_file():
@@ -304,18 +315,40 @@ def _provenance(study: Study) -> str:
         "Settings of the methods", html.table(["method", "settings in the first condition"], lines, longs=True))
 
 
+def _profile(study: Study) -> dict | None:
+    """Name and settings of the sweep that made the study; None where the phases were run one by one."""
+    path = study.root / "study.json"
+    return read_json(path) if path.is_file() else None
+
+
 def _notebooks(study: Study) -> str:
-    lines = []
-    for path in sorted(study.root.rglob("*.ipynb")):
-        if ".ipynb_checkpoints" not in path.parts:
-            link = path.relative_to(study.root).as_posix()
-            ran = read_json(path).get("metadata", {}).get("papermill", {})
-            failed = ran.get("exception") or path.name.endswith(".failed.ipynb")
-            took = "failed" if failed else number(ran.get("duration"))
-            lines.append(([f'<a href="{quote(link)}">{escape(link)}</a>', took], ""))
+    lines = [([f'<a href="{quote(one.link)}">{escape(one.link)}</a>', "failed" if one.failed else number(one.wall_s),
+               number(one.cpu_s)], "") for one in _executed(study)]
     if not lines:
         return "<p>No executed notebooks lie in this folder.</p>"
-    return f"<p>{_count(len(lines), 'executed notebook')} beside this page.</p>" + html.table(["notebook", "wall s"], lines)
+    count = f"<p>{_count(len(lines), 'executed notebook')} beside this page.</p>"
+    return count + html.table(["notebook", "wall s", "CPU s"], lines)
+
+
+class Executed(NamedTuple):
+    """A notebook of the study's folder; what it took is None where it doesn't say so."""
+
+    link: str  # relative to the study
+    failed: bool
+    wall_s: float | None
+    cpu_s: float | None
+
+
+def _executed(study: Study) -> list[Executed]:
+    found = []
+    for path in sorted(study.root.rglob("*.ipynb")):
+        if ".ipynb_checkpoints" not in path.parts and not path.name.startswith(".tmp-"):  # the report's own is being written
+            metadata = read_json(path).get("metadata", {})
+            ran = metadata.get("papermill", {})
+            failed = bool(ran.get("exception")) or path.name.endswith(".failed.ipynb")
+            found.append(Executed(path.relative_to(study.root).as_posix(), failed, ran.get("duration"),
+                                  metadata.get("fly64", {}).get("cpu_seconds")))
+    return found
 
 
 def _with_controls(view: str) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fly64lib.alignment import align
-from fly64lib.parameters import METHOD_NAMES
+from fly64lib.catalogue import METHOD_NAMES, base_of
 
 Region = tuple[slice, slice]
 Rows = Sequence[Mapping]
@@ -33,15 +33,20 @@ _VIEW_COLOURS = {"baseline": "#444444", "dense": "#0072B2", "sparse": "#D55E00"}
 
 
 def method_colour(name: str, names: Sequence[str]) -> str:
-    """One colour a method: the same in every panel of a report whose methods are `names`."""
-    order = [known for known in (*METHOD_NAMES, *sorted(set(names) - set(METHOD_NAMES))) if known in names]
-    return _PALETTE[order.index(name) % len(_PALETTE)]
+    """One colour a method, shared by what starts from it (`pinn`, `pinn+refine`): the same in every panel of a report."""
+    bases = dict.fromkeys(map(base_of, names))
+    order = [known for known in (*METHOD_NAMES, *sorted(set(bases) - set(METHOD_NAMES))) if known in bases]
+    return _PALETTE[order.index(base_of(name)) % len(_PALETTE)]
 
 
-def method_styles(names: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Colour and line of every curve of :func:`over`, for a legend."""
-    return {name: (method_colour(name, names), "-") for name in names} | {"flat": ("#999999", ":")} | {
-        name: ("#000000", line) for name, line in LIMITS.items()}
+def _method_line(name: str) -> str:
+    return "-" if name == base_of(name) else ":"
+
+
+def method_styles(names: Sequence[str], limits: Sequence[str] = tuple(LIMITS)) -> dict[str, tuple[str, str]]:
+    """Colour and line of every curve of :func:`over`, for a legend; `limits` are those that the study computed."""
+    return {name: (method_colour(name, names), _method_line(name)) for name in names} | {"flat": ("#999999", ":")} | {
+        name: ("#000000", LIMITS[name]) for name in limits}
 
 
 def view_styles(rows: Rows) -> dict[str, tuple[str, str]]:
@@ -83,7 +88,8 @@ def over(rows: Rows, x: str, metric: str, names: Sequence[str], target: float | 
     _references(ax, rows, x, metric)
     for name in names:
         own = [row for row in rows if row["method"] == name]
-        _curve(ax, own, x, metric, color=method_colour(name, names), marker="o")
+        _curve(ax, own, x, metric, color=method_colour(name, names), marker="o", linestyle=_method_line(name),
+               markerfacecolor=None if name == base_of(name) else "white")
     for view, at in {row["view"]: row[x] for row in rows if annotate and row.get(x) is not None}.items():
         ax.annotate(view, (at, 0.02), xycoords=("data", "axes fraction"), rotation=90, color="0.45", fontsize="small",
                     ha="right", va="bottom")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fly64lib.catalogue import METHODS, base_of, method_of, network_of
 from fly64lib.design import CONTROL_VIEWS, VIEWS, dose_folder
 from fly64lib.judgement import Region, region_of
 from fly64lib.reconstruction import load_object
@@ -81,15 +82,22 @@ def collect(study_dir: str | Path) -> Study:
 
 
 def _trainings(folder: Path) -> list[dict]:
-    found = [{"method": run["rows"][0]["method"], **run["training"]} for path in sorted(folder.glob("phase_e/**/metrics.json"))
-             for run in read_json(path)["runs"]]
+    found = [{"method": _trained_for(path.relative_to(folder / "phase_e").parent.as_posix(), run["rows"][0]["method"]),
+              **run["training"]} for path in sorted(folder.glob("phase_e/**/metrics.json")) for run in read_json(path)["runs"]]
     manifest = folder / "phase_e" / "training_manifest.json"
     if not found and manifest.is_file():
         for job in read_json(manifest)["jobs"]:
             if job["status"] == "complete":
-                objective = job["config"]["model"]["objective"]
-                found.append({"method": "supervised" if objective == "supervised" else "pinn", **job})
+                found.append({"method": method_of(job["config"]["model"]["objective"]), **job})
     return found
+
+
+def _trained_for(folder: str, method: str) -> str:
+    """The method that a network was trained for. One that serves all conditions is told by its folder: what its own
+    notebook scored it as (`method`) is the name of the networks of single conditions."""
+    shared = {network_of(name).folder(0, ""): name for name in METHODS if network_of(name) and
+              network_of(name).scope == "replicate" and name == base_of(name)}
+    return shared.get(folder, method)
 
 
 def _failures(folder: Path) -> list[str]:

@@ -7,6 +7,7 @@ result file that the run itself wrote, or raises and leaves `OUT.failed.ipynb`.
 
 import os
 import re
+import resource
 import time
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,8 @@ def run_notebook(name_or_path: str | Path, output: str | Path, parameters: dict[
 
     The last line of its last cell says which that is: `results: PATH`. Limits are in seconds: of the whole notebook, of
     each cell. Raises ConfigError before anything is started, NotebookError after a failure; then the notebook with its
-    traceback is `OUT.failed.ipynb`, and an earlier `OUT` stays as it was.
+    traceback is `OUT.failed.ipynb`, and an earlier `OUT` stays as it was. The executed notebook's metadata say under `fly64` what
+    CPU time its kernel took, its child processes included.
     """
     source = Path(name_or_path) if str(name_or_path).endswith(".ipynb") else notebook(str(name_or_path))
     output = Path(output)
@@ -80,12 +82,14 @@ def run_notebook(name_or_path: str | Path, output: str | Path, parameters: dict[
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary, failed = output.with_name(f".tmp-{os.getpid()}-{output.name}"), output.with_suffix(".failed.ipynb")
     papermill_engines.register("fly64", PrivateKernelEngine)
-    started = time.time()
+    started, kernels_before = time.time(), _cpu_seconds(resource.RUSAGE_CHILDREN)
     try:
         executed = papermill.execute_notebook(
             source, temporary, checked, engine_name="fly64", kernel_name=KERNEL, progress_bar=False,
             execution_timeout=cell_timeout_s, notebook_timeout=timeout_s)
         result = _result_of(executed, source, started)
+        executed.metadata["fly64"] = {"cpu_seconds": round(_cpu_seconds(resource.RUSAGE_CHILDREN) - kernels_before, 2)}
+        nbformat.write(executed, temporary)
         os.replace(temporary, output)
     except BaseException as error:
         if temporary.is_file():
@@ -108,6 +112,11 @@ def _result_of(executed: Any, source: Path, started: float) -> Path:
     if not result.is_file() or result.stat().st_mtime < started - 1:
         raise NotebookError(f"{result} was not written by this run")
     return result
+
+
+def _cpu_seconds(who: int) -> float:
+    used = resource.getrusage(who)
+    return used.ru_utime + used.ru_stime
 
 
 def _reason(error: BaseException) -> str:

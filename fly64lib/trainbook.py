@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from fly64lib import figures
+from fly64lib.catalogue import method_of
 from fly64lib.datasets import prepared_view
 from fly64lib.design import StudyDesign
 from fly64lib.judgement import Region, has_truth, judge, region_of
@@ -96,7 +97,7 @@ def judge_job(job: TrainingJob, label: str) -> Judged:
         held_out = RawDataTorch(raw.scan.subset(held), raw.source)
         raw = RawDataTorch(raw.scan.subset(~held), raw.source)
     reconstruction = reconstruct(bundle.model, raw, config)
-    objects = {_method(bundle.config): reconstruction.object.numpy()}
+    objects = {method_of(bundle.config.model.objective): reconstruction.object.numpy()}
     if not has_truth(raw):
         objects[f"stored {raw.metadata.get('object_kind', 'object')}"] = raw.scan.object_guess
     rows = judge(objects, raw, held_out=held_out)
@@ -148,10 +149,6 @@ def save_object(path: str | Path, judged: Judged) -> None:
     with atomic_path(path) as temporary:
         np.savez(temporary, object=judged.image, fluence=judged.reconstruction.fluence.numpy(),
                  images=judged.reconstruction.images)
-
-
-def _method(config: TrainingConfig) -> str:
-    return "supervised" if config.model.objective == "supervised" else "pinn"
 
 
 def _halves(path: Path, folder: Path) -> tuple[Path, Path]:

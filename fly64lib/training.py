@@ -18,6 +18,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from fly64lib.catalogue import METHODS, training_name
 from fly64lib.commands import add_option, record_rows, run_command
 from fly64lib.design import VIEW_GRIDSIZE, StudyDesign, dose_folder, view_file
 from fly64lib.pretraining import ProceduralFields
@@ -79,11 +80,10 @@ def build_training_jobs(phase_c_root: str | Path, phase_d_root: str | Path, arti
 
 
 def artifact_folder(artifact_root: str | Path, dose: float, view: str, gridsize: int, objective: str = "poisson") -> Path:
-    """`dose_1000/dense/gs2`, with `_supervised` behind for the supervised twin; `procedural` for the one network of all."""
+    """`dose_1000/dense/gs2`, with `_supervised` behind for the supervised twin; `sim/procedural` for the network of all."""
     if objective == "procedural":
-        return Path(artifact_root) / "procedural"
-    name = f"gs{gridsize}" + ("_supervised" if objective == "supervised" else "")
-    return Path(artifact_root) / dose_folder(dose) / view / name
+        return Path(artifact_root) / METHODS["pinn-sim"].network.folder(dose, view)
+    return Path(artifact_root) / dose_folder(dose) / view / training_name(gridsize, objective)
 
 
 def run_training_job(job: TrainingJob, runner: Runner | None = None, *, config: TrainingConfig | None = None,

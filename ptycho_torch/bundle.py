@@ -120,7 +120,7 @@ class _Refused(PtychoError):
 def _sealed(archive: bytes) -> bytes:
     """The archive with its checksum behind it, as the zip's comment, which other readers of the file pass over."""
     if archive[-2:] != b"\0\0":
-        raise PtychoError("this version of torch ends its files with a comment of its own, where the checksum would go; report it")
+        raise PtychoError("this version of torch ends its files with a comment of its own, where the checksum goes; report it")
     announced = archive[:-2] + (len(_SEAL) + _DIGITS).to_bytes(2, "little") + _SEAL
     return announced + hashlib.sha256(announced).hexdigest().encode()
 

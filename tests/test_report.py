@@ -1,14 +1,16 @@
 """The report says what the rows say: photons needed, standing, gaps; its page is whole, offline, and fits a phone."""
 
+import json
 import re
 import shutil
-import struct
 import subprocess
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fly64lib.figures import saved
 from fly64lib.parameters import ExploreParameters, ReportParameters
@@ -131,16 +133,28 @@ def test_the_page_needs_nothing_but_itself_and_the_record_is_written_last(tmp_pa
     study = write_study(tmp_path, replicates=2, views=("baseline", "dense", "sparse", "dense_spread"))
     name = 'notebooks/odd "<name>&.ipynb'
     write_json(study / name, {"metadata": {"papermill": {"duration": 12.5}}})
+    for number, wall_s in enumerate((100.0, 31.5)):
+        write_json(study / f"notebooks/{number}/train_gs1.ipynb",
+                   {"metadata": {"papermill": {"duration": wall_s}, "fly64": {"cpu_seconds": 20.25}}})
+    write_json(study / "study.json", {"profile": "quick", "settings": {"doses": [1000, 10000], "scan_step": 2}})
     record = write_report(study, ReportParameters().targets)
     page = (study / "index.html").read_text(encoding="utf-8")
     links = Links(page)
     assert read_json(record)["index_sha256"] == sha256_file(study / "index.html")
-    assert {link.split(":")[0] for link in links.targets if not link.startswith("#")} == {"data",
-                                                                                      "notebooks/odd%20%22%3Cname%3E%26.ipynb"}
+    assert {link.split(":")[0] for link in links.targets if not link.startswith("#")} == {
+        "data", "notebooks/odd%20%22%3Cname%3E%26.ipynb", "notebooks/0/train_gs1.ipynb", "notebooks/1/train_gs1.ipynb"}
+    assert "<td>train</td><td>2</td><td>132</td><td>40.5</td>" in page  # wall and CPU seconds of the stage
+    assert "profile quick" in page and "doses 1000/10000, scan_step 2" in page
     assert not {"script", "link", "iframe", "name"} & set(links.tags) and "url(" not in page
     assert {link[1:] for link in links.targets if link.startswith("#")} <= set(re.findall(r'id="([^"]+)"', page))
     assert "median of 2 replicates" in page and "50%" in page
     assert "dense, 1,000, good" in page  # the control beside its named view
+
+
+def test_the_legend_names_the_limits_that_there_are_and_no_other(tmp_path):
+    without = collect(write_study(tmp_path, methods=("good", "flat")))
+    page = report_html(without)
+    assert "The limits were not computed in this study." in page and "Cramér-Rao limit</span>" not in page
 
 
 def test_one_replicate_says_that_it_has_no_interval(tmp_path):
@@ -187,19 +201,32 @@ def test_the_page_fits_a_phone_and_a_desk_in_a_real_browser(tmp_path):
     write_report(study)
     page = (study / "index.html").read_text(encoding="utf-8").replace("<details", "<details open")
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-             "--hide-scrollbars", "--disable-background-networking",
-             "--disable-component-update", f"--user-data-dir={tmp_path / 'profile'}"]
+             "--hide-scrollbars", "--disable-background-networking", "--disable-component-update",
+             "--host-resolver-rules=MAP * ~NOTFOUND", "--allow-file-access-from-files"]  # offline, whatever the machine is
+
+    def browser(what: str, width: int, height: int) -> str:
+        profile = [f"--user-data-dir={tmp_path / f'profile-{width}-{what[2:6]}'}", f"--window-size={max(width, 500)},{height}"]
+        return subprocess.run([chromium, *flags, *profile, what, (study / "frame.html").as_uri()], capture_output=True, text=True,
+                              timeout=600, check=True).stdout
+
+    (study / "opened.html").write_text(page, encoding="utf-8")
     for width, height in ((390, 844), (1280, 900)):  # a window is never narrower than 500 px: a frame is the phone
-        (study / "opened.html").write_text(page + "<script>onload = () => document.body.dataset.width = "
-                                           "document.documentElement.scrollWidth</script>", encoding="utf-8")
         (study / "frame.html").write_text(
             f'<body style="margin:0"><iframe src="opened.html" style="border:0" width="{width}" height="{height}"></iframe>'
             "<script>onload = () => { const inner = document.querySelector('iframe').contentDocument;"
-            "document.body.dataset.width = inner.body.dataset.width; document.body.dataset.broken = "
-            "[...inner.images].filter(image => !image.naturalWidth).length }</script>", encoding="utf-8")
-        address = [f"--window-size={max(width, 500)},{height}", "--allow-file-access-from-files", (study / "frame.html").as_uri()]
-        dom = subprocess.run([chromium, *flags, "--dump-dom", *address], capture_output=True, text=True, timeout=120).stdout
-        assert re.search(r'data-width="(\d+)" data-broken="(\d+)"', dom).groups() == (str(width), "0")
-        shot = tmp_path / f"{width}.png"
-        subprocess.run([chromium, *flags, f"--screenshot={shot}", *address], capture_output=True, timeout=120, check=True)
-        assert struct.unpack(">II", shot.read_bytes()[16:24]) == (max(width, 500), height)
+            "const seen = part => part.offsetHeight > 40 && part.offsetWidth > 300;"
+            "document.body.dataset.found = JSON.stringify({ width: inner.documentElement.scrollWidth,"
+            "images: inner.images.length, broken: [...inner.images].filter(image => !image.naturalWidth).length,"
+            "sections: [...inner.querySelectorAll('section')].filter(seen).map(part => part.id),"
+            "answer: inner.querySelector('.answer p').innerText.split('\\n')[0],"
+            "tables: [...inner.querySelectorAll('table')].filter(seen).length }) }</script>", encoding="utf-8")
+        found = json.loads(unescape(re.search(r'data-found="([^"]*)"', browser("--dump-dom", width, height))[1]))
+        assert (found["width"], found["broken"]) == (width, 0) and found["images"] > 20
+        assert found["sections"] == ["answer", "reading-it", "curves", "controls", "images", "tables", "cost", "provenance",
+                                     "notebooks"]
+        assert found["answer"].startswith("good needs") and "photons per object pixel" in found["answer"]
+        assert found["tables"] >= 8
+    shot = tmp_path / "shot.png"
+    browser(f"--screenshot={shot}", 390, 844)
+    with Image.open(shot) as picture:
+        assert picture.size == (500, 844) and np.asarray(picture.convert("L")).std() > 10  # not blank

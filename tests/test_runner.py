@@ -33,7 +33,9 @@ def test_a_run_gives_the_executed_notebook_and_the_result_that_it_wrote(tmp_path
     result = run_notebook(source, tmp_path / "out.ipynb", {"count": 3})
     assert result.read_text() == "3"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.ipynb", "result.txt", "toy.ipynb"]
-    said = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[2].outputs[0].text
+    executed = nbformat.read(tmp_path / "out.ipynb", as_version=4)
+    assert 0.1 < executed.metadata.fly64.cpu_seconds < 60  # what a kernel takes to start, at least
+    said = executed.cells[2].outputs[0].text
     assert '"transport": "ipc"' in said and "fly64-" in said  # sockets in a folder of its own, no ports
 
 

@@ -1,5 +1,6 @@
 """The sweep: which jobs a profile asks for, what a change reruns, and what a kill leaves behind."""
 
+import json
 import os
 import re
 import signal
@@ -71,6 +72,44 @@ def test_a_profile_asks_for_every_condition_and_method_once(tmp_path: Path, prof
     assert len(load_profile(profile).notebooks()) == sum(jobs.values()) - 1
 
 
+_WITH_MORE_METHODS = """
+import sys
+from fly64lib import catalogue
+from fly64lib.catalogue import Method, Network
+catalogue.METHODS["pinn-sim"] = Method("pretrained", Network("poisson", "replicate", {"specimen": "lines", "seed": "1{r}"}))
+catalogue.METHODS["pinn+refine"] = Method("continued")
+catalogue.METHODS["pinn-sim+refine"] = Method("continued")
+catalogue.METHOD_NAMES = tuple(catalogue.METHODS)
+from fly64lib.sweep import control
+from fly64lib.sweep.profile import load_profile
+from snakemake.cli import main
+profile = load_profile("smoke", ["methods=pinn,pinn+refine,pinn-sim+refine"])
+study = control.prepare(sys.argv[1], "smoke", profile, cores=2)
+study.write()
+print("NOTEBOOKS", *profile.notebooks())
+main(["--snakefile", str(control.HERE / "Snakefile"), "--directory", str(study.folder), "--configfile",
+      str(study.folder / "study.json"), "--dry-run", "--cores", "2", "--printshellcmds"])
+"""
+
+
+def test_a_method_of_the_catalogue_brings_its_training_and_a_refined_one_its_bases_network(tmp_path: Path) -> None:
+    """One network for the whole replicate, the condition's own for `pinn` and `pinn+refine` together."""
+    (tmp_path / "plan.py").write_text(_WITH_MORE_METHODS)
+    said = subprocess.run([sys.executable, str(tmp_path / "plan.py"), str(tmp_path / "study")], capture_output=True, text=True,
+                          check=True).stdout
+    commands = [line for line in said.splitlines() if "fly64lib.cli notebook" in line]
+    shared, = (line for line in commands if "sim/train_poisson.ipynb" in line)
+    assert "-p specimen lines" in shared and "-p seed 10" in shared and "-p steps 2000" in shared
+    assert "-p output_dir replicate_0/phase_e/sim/poisson" in shared
+    assert len([line for line in commands if "/train_gs" in line]) == 2  # baseline and sparse, once each
+    rules = re.findall(r"^rule reconstruct:\n    input: (.+)$", said, re.MULTILINE)
+    for view, gridsize in (("baseline", 1), ("sparse", 2)):
+        needed, = (line for line in rules if f"/{view}/" in line)
+        assert f"phase_e/dose_10000/{view}/gs{gridsize}/bundle.pt" in needed and "phase_e/sim/poisson/bundle.pt" in needed
+    notebooks = re.search(r"^NOTEBOOKS (.+)$", said, re.MULTILINE)[1].split()
+    assert len(notebooks) == len(set(notebooks)) == len(commands)
+
+
 def test_the_number_of_cores_changes_no_job(tmp_path: Path) -> None:
     commands = [sorted(line for line in planned(tmp_path / cores, "full", "--printshellcmds", "--cores", cores).splitlines()
                        if "fly64lib.cli notebook" in line) for cores in ("1", "16")]
@@ -91,6 +130,8 @@ def test_a_finished_study_has_its_report_and_runs_nothing_twice(finished: tuple[
     assert (study / "index.html").is_file()
     assert main(toy_command(study, notebooks)) == 0
     assert len(jobs_that_ran(study)) == len(TOY_JOBS)
+    first, again = [json.loads(line) for line in (study / "logs" / "runs.jsonl").read_text().splitlines()]
+    assert first["exit_code"] == 0 and first["cpu_s"] > 3 * again["cpu_s"] > 0  # the first ran all notebooks, the second none
     states = control.status(control.Study.of(study))
     assert [len(names) for names in states.values()] == [len(TOY_JOBS), 0, 0, 0]
 
@@ -105,7 +146,8 @@ def test_a_changed_training_reruns_what_depends_on_it_and_nothing_else(finished:
     assert sorted(jobs_that_ran(study)[before:]) == ["compare", "reconstruct pinn", "report", "train baseline poisson"]
 
 
-def test_after_a_kill_no_finished_job_reruns_and_the_results_are_the_same(tmp_path: Path) -> None:
+def test_after_a_kill_no_finished_job_reruns_and_the_results_are_the_same(tmp_path: Path,
+                                                                          capsys: pytest.CaptureFixture) -> None:
     notebooks = write_toy_notebooks(tmp_path / "notebooks", train_seconds=6)
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     assert main(toy_command(undisturbed, notebooks)) == 0
@@ -119,10 +161,12 @@ def test_after_a_kill_no_finished_job_reruns_and_the_results_are_the_same(tmp_pa
     driver.wait()
     done = jobs_that_ran(killed)
     study = control.Study.of(killed)
-    assert control._processes(study) and control.driver(study) is None
+    assert control.alive(study) and control.driver(study) is None
+    assert main(["status", str(killed)]) == 0
+    assert "nobody runs it, but" in capsys.readouterr().out
     assert main(["resume", str(killed)]) == 0
     again = jobs_that_ran(killed)[len(done):]
-    assert not control._processes(study)
+    assert not control.alive(study)
     finished_before = set(done) - {"train baseline poisson", "reconstruct lsqml"}  # these two may have been running
     assert not finished_before & set(again) and set(done) | set(again) == TOY_JOBS
     assert results(killed) == results(undisturbed)
@@ -199,5 +243,5 @@ def test_on_pbs_every_notebook_is_a_job_with_the_profiles_resources(tmp_path: Pa
     assert main(toy_command(tmp_path / "study", notebooks, "--executor", "pbs")) == 0
     asked = (tmp_path / "asked").read_text().splitlines()
     assert len(asked) == len(TOY_JOBS)
-    assert all("select=1:ncpus=1:mem=3000mb" in line and "walltime=00:03:00" in line for line in asked)
+    assert all("select=1:ncpus=1:mem=3000mb" in line and "walltime=00:16:00" in line for line in asked)
     assert all(f"-N {control.Study.of(tmp_path / 'study').name}" in line for line in asked)

@@ -8,6 +8,7 @@ before anything is started again: otherwise two jobs would write the same files.
 import json
 import os
 import re
+import resource
 import secrets
 import shutil
 import signal
@@ -113,6 +114,7 @@ def run(study: Study, progress: bool = True) -> int:
                 subprocess.run([*base, "--unlock"], env=environment, stdout=log, stderr=log, check=True)
             before = signal.signal(signal.SIGTERM, signal.default_int_handler)
             try:
+                started, before_s = time.time(), _children_cpu_seconds()
                 with subprocess.Popen([*base, *_how(study)], env=environment, stdout=subprocess.PIPE, text=True,
                                       stderr=subprocess.STDOUT, errors="replace", stdin=subprocess.DEVNULL) as process:
                     try:
@@ -120,9 +122,19 @@ def run(study: Study, progress: bool = True) -> int:
                     except KeyboardInterrupt:
                         stop(study)
                         return _STOPPED
+                with (study.folder / "logs" / "runs.jsonl").open("a", encoding="utf-8") as runs:  # of finished runs
+                    runs.write(json.dumps({
+                        "started": round(started), "wall_s": round(time.time() - started, 1), "cores": study.cores,
+                        "cpu_s": round(_children_cpu_seconds() - before_s, 1), "exit_code": process.returncode}) + "\n")
             finally:
                 signal.signal(signal.SIGTERM, before)
     return process.returncode
+
+
+def _children_cpu_seconds() -> float:
+    """Of Snakemake and, on this machine, of all jobs under it."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _how(study: Study) -> list[str]:
@@ -175,6 +187,11 @@ def stop(study: Study) -> list[str]:
     return stopped + [f"process {process.pid}" for process in processes]
 
 
+def alive(study: Study) -> int:
+    """How many processes on this machine, and Slurm jobs, work for a study."""
+    return len(_processes(study)) + len(_slurm_jobs(study))
+
+
 def _processes(study: Study) -> list[psutil.Process]:
     """This machine's processes of a study."""
     spared, found = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}, []
@@ -212,12 +229,12 @@ def _succeeds(*command: str) -> bool:
 
 def status(study: Study) -> dict[str, list[str]]:
     """The study's notebooks by state: done, running, failed, remaining (a name each, without `.ipynb`)."""
-    alive = driver(study) is not None or bool(_slurm_jobs(study))
+    working = driver(study) is not None or alive(study) > 0
     states: dict[str, list[str]] = {"done": [], "running": [], "failed": [], "remaining": []}
     for name in study.settings.notebooks():
         path = study.folder / name
         log = study.folder / name.replace("notebooks/", "logs/", 1).replace(".ipynb", ".log")
-        running = alive and any(path.parent.glob(f".tmp-*-{path.name}"))
+        running = working and any(path.parent.glob(f".tmp-*-{path.name}"))
         failed = path.with_suffix(".failed.ipynb").is_file() or log.is_file() and why(log).startswith("error:")
         state = "running" if running else "done" if path.is_file() else "failed" if failed else "remaining"
         states[state].append(name.removeprefix("notebooks/").removesuffix(".ipynb"))

@@ -11,13 +11,12 @@ from typing import Any
 
 import yaml
 
-from fly64lib.design import CONTROL_VIEWS, VIEW_GRIDSIZE, VIEWS, StudyDesign, dose_folder
-from fly64lib.parameters import ITERATIVE, METHOD_NAMES
+from fly64lib.catalogue import ITERATIVE, METHOD_NAMES, networks
+from fly64lib.design import CONTROL_VIEWS, VIEWS, StudyDesign, dose_folder
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.fields import check_choice, check_range, check_types, from_dict, refuse_unknown
 
 FOLDER = Path(__file__).parent / "profiles"
-LEARNED = {"pinn": "poisson", "supervised": "supervised"}  # method -> objective
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +34,7 @@ class Profile:
     N: int = 64
     scan_step: int = 1
     train_steps: int = 400
+    shared_train_steps: int = 2000  # of a network that serves all conditions of a replicate
     train_images: int | None = 1000  # of the baseline; None: all
     batch_size: int = 128
     classical_steps: int = 80
@@ -59,12 +59,12 @@ class Profile:
                 check_choice(name, one, known)
         if self.controls and not self.control_methods or set(self.control_methods) & set(ITERATIVE):
             raise ConfigError(f"control_methods={self.control_methods}: expected some, none of {', '.join(ITERATIVE)}")
-        if self.controls and set(self.control_methods) & set(LEARNED) and "baseline" not in self.views:
+        if self.controls and networks(self.control_methods, "condition") and "baseline" not in self.views:
             raise ConfigError("control views are reconstructed by the baseline's networks: add baseline to views, or set "
                               "controls=()")
         check_choice("accelerator", self.accelerator, ("cpu", "gpu", "auto"))
-        for name in ("replicates", "train_steps", "batch_size", "classical_steps", "lsqml_epochs", "threads", "memory_mb",
-                     "timeout_s", "cell_timeout_s"):
+        for name in ("replicates", "train_steps", "shared_train_steps", "batch_size", "classical_steps", "lsqml_epochs",
+                     "threads", "memory_mb", "timeout_s", "cell_timeout_s"):
             check_range(name, getattr(self, name), 1)
 
     def to_dict(self) -> dict[str, Any]:
@@ -83,23 +83,19 @@ class Profile:
         for replicate in range(self.replicates):
             root = f"notebooks/replicate_{replicate}"
             phases[0] += [f"{root}/generate.ipynb", f"{root}/overlap.ipynb"]
-            for dose in map(dose_folder, self.doses):
+            phases[1] += [f"{root}/sim/train_{network.objective}.ipynb" for network in networks(self.methods, "replicate")]
+            for dose in self.doses:
                 for view in self.views:
-                    here = f"{root}/{dose}/{view}"
-                    phases[1] += [f"{here}/train_{training_name(view, method)}.ipynb" for method in self.methods
-                                  if method in LEARNED]
+                    here = f"{root}/{dose_folder(dose)}/{view}"
+                    phases[1] += [f"{here}/train_{network.folder(dose, view).rpartition('/')[2]}.ipynb"
+                                  for network in networks(self.methods, "condition")]
                     phases[2] += [f"{here}/reconstruct.ipynb"] * bool(self.fast_methods)
                     phases[2] += [f"{here}/reconstruct_{method}.ipynb" for method in slow]
                     phases[3] += [f"{here}/compare.ipynb"]
                 if self.controls:
-                    phases[2] += [f"{root}/{dose}/controls/reconstruct.ipynb"]
-                    phases[3] += [f"{root}/{dose}/controls/compare.ipynb"]
+                    phases[2] += [f"{root}/{dose_folder(dose)}/controls/reconstruct.ipynb"]
+                    phases[3] += [f"{root}/{dose_folder(dose)}/controls/compare.ipynb"]
         return [*sum(phases, []), "notebooks/report.ipynb"]
-
-
-def training_name(view: str, method: str) -> str:
-    """Phase E's folder of a learned method on a view, such as `gs2_supervised`."""
-    return f"gs{VIEW_GRIDSIZE[view]}" + ("_supervised" if method == "supervised" else "")
 
 
 def load_profile(name: str, settings: list[str] | None = None) -> Profile:
