@@ -176,7 +176,8 @@ class FieldDataModule(lightning.LightningDataModule):
         self.fields, self.config, self.first_epoch = fields, config, 0
 
     def train_dataloader(self) -> DataLoader:
-        sampler = FieldSampler(self.PER_EPOCH, self.REPEATS, self.config.seed)
+        per_epoch = min(self.PER_EPOCH, -(-self.config.steps // self.REPEATS))  # a short training draws no field for nothing
+        sampler = FieldSampler(per_epoch, self.REPEATS, self.config.seed)
         sampler.set_epoch(self.first_epoch)
         return DataLoader(self.fields, batch_size=None, sampler=sampler, num_workers=self.config.num_workers)
 

@@ -60,9 +60,9 @@ def planned(tmp_path: Path, profile: str, *options: str) -> str:
 @pytest.mark.parametrize(("profile", "jobs"), [
     ("smoke", {"generate": 1, "overlap": 1, "train": 2, "reconstruct": 2, "reconstruct_iterative": 2, "compare": 2,
                "report": 1, "all": 1}),
-    ("quick", {"generate": 1, "overlap": 1, "train": 18, "reconstruct": 9, "reconstruct_iterative": 9,
+    ("quick", {"generate": 1, "overlap": 1, "train_shared": 1, "train": 18, "reconstruct": 9, "reconstruct_iterative": 9,
                "reconstruct_controls": 3, "compare": 9, "compare_controls": 3, "report": 1, "all": 1}),
-    ("full", {"generate": 3, "overlap": 3, "train": 54, "reconstruct": 27, "reconstruct_iterative": 27,
+    ("full", {"generate": 3, "overlap": 3, "train_shared": 3, "train": 54, "reconstruct": 27, "reconstruct_iterative": 27,
               "reconstruct_controls": 9, "compare": 27, "compare_controls": 9, "report": 1, "all": 1}),
 ])
 def test_a_profile_asks_for_every_condition_and_method_once(tmp_path: Path, profile: str, jobs: dict[str, int]) -> None:
@@ -113,7 +113,7 @@ def test_a_method_of_the_catalogue_brings_its_training_and_a_refined_one_its_bas
 def test_the_number_of_cores_changes_no_job(tmp_path: Path) -> None:
     commands = [sorted(line for line in planned(tmp_path / cores, "full", "--printshellcmds", "--cores", cores).splitlines()
                        if "fly64lib.cli notebook" in line) for cores in ("1", "16")]
-    assert len(commands[0]) == 160 and "OMP_NUM_THREADS=4" in commands[0][0]
+    assert len(commands[0]) == 163 and "OMP_NUM_THREADS=4" in commands[0][0]
     assert commands[0] == commands[1]
 
 
