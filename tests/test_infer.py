@@ -51,7 +51,9 @@ def test_the_command_writes_a_scan_with_the_object_of_reconstruct_and_a_picture(
     whole = reconstruct(bundle.model, raw, replace(bundle.config, n_images=None))
     assert len(whole.images) == raw.n > 20
     np.testing.assert_array_equal(came.object_guess, whole.object.numpy())
-    np.testing.assert_allclose(came.extra["fluence"], whole.fluence, rtol=0.2, atol=0.01 * float(whole.fluence.max()))
+    # The file's map leaves the sub-pixel shift of the probe out (fluence_map): every photon, on the integer grid.
+    assert came.extra["fluence"].sum() == pytest.approx(float(whole.fluence.sum()), rel=1e-3)
+    assert np.corrcoef(came.extra["fluence"].ravel(), whole.fluence.numpy().ravel())[0, 1] > 0.99
     np.testing.assert_array_equal(came.diffraction, before.diffraction)
     assert came.metadata["object_kind"] == "reconstruction" and came.metadata["dose"] == before.metadata["dose"]
     assert came.metadata["reconstruction"]["bundle_sha256"] == bundle.sha256
