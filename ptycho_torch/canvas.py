@@ -27,6 +27,7 @@ CHUNK = 64  # patterns held at once: few enough for a CPU's cache; results do no
 _CACHED_PATTERNS = 2048  # of up to this many 64 px patterns the shifted probes are kept, beyond it they are made again
 _DARK = 0.003  # counts added below the Poisson ratio n / I, so that a photon on a dark pixel takes no infinite step
 MOST_SUBSETS = 16
+_PASSES_A_LEVEL = 3  # of a schedule, before the number of subsets is halved
 _BALANCE = 1.6  # a subset may bring a pixel this many times its fair share of photons, mean over the photons
 
 
@@ -165,18 +166,21 @@ def roughness_gradient(canvas: Complex[Tensor, "fields H W"]) -> Complex[Tensor,
 def schedule(patterns: Patterns, passes: int) -> list[int]:
     """Subsets of each of `passes`: as many as the scan's overlap bears, fewer in the end, all patterns in the last.
 
-    Steps on subsets gain most at first and end beside the minimum; the last passes bring them there.
+    Steps on subsets gain most at first and end beside the minimum, where views with little overlap would even part from it:
+    three passes on as many, three on half as many, and so on; the last one brings it home.
     """
     count = balanced_subsets(patterns)
-    return [max(1, count // 2) if number == passes - 2 > 1 else 1 if number == passes - 1 > 0 else count
-            for number in range(passes)]
+    plan = [max(1, count >> number // _PASSES_A_LEVEL) for number in range(passes)]
+    return [*plan[:-1], 1] if passes > 1 else plan
 
 
 def settling(patterns: Patterns, rounds: int) -> list[int]:
     """Subsets of each pass on the way to the minimum: `rounds` passes on as many as the overlap bears, on half of them, ...,
-    on all patterns at once."""
+    on all patterns at once. More than four on subsets can part from it for good: further ones are taken on all patterns."""
     count = balanced_subsets(patterns)
-    return [count >> halved for halved in range(count.bit_length()) for _ in range(rounds)]
+    halvings = count.bit_length() - 1
+    on_subsets = [count >> halved for halved in range(halvings) for _ in range(min(rounds, 4))]
+    return on_subsets + [1] * (rounds * (halvings + 1) - len(on_subsets))
 
 
 def balanced_subsets(patterns: Patterns) -> int:

@@ -181,6 +181,9 @@ class FieldDataModule(lightning.LightningDataModule):
         sampler.set_epoch(self.first_epoch)
         return DataLoader(self.fields, batch_size=None, sampler=sampler, num_workers=self.config.num_workers)
 
+    def val_dataloader(self) -> list:
+        return []
+
 
 def _moved(part: object, device: torch.device) -> object:
     if isinstance(part, Features):

@@ -7,7 +7,7 @@ import small_scan
 import torch
 
 from ptycho_torch import canvas as canvas_module
-from ptycho_torch.canvas import Patterns, canvas_steps, gradient
+from ptycho_torch.canvas import Patterns, balanced_subsets, canvas_steps, gradient, schedule, settling
 from ptycho_torch.features import group_layout, view_layout
 from ptycho_torch.noise import poisson_deviance
 from ptycho_torch.patches import in_field, split_positions
@@ -163,3 +163,86 @@ def test_an_observer_ends_the_iteration():
     found = canvas_steps(patterns, torch.ones_like(truth), 50, observe=lambda step, _: steps.append(step) or step == 3)
     assert steps == [0, 1, 2, 3]
     np.testing.assert_array_equal(found, canvas_steps(patterns, torch.ones_like(truth), 4))
+
+
+# --- subsets ---
+
+def test_subsets_part_the_patterns_and_neighbours_go_to_different_ones():
+    patterns, _ = noiseless(1e4)
+    places = patterns.places()
+    assert len(places) == len(patterns) and torch.bincount(places % 4, minlength=4).min() > 0.8 * len(patterns) / 4
+    corners = patterns.address[:, 1:].double()
+
+    def gap(corners: torch.Tensor) -> float:
+        return float(torch.cdist(corners, corners).fill_diagonal_(torch.inf).amin(1).median())
+
+    assert min(gap(corners[places % 4 == place]) for place in range(4)) > 1.4 * gap(corners)
+
+
+@pytest.mark.parametrize("count", [1, 2, 8, 16])
+def test_the_subsets_fluences_add_up_to_the_whole(count):
+    patterns, _ = noiseless(1e4, modes=2)
+    parts = patterns.subset_fluence(count)
+    assert parts.shape == (count, *patterns.canvas_shape)
+    torch.testing.assert_close(parts.sum(0), patterns.fluence(), rtol=1e-4, atol=1e-3)
+    chosen = torch.nonzero(patterns.places() % count == count - 1)[:, 0]
+    alone = Patterns(patterns.counts, patterns.address[chosen], patterns.residual_px[chosen], patterns.probe,
+                     patterns.canvas_shape).fluence()
+    torch.testing.assert_close(parts[-1], alone, rtol=1e-4, atol=1e-3)
+
+
+def test_the_gradients_of_the_subsets_add_up_to_the_whole():
+    patterns, truth = noiseless(1e4)
+    start = torch.ones_like(truth)
+    whole, deviance = gradient(start, patterns)
+    parts = [gradient(start, patterns, torch.nonzero(patterns.places() % 4 == place)[:, 0]) for place in range(4)]
+    torch.testing.assert_close(sum(part[0] for part in parts), whole, rtol=1e-3, atol=1e-2)
+    assert float(sum(part[1] for part in parts)) == pytest.approx(float(deviance), rel=1e-5)
+
+
+def test_overlap_bears_subsets_and_separate_patterns_bear_none():
+    image, probe, y, x, _ = small_scan.geometry()
+    assert balanced_subsets(noiseless(1e4)[0]) >= 4
+    apart = [0, 9, 80, 89]  # the corners of the scan
+    corners, rest = split_positions(torch.from_numpy(np.stack([y, x], 1)[apart]), probe.shape[-1])
+    lonely = Patterns(lambda i: torch.zeros(len(i), 32, 32), in_field(corners), rest, torch.from_numpy(probe).to(torch.complex64),
+                      (1, *image.shape))
+    assert balanced_subsets(lonely) == 1
+
+
+def test_passes_on_subsets_come_nearer_to_the_truth_than_as_many_on_all_patterns():
+    patterns, truth = noiseless(1e5)
+    start = torch.ones_like(truth)
+    plan = schedule(patterns, 5)
+    assert plan[0] > 1 == plan[-1] and plan == sorted(plan, reverse=True)
+    assert error(canvas_steps(patterns, start, plan), truth, patterns) < 0.5 * error(canvas_steps(patterns, start, 5), truth,
+                                                                                     patterns)
+
+
+def test_settling_ends_where_many_steps_on_all_patterns_end():
+    raw = small_scan.small_raw(1e4)
+    layout = view_layout(raw.positions, raw.N)
+    patterns = Patterns(raw.counts, layout.address, layout.residual_px, raw.probe, layout.shape)
+    start = torch.ones(layout.shape, dtype=torch.complex64)
+    ends = [canvas_steps(patterns, start, plan, smoothness=10.0) for plan in (settling(patterns, 60), 300)]
+    light = patterns.fluence()
+    apart = ((ends[0] - ends[1]).abs().square() * light).sum() / ((start - ends[1]).abs().square() * light).sum()
+    assert float(apart) < 0.01
+
+
+def test_smoothness_keeps_the_slopes_of_its_prior_and_leaves_its_level_to_the_data():
+    patterns, truth = noiseless(1e3)
+    prior = truth * 0.9  # all slopes a tenth too flat, the level a tenth too low
+    lit = patterns.fluence() > 0.2 * patterns.fluence().max()
+
+    def found(smoothness: float) -> torch.Tensor:
+        image = canvas_steps(patterns, prior, 150, prior=prior, smoothness=smoothness)
+        return image * torch.exp(-1j * torch.angle((image * truth.conj())[lit].sum()))
+
+    def slopes_kept(image: torch.Tensor) -> float:
+        change = image - prior
+        return float(torch.diff(change)[lit[..., 1:] & lit[..., :-1]].abs().square().sum())
+
+    free, held = found(0.0), found(300.0)
+    assert slopes_kept(held) < 0.25 * slopes_kept(free)
+    assert float(held[lit].abs().mean()) == pytest.approx(float(truth[lit].abs().mean()), rel=0.03)

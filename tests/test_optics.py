@@ -116,3 +116,20 @@ def test_single_precision_agrees_with_double_precision_to_rounding():
                                     optics.shift_probe(probe.to(torch.complex64), shift.float()))
     assert single.dtype == torch.float32
     np.testing.assert_allclose(single, double, rtol=2e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("N", [8, 9])
+def test_the_round_trip_has_the_centred_transforms_intensities_and_its_way_back(N):
+    rng = np.random.default_rng(N)
+    canvas = torch.from_numpy(oracle.complex_field(rng, 13, 17))
+    probe = torch.from_numpy(oracle.complex_field(rng, N, N))
+    weight = torch.from_numpy(rng.random((N, N)))
+    forward, adjoint, modulation = optics.round_trip(N, (13, 17), canvas.device)
+    for row, column in ((0, 0), (3, 2), (4, 7)):
+        window = (slice(row, row + N), slice(column, column + N))
+        waves = optics.propagate(probe * canvas[window])
+        plain = forward(probe * (canvas * modulation)[window])
+        torch.testing.assert_close(optics.intensity(plain), waves.abs().square())
+        back = torch.zeros_like(canvas)
+        back[window] = probe.conj() * adjoint(weight * plain)
+        torch.testing.assert_close((back * modulation)[window], probe.conj() * optics.backpropagate(weight * waves))
