@@ -248,6 +248,7 @@ def test_a_probe_in_other_units_is_scaled_to_the_measured_photons(scan, tmp_path
     ({"xcoords": np.arange(5.0)}, [], "key 'ycoords': 90 values; expected 5 as in 'xcoords'"),
     ({"diff3d": np.ones((4, 5, 6))}, [], "shape (4, 5, 6), and 90 positions"),
     ({"diff3d": np.ones((90, 32, 32), complex)}, [], "dtype complex128; expected real numbers"),
+    ({"probeGuess": np.ones((0, 0, 0, 0), complex)}, [], "expected a complex probe (N, N) or (modes, N, N)"),
     ({"probeGuess": np.ones((16, 16), complex)}, [], "16 px; expected 32 px as the frames"),
     ({"objectGuess": np.ones((2, 40, 40), complex)}, [], "expected one complex object (H, W)"),
     ({"xcoords": np.full(90, np.inf)}, [], "positions that are not finite"),
@@ -317,6 +318,7 @@ def _circle(file: h5py.File) -> None:
     (lambda file: file.__setitem__("dp", h5py.ExternalLink("/etc/hostname", "/dp")), "a link to another file, or in a circle"),
     (_circle, "a link to another file, or in a circle"), (lambda file: file.__setitem__("dp", ["a"]), "dtype object"),
     (lambda file: file.create_dataset("dp", (4, 8, 8), np.uint16, external=[("other.raw", 0, 512)]), "its values lie in other"),
+    (lambda file: file.__setitem__(b"\xff\xfe", 1), "an HDF5 file with ; expected the keys of cxi"),
     (lambda file: file.__setitem__("rho", 1), "an HDF5 file with rho; expected the keys of cxi")])
 def test_an_hdf5_file_opens_no_other_file_and_is_believed_only_as_far_as_it_holds_bytes(tmp_path, capsys, make, message):
     with h5py.File(tmp_path / "x_dp.hdf5", "w") as file:

@@ -50,10 +50,10 @@ class Hdf5File:
         return next((name for name in names if isinstance(self._item(name), self._h5py.Dataset)), None)
 
     def children(self, name: str) -> list[str]:
-        """Names in a group; none if there is no such group."""
+        """Names in a group; none if there is no such group. What is not text (h5py gives bytes) names nothing known."""
         group = self._item(name)
         with _blamed(self.path, name):
-            return sorted(group) if isinstance(group, self._h5py.Group) else []
+            return sorted(key for key in group if isinstance(key, str)) if isinstance(group, self._h5py.Group) else []
 
     def dataset(self, name: str, kinds: str = "iufc") -> "Dataset":
         """A data set of numbers, checked but not read. `kinds`: dtype kinds that are taken."""

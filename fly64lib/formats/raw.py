@@ -83,9 +83,9 @@ def as_modes(probe: np.ndarray, source: object, key: str) -> np.ndarray:
     """A probe with any leading axes as (modes, N, N) complex128. Of pty-chi's (OPR modes, modes, N, N) the first set."""
     if probe.dtype.names == ("real", "imag"):  # as MATLAB writes complex numbers
         probe = probe["real"] + 1j * probe["imag"]
-    while probe.ndim > 3:  # leading axes number variants of the whole probe: the first one is the mean probe
+    while probe.ndim > 3 and len(probe):  # leading axes number variants of the whole probe: the first one is the mean probe
         probe = probe[0]
-    if probe.ndim < 2 or probe.shape[-1] != probe.shape[-2] or probe.dtype.kind not in "cf" or 0 in probe.shape:
+    if probe.ndim not in (2, 3) or probe.shape[-1] != probe.shape[-2] or probe.dtype.kind not in "cf" or 0 in probe.shape:
         raise broken(source, key, f"{probe.dtype} {probe.shape}", "a complex probe (N, N) or (modes, N, N)",
                      "give another one with --probe FILE.npz")
     return probe.reshape(-1, *probe.shape[-2:]).astype(np.complex128)
