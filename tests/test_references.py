@@ -97,7 +97,7 @@ def trained(tmp_path_factory) -> tuple[Path, TrainParameters]:
     design = GenerateParameters(**REFERENCES["generate"].parameters).design
     generate_datasets(root / "C", design)
     generate_overlap_views(root / "C", root / "D", root / "overlap", StudyDesign(), controls=False)
-    files = {f"{half}_npz": str(root / "D" / "dose_10000" / "sparse" / f"sparse_{half}.npz") for half in ("train", "test")}
+    files = {f"{half}_npz": str(root / "D" / "dose_1000" / "sparse" / f"sparse_{half}.npz") for half in ("train", "test")}
     parameters = TrainParameters(**{**REFERENCES["train"].parameters, **files, "output_dir": str(root / "E")})
     return root, parameters
 
@@ -139,3 +139,10 @@ def test_positions_that_are_half_a_pixel_off_leave_the_stored_tolerances(trained
     wrong = replace(parameters, test_npz=str(root / "shifted" / "test.npz"), output_dir=str(root / "shifted"))
     with pytest.raises(DifferentNumbers, match="phase_psnr, value 0"):
         check(metrics(wrong, parameters), FOLDER / "expected" / "train.json")
+
+
+def test_a_training_that_learns_nothing_leaves_the_stored_tolerances(trained):
+    root, parameters = trained
+    wrong = replace(parameters, steps=1, output_dir=str(root / "untrained"))
+    with pytest.raises(DifferentNumbers, match="phase_psnr, value 0"):
+        check(metrics(wrong, wrong), FOLDER / "expected" / "train.json")
