@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ptycho_torch.data_contract import read_scan
 from ptycho_torch.errors import DataContractError
 from ptycho_torch.files import read_json, write_json
 
@@ -42,16 +43,21 @@ def _walk(content: Any, steps: list[str], path: str) -> Iterator[Any]:
     yield from _walk(entry, rest, path)
 
 
+def _content(result: Path) -> Any:
+    """What a result says of itself: a JSON file, or a scan's metadata."""
+    return read_scan(result).metadata if result.suffix == ".npz" else read_json(result)
+
+
 def store(result: str | Path, expected: str | Path, tolerances: Mapping[str, float]) -> None:
     """Write a result's columns and their tolerances for :func:`check`."""
-    content = read_json(Path(result))
+    content = _content(Path(result))
     write_json(Path(expected), {path: {"tolerance": tolerance, "values": column(content, path)}
                                 for path, tolerance in tolerances.items()})
 
 
 def check(result: str | Path, expected: str | Path) -> str:
     """A line for each column that holds. Raises DifferentNumbers with every value that left its tolerance."""
-    content, wrong, held = read_json(Path(result)), [], []
+    content, wrong, held = _content(Path(result)), [], []
     for path, stored in read_json(Path(expected)).items():
         found, values, tolerance = column(content, path), stored["values"], stored["tolerance"]
         if len(found) != len(values):

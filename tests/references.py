@@ -58,6 +58,13 @@ REFERENCES = {
         "answers/*/method": 0, "answers/*/view": 0, "answers/*/metric": 0, "answers/*/needs/*/0": 0, "missing/*": 0,
         "failed/*": 0}),
     "explore": Reference({"method": "pinn"}),
+    "infer": Reference({"bundle": _DATA.format(phase="e") + "/sparse/gs2/bundle.pt",
+                        "data_npz": _DATA.format(phase="d") + "/sparse/sparse_test.npz", "output_npz": "runs/infer/object.npz"},
+                       "runs/infer/object.npz", {
+        "object_kind": 0, **{f"reconstruction/rows/0/{name}": _SCORES[name] for name in ("phase_psnr", "amplitude_psnr")}}),
+    "robustness": Reference({"imperfection": "motion_px", "strengths": 1, "method": "pinn", "training_steps": 4},
+                            "runs/robustness/robustness.json", {
+        "rows/*/method": 0, "rows/*/strength": 0, "rows/*/phase_psnr_skill": 0.5, "rows/*/deviance": 0.03}),
 }
 
 
