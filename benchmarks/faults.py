@@ -241,6 +241,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # on the way out a mounted disk is unmounted
     counts: dict[str, dict] = {}
     with tempfile.TemporaryDirectory(prefix="faults-") as root:
         reference, folder = Path(root) / "undisturbed", Path(root) / "disturbed"
