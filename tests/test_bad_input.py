@@ -24,7 +24,7 @@ from ptycho_torch.data_contract import ScanData, write_scan
 from ptycho_torch.model import PtychoModel
 
 N = 16
-CONFIG = TrainingConfig(model=ModelConfig(N=N, canvas_steps=(1, 3), width=8, depth=1))
+CONFIG = TrainingConfig(model=ModelConfig(N=N, canvas_passes=(1, 3), width=8, depth=1))
 
 
 def scan() -> ScanData:

@@ -20,7 +20,7 @@ from ptycho_torch.errors import PtychoError
 from ptycho_torch.model import PtychoModel
 
 N = 8
-CONFIG = TrainingConfig(model=ModelConfig(N=N, canvas_steps=(1,), width=8, depth=1))
+CONFIG = TrainingConfig(model=ModelConfig(N=N, canvas_passes=(1,), width=8, depth=1))
 BOUNDED = settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 EDITS = st.lists(st.tuples(st.sampled_from(["flip", "set", "cut", "drop", "double"]), st.floats(0, 1), st.integers(0, 255)),
                  min_size=1, max_size=4)
@@ -131,7 +131,7 @@ PLAIN = st.recursive(st.one_of(st.none(), st.booleans(), st.integers(), st.float
                                              st.dictionaries(st.text(max_size=9), inner, max_size=3)),
                      max_leaves=6)
 PLACES = [("format",), ("config",), ("weights",), ("probe",), ("statistics",), ("legacy",), ("versions",), ("config", "model"),
-          ("config", "seed"), ("config", "model", "N"), ("config", "model", "width"), ("config", "model", "canvas_steps"),
+          ("config", "seed"), ("config", "model", "N"), ("config", "model", "width"), ("config", "model", "canvas_passes"),
           ("weights", "stem.weight")]
 
 

@@ -18,7 +18,7 @@ from ptycho_torch.inference import reconstruct
 from ptycho_torch.memmap_bridge import PyTorchMemmapBridge
 from ptycho_torch.model import PtychoModel
 
-CONFIG = TrainingConfig(model=ModelConfig(N=32, canvas_steps=(2, 8), width=8, depth=2), n_images=20)
+CONFIG = TrainingConfig(model=ModelConfig(N=32, canvas_passes=(2, 8), width=8, depth=2), n_images=20)
 
 
 def written(folder: Path, name: str, scan: ScanData) -> Path:
