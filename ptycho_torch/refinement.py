@@ -1,10 +1,10 @@
 """Refinement: accelerated passes from a network's object that keep its details as far as the data bear them out.
 
-    minimise over O   sum_jq [ I_jq - n_jq log I_jq ] + weight * sum |grad (O - network)|^2
+    minimise over O   sum_jq [ I_jq - n_jq log I_jq ] + weight * sum |grad (O - network)|^2 + (0.01 weight + 0.5) * sum |O - network|^2
 
 The penalty grows with frequency: a network is least sure of slow changes over the canvas, which the data of many patterns
-settle, and surest of what is sharp, where each pattern says little. (|O - network|^2 instead ends 0.9 dB lower on dense
-data at 1e5 photons.) The weight, in photons per object pixel, is chosen without truth, on the scan itself: its photons are
+settle, and surest of what is sharp, where each pattern says little. (|O - network|^2 alone ends 0.9 dB lower on dense data at
+1e5 photons; without a little of it, a level that too few photons settle drifts by whole turns.) The weight, in photons per object pixel, is chosen without truth, on the scan itself: its photons are
 split in two, network and passes get one part, and the other judges each weight (:mod:`ptycho_torch.thinning`). A weight is
 a variance of the object, not of the data, so that of the part serves the whole.
 """
@@ -25,6 +25,7 @@ from ptycho_torch.model import PtychoModel
 from ptycho_torch.thinning import split_photons
 
 WEIGHTS = tuple(10.0 ** (power / 2) for power in range(8, 0, -1))  # photons per pixel, the firmest hold first
+_LEVEL = 0.01, 0.5  # weight of the values: share of the slopes' weight, and at least, as if the network erred by 1 rad
 _RISE = 1e-4  # relative, above the least deviance: beyond it the search has left its valley
 
 
@@ -72,5 +73,5 @@ class _Pull:
         whole = start.clone()
         with torch.no_grad():
             whole[self.window] = canvas_steps(self.patterns, start[self.window][None], settling(self.patterns, rounds),
-                                              prior=self.prior, smoothness=weight)[0]
+                                              _LEVEL[0] * weight + _LEVEL[1], self.prior, weight)[0]
         return whole

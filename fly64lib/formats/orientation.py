@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from fly64lib.formats.detector import Reading, object_on_grid, probe_on_grid, window
-from ptycho_torch.canvas import Patterns, canvas_steps
+from ptycho_torch.canvas import Patterns, canvas_steps, gradient
 from ptycho_torch.data_contract import ScanData
 from ptycho_torch.errors import DataContractError
 from ptycho_torch.npz import broken
@@ -78,17 +78,16 @@ def _fit(scan: ScanData, orientation: str, with_object: bool) -> tuple[float, np
         places += crop / 2 + 1 - places.min(0)
         image = np.ones(tuple(int(edge) + crop // 2 + 3 for edge in places.max(0)), np.complex64)
     corner, rest = split_positions(torch.from_numpy(places), crop)
-    seen: list[float] = []
     try:
         lying = Patterns(lambda i: counts[i], in_field(corner), rest, torch.from_numpy(probe), (1, *image.shape))
-        canvas = canvas_steps(lying, torch.from_numpy(image)[None], 1 if with_object else STEPS,
-                              observe=lambda step, canvas, deviance: bool(seen.append(deviance / counts.numel())))
+        canvas = canvas_steps(lying, torch.from_numpy(image)[None], 0 if with_object else STEPS)
+        deviance = float(gradient(canvas, lying)[1]) / counts.numel()
     except DataContractError:  # on an object that is not square a transpose may leave it
         return None
-    if not np.isfinite(seen[-1]):
+    if not np.isfinite(deviance):
         return None
     lit = slice(crop // 4, -(crop // 4) or None)  # the rim of the patches sees few photons
-    return seen[-1], image if with_object else canvas[0, lit, lit].numpy()
+    return deviance, image if with_object else canvas[0, lit, lit].numpy()
 
 
 def turned(scan: ScanData, orientation: str, with_object: bool) -> ScanData:
