@@ -1,12 +1,13 @@
 """Refinement: accelerated passes from a network's object that keep its details as far as the data bear them out.
 
-    minimise over O   sum_jq [ I_jq - n_jq log I_jq ] + weight * sum |grad (O - network)|^2 + (0.01 weight + 0.5) * sum |O - network|^2
+    minimise over O   sum_jq [ I_jq - n_jq log I_jq ] + weight * sum |grad (O - network)|^2 + level * sum |O - network|^2
 
-The penalty grows with frequency: a network is least sure of slow changes over the canvas, which the data of many patterns
-settle, and surest of what is sharp, where each pattern says little. (|O - network|^2 alone ends 0.9 dB lower on dense data at
-1e5 photons; without a little of it, a level that too few photons settle drifts by whole turns.) The weight, in photons per object pixel, is chosen without truth, on the scan itself: its photons are
-split in two, network and passes get one part, and the other judges each weight (:mod:`ptycho_torch.thinning`). A weight is
-a variance of the object, not of the data, so that of the part serves the whole.
+with level = 0.01 weight + 0.5. The penalty grows with frequency: a network is least sure of slow changes over the canvas,
+which the data of many patterns settle, and surest of what is sharp, where each pattern says little. (The second term alone
+ends 0.9 dB lower on dense data at 1e5 photons; without it, a level that too few photons settle drifts by whole turns.) The
+weight, in photons per object pixel, is chosen without truth, on the scan itself: its photons are split in two, network and
+passes get one part, and the other judges each weight (:mod:`ptycho_torch.thinning`). A weight is a variance of the object,
+not of the data, so that of the part serves the whole.
 """
 
 import time
