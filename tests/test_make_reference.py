@@ -42,7 +42,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "replicate_0/phase_g/dose_1000/baseline/objects.png").write_bytes(picture())
     for name in profile.notebooks():
         cell = nbformat.v4.new_code_cell("1")
-        shown = {"image/png": base64.b64encode(picture(600)).decode(), "text/plain": "<Image>"}
+        shown = {"image/png": base64.b64encode(picture(450)).decode(), "text/plain": "<Image>"}
         cell.outputs = [nbformat.v4.new_output("display_data", shown),
                         nbformat.v4.new_output("stream", text=f"results: {root}/replicate_0/x.json\n")]
         write_json(root / name, nbformat.v4.new_notebook(
@@ -60,7 +60,7 @@ def test_a_reference_can_be_read_on_its_own(study, tmp_path):
         notebook = nbformat.reads(text, as_version=4)
         nbformat.validate(notebook)
         image = Image.open(io.BytesIO(base64.b64decode(notebook.cells[0].outputs[0].data["image/jpeg"])))
-        assert image.size == (600, 200) and f'href="{name}"' in (reference / "index.html").read_text()
+        assert image.size == (450, 150) and f'href="{name}"' in (reference / "index.html").read_text()
         assert notebook.cells[0].outputs[1].text == "results: ./replicate_0/x.json\n" and "/home/me" not in text
     figure, = (reference / "figures").iterdir()
     assert figure.name == "replicate_0_dose_1000_baseline_objects.jpg"
