@@ -59,7 +59,7 @@ def build_training_jobs(phase_c_root: str | Path, phase_d_root: str | Path, arti
     """The design's jobs, 9 by default: every dose with baseline (gridsize 1), dense and sparse (gridsize 2).
 
     Touches nothing. Raises DataContractError where a data file is missing; with `allow_missing_phase_d` a missing
-    view's job is left out and its reason appended to `skipped`.
+    view's job is left out and its reason appended to `skipped`. The objective "procedural" needs one job for them all.
     """
     jobs = []
     for dose in (design or StudyDesign()).doses:
@@ -76,7 +76,7 @@ def build_training_jobs(phase_c_root: str | Path, phase_d_root: str | Path, arti
                     "" if view == "baseline" else ", or pass --allow-missing-phase-d"))
             folder = artifact_folder(artifact_root, dose, view, gridsize, objective)
             jobs.append(TrainingJob(dose, view, gridsize, train, test, folder))
-    return jobs
+    return jobs[:1] if objective == "procedural" else jobs
 
 
 def artifact_folder(artifact_root: str | Path, dose: float, view: str, gridsize: int, objective: str = "poisson") -> Path:
