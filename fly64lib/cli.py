@@ -23,6 +23,9 @@ PHASES = {"generate": "generation", "overlap": "overlap", "train": "training", "
 
 
 def notebook(options: argparse.Namespace) -> int:
+    # jsonschema, where it finds this package, compiles a grammar of IRIs while it is imported: more than half of the time
+    # that this command takes to start. No field of a notebook is checked as an IRI.
+    sys.modules.setdefault("rfc3987_syntax", None)
     from fly64lib.runner import run_notebook
     from fly64lib.sweep.profile import parse_value
 

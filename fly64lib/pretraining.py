@@ -18,10 +18,10 @@ from fly64lib.views import select_groups
 from ptycho_torch import optics
 from ptycho_torch.config import ModelConfig
 from ptycho_torch.features import make_features, view_layout
+from ptycho_torch.loaders import FieldDataModule
 from ptycho_torch.model import FieldBatch
 from ptycho_torch.noise import draw_counts
 from ptycho_torch.patches import cut
-from ptycho_torch.samples import FieldDataModule
 
 DOSES = (400.0, 250_000.0)  # photons per exposure, drawn evenly on a logarithmic axis
 KINDS = {"dense": 0.35, "sparse": 0.35, "single": 0.3}  # kind of view: how often

@@ -16,6 +16,7 @@ from ptycho_torch.network import CanvasUNet
 from ptycho_torch.noise import poisson_loss
 from ptycho_torch.patches import cut
 
+_PLENTY = 30.0  # photons per object pixel
 _LEAST_ERROR = 1e-7  # mean squared, under the log: what an exact field would score
 
 
@@ -51,11 +52,12 @@ class PtychoModel(nn.Module):
     def object_canvas(self, features: Features, symmetry: int = 0) -> Complex[Tensor, "fields H W"]:
         """The passes' canvas plus the network's correction, computed in one of the 8 orientations of the square.
 
-        The network's output counts in standard deviations of the canvas's noise, which falls with the root of the
-        fluence: outputs of order 1 then serve every dose, and little light does not have to be learned away.
+        Under plenty of light the network's output counts in standard deviations of the canvas's noise, which falls with
+        the root of the fluence: what it has not learned then costs little. Under little light it counts as it is: it
+        has much to correct there, and few steps to learn it in.
         """
         correction = _orient_back(self.network(_orient(features.channels, symmetry)), symmetry)
-        return features.base + correction * torch.rsqrt(1 + fluence_of(features.channels))
+        return features.base + correction * torch.rsqrt(1 + fluence_of(features.channels) / _PLENTY)
 
     def expected_counts(self, patches: Complex[Tensor, "n N N"], residual_px: Float[Tensor, "n 2"], share: float = 1.0
                         ) -> Float[Tensor, "n N N"]:

@@ -1,17 +1,13 @@
 """Training data: groups of images under one of several thinnings, as the batches the model takes.
 
-A `Split` is one data file as training sees it: which images, which groups, where they lie. Batches are drawn by a
-sampler whose order depends on (seed, epoch) alone, so that an interrupted run continues with the same batches.
+A `Split` is one data file as training sees it: which images, which groups, where they lie.
 """
 
-from collections.abc import Iterator
 from functools import lru_cache
 
-import lightning
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 
 from ptycho_torch.config import TrainingConfig
 from ptycho_torch.errors import ConfigError
@@ -90,102 +86,3 @@ class Split(Dataset):
     def _make_view_features(self, thinning: int) -> Features:
         probe = self.raw.probe * self.config.keep**0.5
         return make_features(self._thinned(thinning).kept, self._view, probe, self.config.model)
-
-
-class GroupSampler(Sampler):
-    """Every group once under every thinning, in batches of one thinning; the order is drawn from (seed, epoch)."""
-
-    def __init__(self, groups: int, thinnings: int, batch_size: int, seed: int, shuffle: bool = True):
-        self.groups, self.thinnings, self.batch_size, self.seed, self.shuffle = (groups, thinnings, batch_size, seed,
-                                                                                 shuffle)
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning at the start of every epoch, also after a resume."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.thinnings * -(-self.groups // self.batch_size)
-
-    def __iter__(self) -> Iterator[tuple[int, list[int]]]:
-        rng = np.random.default_rng([self.seed, self.epoch])
-        items = []
-        for thinning in range(self.thinnings):
-            order = rng.permutation(self.groups) if self.shuffle else np.arange(self.groups)
-            items += [(thinning, order[i:i + self.batch_size].tolist()) for i in range(0, self.groups, self.batch_size)]
-        picks = rng.permutation(len(items)) if self.shuffle else range(len(items))
-        return iter([items[i] for i in picks])
-
-
-class PtychoDataModule(lightning.LightningDataModule):
-    """Both splits as loaders. The held-out split is only watched: nothing is chosen by it."""
-
-    def __init__(self, train: RawDataTorch, test: RawDataTorch | None, config: TrainingConfig):
-        super().__init__()
-        self.config = config
-        self.first_epoch = 0  # of a resumed run: Lightning draws the first order before it names the epoch
-        self.train = Split(train, config)
-        self.test = Split(test, config) if test is not None else None
-
-    def train_dataloader(self) -> DataLoader:
-        config = self.config
-        sampler = GroupSampler(len(self.train), config.thinnings, config.batch_size, config.seed)
-        sampler.set_epoch(self.first_epoch)
-        return self._loader(self.train, sampler)
-
-    def val_dataloader(self) -> DataLoader | list:
-        if self.test is None:
-            return []
-        return self._loader(self.test, GroupSampler(len(self.test), 1, self.config.batch_size, 0, shuffle=False))
-
-    def _loader(self, split: Split, sampler: GroupSampler) -> DataLoader:
-        return DataLoader(split, batch_size=None, sampler=sampler, num_workers=self.config.num_workers)
-
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        if device.type == "cpu":
-            return batch
-        return Batch(*(_moved(part, device) for part in batch))
-
-
-class FieldSampler(Sampler):
-    """Seeds of simulated fields: every epoch `per_epoch` new ones, each shown `repeats` times, in an order of its own."""
-
-    def __init__(self, per_epoch: int, repeats: int, seed: int):
-        self.per_epoch, self.repeats, self.seed, self.epoch = per_epoch, repeats, seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning at the start of every epoch, also after a resume."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.per_epoch * self.repeats
-
-    def __iter__(self) -> Iterator[int]:
-        first = (self.seed * 100_003 + self.epoch) * self.per_epoch
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self))
-        return iter((first + order % self.per_epoch).tolist())
-
-
-class FieldDataModule(lightning.LightningDataModule):
-    """Simulated fields as a loader; `fields[seed]` is a :class:`~ptycho_torch.model.FieldBatch`."""
-
-    PER_EPOCH, REPEATS = 25, 8
-
-    def __init__(self, fields: Dataset, config: TrainingConfig):
-        super().__init__()
-        self.fields, self.config, self.first_epoch = fields, config, 0
-
-    def train_dataloader(self) -> DataLoader:
-        per_epoch = min(self.PER_EPOCH, -(-self.config.steps // self.REPEATS))  # a short training draws no field for nothing
-        sampler = FieldSampler(per_epoch, self.REPEATS, self.config.seed)
-        sampler.set_epoch(self.first_epoch)
-        return DataLoader(self.fields, batch_size=None, sampler=sampler, num_workers=self.config.num_workers)
-
-    def val_dataloader(self) -> list:
-        return []
-
-
-def _moved(part: object, device: torch.device) -> object:
-    if isinstance(part, Features):
-        return Features(*(tensor.to(device) for tensor in part))
-    return part.to(device) if isinstance(part, Tensor) else part

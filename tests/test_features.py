@@ -13,7 +13,8 @@ from ptycho_torch.canvas import Patterns, canvas_steps, schedule
 from ptycho_torch.config import ModelConfig, TrainingConfig
 from ptycho_torch.errors import ConfigError, DataContractError
 from ptycho_torch.features import channel_count, group_layout, group_side, make_features, view_layout
-from ptycho_torch.samples import GroupSampler, PtychoDataModule, Split, choose_groups
+from ptycho_torch.loaders import GroupSampler, PtychoDataModule
+from ptycho_torch.samples import Split, choose_groups
 from ptycho_torch.thinning import ThinnedCounts
 
 MODEL = ModelConfig(N=32, canvas_passes=(2, 6))

@@ -103,3 +103,11 @@ def light_modules() -> dict[str, list[str]]:
 def test_the_package_its_configuration_and_its_errors_import_neither_torch_nor_lightning(light_modules):
     assert len(light_modules) == 9
     assert {name: heavy for name, heavy in light_modules.items() if heavy} == {}
+
+
+def test_only_training_waits_for_lightning():
+    """Notebooks that train nothing start in half of the time."""
+    names = ["reconstruction", "comparison", "report", "explore", "infer", "generation", "overlap"]
+    code = "import sys\n" + "\n".join(f"import fly64lib.{name}" for name in names) + "\nprint('lightning' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

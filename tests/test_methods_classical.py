@@ -116,6 +116,16 @@ def test_the_weight_chosen_on_held_out_photons_beats_no_penalty_where_photons_ar
     assert quality(result, raw) > max(by_weight[0.0] + 3, max(by_weight.values()) - 1.5)
 
 
+def test_the_search_ends_behind_the_valley_and_finds_what_all_weights_would(tmp_path):
+    """Weights far beyond the valley change nothing, and are not fitted."""
+    path = written(tmp_path, small_scan(1e3, **GEOMETRY))
+    result = Classical(weights=(0.0, 0.001, 0.01, 3.0, 30.0, 300.0), steps=20).reconstruct(path)
+    tried = dict(zip(result.settings["weights"], result.settings["searched_deviance"], strict=True))
+    fitted = [weight for weight, deviance in tried.items() if deviance is not None]
+    assert len(fitted) < len(tried) and fitted == sorted(tried)[-len(fitted):]
+    assert result.settings["tikhonov"] == min(fitted, key=tried.get) and tried[fitted[0]] > min(map(tried.get, fitted))
+
+
 def test_a_weight_chosen_without_truth_ignores_the_files_object(tmp_path):
     scan = small_scan(1e3, **GEOMETRY)
     other = replace(scan, object_guess=np.ones_like(scan.object_guess))

@@ -12,8 +12,8 @@ from fly64lib.probe import outer_half_maximum_diameter, zone_plate_probe
 from ptycho_torch.config import ModelConfig, TrainingConfig
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.features import Features, fluence_of
+from ptycho_torch.loaders import FieldDataModule, FieldSampler
 from ptycho_torch.model import FieldBatch, PtychoModel, field_loss
-from ptycho_torch.samples import FieldDataModule, FieldSampler
 from ptycho_torch.workflows.components import train_cdi_model_torch
 
 MODEL = ModelConfig(N=64, objective="procedural", canvas_passes=(1, 2), width=8, depth=2)

@@ -21,8 +21,8 @@ from ptycho_torch.detector import count_statistics
 from ptycho_torch.errors import ConfigError, MissingDependencyError, PtychoError
 from ptycho_torch.files import atomic_path
 from ptycho_torch.lightning_module import PtychoLightning
+from ptycho_torch.loaders import FieldDataModule, PtychoDataModule
 from ptycho_torch.memmap_bridge import RawDataTorch
-from ptycho_torch.samples import FieldDataModule, PtychoDataModule
 
 log = logging.getLogger(__name__)
 # Lightning announces devices and products at every fit; its warnings stay.
@@ -33,7 +33,7 @@ def train_cdi_model_torch(train_data: RawDataTorch, test_data: RawDataTorch | No
                           fields: Dataset | None = None) -> dict[str, Any]:
     """Train on `train_data`; `test_data` is only watched (`val_loss`), nothing is chosen by it.
 
-    The objective "procedural" trains on simulated `fields` (:class:`~ptycho_torch.samples.FieldDataModule`) instead; of
+    The objective "procedural" trains on simulated `fields` (:class:`~ptycho_torch.loaders.FieldDataModule`) instead; of
     `train_data` it takes the probe alone, and nothing is watched.
     Writes `metrics.csv`, `model.ckpt` (unless checkpointing is off) and `bundle.pt` into `config.output_dir`; an existing
     `model.ckpt` of an unfinished run of the same configuration is continued. Returns a dict of
