@@ -27,12 +27,12 @@ class PtychoLightning(lightning.LightningModule):
         symmetry = int(torch.randint(8, (1,), generator=generator))
         loss = self.model.loss(self.model.object_canvas(batch.features, symmetry), batch)
         size = len(batch.truth) if isinstance(batch, FieldBatch) else len(batch.address)
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=size)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=size)
         return loss
 
     def validation_step(self, batch: Batch, index: int) -> None:
         loss = self.model.loss(self.model.object_canvas(batch.features), batch)
-        self.log("val_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch.address))
+        self.log("val_loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(batch.address))
 
     def configure_optimizers(self) -> dict[str, Any]:
         optimizer = torch.optim.AdamW(self.model.parameters(), lr=self.config.learning_rate,

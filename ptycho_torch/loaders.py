@@ -19,12 +19,16 @@ from ptycho_torch.samples import Split
 
 
 class GroupSampler(Sampler):
-    """Every group once under every thinning, in batches of one thinning; the order is drawn from (seed, epoch)."""
+    """Every group once under every thinning, in batches of one thinning; the order is drawn from (seed, epoch).
 
-    def __init__(self, groups: int, thinnings: int, batch_size: int, seed: int, shuffle: bool = True):
+    Of several processes each takes its share of every batch: together they step as one would.
+    """
+
+    def __init__(self, groups: int, thinnings: int, batch_size: int, seed: int, shuffle: bool = True, rank: int = 0,
+                 processes: int = 1):
         self.groups, self.thinnings, self.batch_size, self.seed, self.shuffle = (groups, thinnings, batch_size, seed,
                                                                                  shuffle)
-        self.epoch = 0
+        self.rank, self.processes, self.epoch = rank, processes, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning at the start of every epoch, also after a resume."""
@@ -38,9 +42,13 @@ class GroupSampler(Sampler):
         items = []
         for thinning in range(self.thinnings):
             order = rng.permutation(self.groups) if self.shuffle else np.arange(self.groups)
-            items += [(thinning, order[i:i + self.batch_size].tolist()) for i in range(0, self.groups, self.batch_size)]
+            items += [(thinning, self._share(order[i:i + self.batch_size])) for i in range(0, self.groups, self.batch_size)]
         picks = rng.permutation(len(items)) if self.shuffle else range(len(items))
         return iter([items[i] for i in picks])
+
+    def _share(self, batch: np.ndarray) -> list[int]:
+        """This process's part of a batch; of one smaller than their number, its last group for the ones left over."""
+        return batch[min(self.rank, len(batch) - 1)::self.processes].tolist()
 
 
 class PtychoDataModule(lightning.LightningDataModule):
@@ -55,14 +63,14 @@ class PtychoDataModule(lightning.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         config = self.config
-        sampler = GroupSampler(len(self.train), config.thinnings, config.batch_size, config.seed)
+        sampler = GroupSampler(len(self.train), config.thinnings, config.batch_size, config.seed, True, *_place(self.trainer))
         sampler.set_epoch(self.first_epoch)
         return self._loader(self.train, sampler)
 
     def val_dataloader(self) -> DataLoader | list:
         if self.test is None:
             return []
-        return self._loader(self.test, GroupSampler(len(self.test), 1, self.config.batch_size, 0, shuffle=False))
+        return self._loader(self.test, GroupSampler(len(self.test), 1, self.config.batch_size, 0, False, *_place(self.trainer)))
 
     def _loader(self, split: Split, sampler: GroupSampler) -> DataLoader:
         return DataLoader(split, batch_size=None, sampler=sampler, num_workers=self.config.num_workers)
@@ -74,10 +82,14 @@ class PtychoDataModule(lightning.LightningDataModule):
 
 
 class FieldSampler(Sampler):
-    """Seeds of simulated fields: every epoch `per_epoch` new ones, each shown `repeats` times, in an order of its own."""
+    """Seeds of simulated fields: every epoch `per_epoch` new ones, each shown `repeats` times, in an order of its own.
 
-    def __init__(self, per_epoch: int, repeats: int, seed: int):
-        self.per_epoch, self.repeats, self.seed, self.epoch = per_epoch, repeats, seed, 0
+    Several processes take as many steps as one, each with a field of its own at each step.
+    """
+
+    def __init__(self, per_epoch: int, repeats: int, seed: int, rank: int = 0, processes: int = 1):
+        self.per_epoch, self.repeats, self.seed, self.rank, self.processes = per_epoch, repeats, seed, rank, processes
+        self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning at the start of every epoch, also after a resume."""
@@ -89,6 +101,7 @@ class FieldSampler(Sampler):
     def __iter__(self) -> Iterator[int]:
         first = (self.seed * 100_003 + self.epoch) * self.per_epoch
         order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self))
+        order = np.roll(order, self.rank * len(self) // self.processes)
         return iter((first + order % self.per_epoch).tolist())
 
 
@@ -103,12 +116,17 @@ class FieldDataModule(lightning.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         per_epoch = min(self.PER_EPOCH, -(-self.config.steps // self.REPEATS))  # a short training draws no field for nothing
-        sampler = FieldSampler(per_epoch, self.REPEATS, self.config.seed)
+        sampler = FieldSampler(per_epoch, self.REPEATS, self.config.seed, *_place(self.trainer))
         sampler.set_epoch(self.first_epoch)
         return DataLoader(self.fields, batch_size=None, sampler=sampler, num_workers=self.config.num_workers)
 
     def val_dataloader(self) -> list:
         return []
+
+
+def _place(trainer: lightning.Trainer | None) -> tuple[int, int]:
+    """(rank, number) of the processes that train together."""
+    return (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
 
 
 def _moved(part: object, device: torch.device) -> object:

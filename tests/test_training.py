@@ -21,6 +21,7 @@ from ptycho_torch.data_contract import write_scan
 from ptycho_torch.errors import ConfigError, MissingDependencyError, PtychoError
 from ptycho_torch.inference import reconstruct
 from ptycho_torch.lightning_module import PtychoLightning
+from ptycho_torch.loaders import FieldSampler, GroupSampler
 from ptycho_torch.memmap_bridge import PyTorchMemmapBridge
 from ptycho_torch.model import PtychoModel
 from ptycho_torch.samples import Split
@@ -294,3 +295,30 @@ def test_unsupervised_training_never_looks_at_truth_or_object(tmp_path):
         raw = PyTorchMemmapBridge(tmp_path / f"{name}.npz").raw_data_torch
         results.append(components.train_cdi_model_torch(raw, None, small(tmp_path / name, max_epochs=2)))
     assert same(*results)
+
+
+def test_two_processes_train_together_as_one_would(tmp_path):
+    """To rounding at first; Adam then divides small gradients by their own size, rounding and all."""
+    one = train(small(tmp_path / "one", learning_rate=1e-4), test=True)
+    two = train(small(tmp_path / "two", learning_rate=1e-4, devices=2), test=True)
+    assert two["epochs"] == one["epochs"] == 4 and (tmp_path / "two" / "bundle.pt").is_file()
+    for number, (ours, theirs) in enumerate(zip(one["history"], two["history"], strict=True)):
+        assert theirs == pytest.approx(ours, rel=1e-4 if number == 0 else 2e-3)
+    for ours, theirs in zip(weights(one), weights(two), strict=True):
+        torch.testing.assert_close(theirs, ours, rtol=0, atol=2e-4)
+    start = train(small(tmp_path / "start", learning_rate=1e-8))
+    assert max(float((a - b).abs().max()) for a, b in zip(weights(start), weights(one), strict=True)) > 1e-3
+
+
+def test_the_processes_shares_make_up_every_batch():
+    whole, shares = GroupSampler(13, 2, 4, seed=3), [GroupSampler(13, 2, 4, 3, True, rank, 3) for rank in range(3)]
+    for batch, *parts in zip(whole, *shares, strict=True):
+        assert all(part[0] == batch[0] for part in parts)
+        together = sum((part[1] for part in parts), [])
+        assert all(part[1] for part in parts) and set(together) == set(batch[1])
+        assert len(together) == max(len(batch[1]), 3)
+
+
+def test_processes_meet_different_fields_at_every_step():
+    first, second = (list(FieldSampler(25, 8, 0, rank, 2)) for rank in range(2))
+    assert sorted(first) == sorted(second) and sum(a == b for a, b in zip(first, second, strict=True)) < 20

@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import os
 import time
 import warnings
 from pathlib import Path
@@ -44,18 +45,20 @@ def train_cdi_model_torch(train_data: RawDataTorch, test_data: RawDataTorch | No
     output.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(config.threads)
     lightning.seed_everything(config.seed, verbose=False)
-    wall, cpu = time.perf_counter(), time.process_time()
+    wall, cpu = time.perf_counter(), _cpu_seconds()
     if (fields is None) == (config.model.objective == "procedural"):
         raise ConfigError(f"objective={config.model.objective!r} with{'out' if fields is None else ''} simulated fields; "
                           "'procedural' trains on them, the others on patterns")
     data = PtychoDataModule(train_data, test_data, config) if fields is None else FieldDataModule(fields, config)
     module = PtychoLightning(config.to_dict(), train_data.probe)
-    history = _History()
+    history = _History(output / "metrics.csv")
     checkpoint = output / "model.ckpt"
     epochs = config.max_epochs or -(-config.steps // len(data.train_dataloader()))
     resumed, data.first_epoch = _resumable(checkpoint, config, epochs)
     trainer = lightning.Trainer(
         max_epochs=epochs, accelerator=_accelerator(config), devices=config.devices,
+        # Forked processes have the data already; Lightning's default starts the whole program again in each.
+        strategy="auto" if config.devices == 1 else "ddp_fork", use_distributed_sampler=False,
         logger=_logger(config), callbacks=[history, *_callbacks(config)], enable_checkpointing=config.checkpointing,
         enable_progress_bar=config.progress, enable_model_summary=False, deterministic=config.deterministic,
         gradient_clip_val=1.0, num_sanity_val_steps=0, log_every_n_steps=1, default_root_dir=output,
@@ -73,11 +76,11 @@ def train_cdi_model_torch(train_data: RawDataTorch, test_data: RawDataTorch | No
         # Batches are mapped from a file and cut by index: a worker process costs more than it brings (num_workers = 0).
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    final = history.rows[-1]["train_loss"]
+    wall, cpu = time.perf_counter() - wall, _cpu_seconds() - cpu
+    rows = history.read()
+    final = rows[-1]["train_loss"]
     if not torch.isfinite(torch.tensor(final)):
         raise PtychoError(f"training ended with a loss of {final}; try a smaller learning_rate (now {config.learning_rate})")
-    _write_history(output / "metrics.csv", history.rows)
     images, groups = (len(data.train.images), len(data.train)) if fields is None else (0, 0)
     statistics = {"images": images, "groups": groups, "photons_per_exposure": train_data.photons_per_exposure,
                   "counts": count_statistics(train_data.scan.diffraction).summary(), "source": str(train_data.source),
@@ -85,23 +88,36 @@ def train_cdi_model_torch(train_data: RawDataTorch, test_data: RawDataTorch | No
     bundle = output / "bundle.pt"
     sha256 = save_bundle(bundle, module.model.cpu(), config, statistics)
     scored = groups * config.model.images_per_group * config.thinnings * (epochs - data.first_epoch)
-    return {"model": module.model, "history": history.rows, "final_loss": final, "epochs": trainer.current_epoch,
+    return {"model": module.model, "history": rows, "final_loss": final, "epochs": len(rows),
             "images": images, "groups": groups, "bundle": bundle, "bundle_sha256": sha256,
             "checkpoint": checkpoint if config.checkpointing else None, "seconds": wall, "cpu_seconds": cpu,
             "patterns_per_second": scored / wall}
 
 
 class _History(lightning.Callback):
-    """Losses per epoch. Kept here and not by a logger, so that every logger choice leaves the same metrics.csv."""
+    """Losses per epoch, in a file: the process that trained may not be the one that goes on. Kept here and not by a logger, so
+    that every logger choice leaves the same metrics.csv."""
 
-    def __init__(self) -> None:
-        self.rows: list[dict[str, float]] = []
+    def __init__(self, path: Path) -> None:
+        self.path, self.rows = path, []
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         losses = {name: float(value) for name, value in trainer.callback_metrics.items()}
         self.rows.append({"epoch": trainer.current_epoch, **losses})
+        if not trainer.is_global_zero:
+            return
+        with atomic_path(self.path) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(self.rows[0]))
+            writer.writeheader()
+            writer.writerows(self.rows)
         log.info("epoch %d of %d: %s", trainer.current_epoch + 1, trainer.max_epochs,
                  ", ".join(f"{name} {value:.5g}" for name, value in losses.items()))
+
+    def read(self) -> list[dict[str, float]]:
+        """A dict per epoch."""
+        with self.path.open(newline="") as file:
+            return [{name: int(text) if name == "epoch" else float(text) for name, text in row.items()}
+                    for row in csv.DictReader(file)]
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}
@@ -162,8 +178,6 @@ def _resumable(checkpoint: Path, config: TrainingConfig, epochs: int) -> tuple[P
     return (checkpoint, done) if same and done < epochs else (None, 0)
 
 
-def _write_history(path: Path, rows: list[dict[str, float]]) -> None:
-    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+def _cpu_seconds() -> float:
+    """Of this process and of those that it waited for."""
+    return sum(os.times()[:4])
