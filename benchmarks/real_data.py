@@ -1,14 +1,15 @@
-"""Methods on measured patterns, scored in data space on patterns that no method got.
+"""Measured patterns: methods under a recovered probe, judged on patterns that neither they nor the probe's recovery got.
 
-    python benchmarks/real_data.py SCAN.npz [--epochs 60] [--output runs/real_data]
+    python benchmarks/real_data.py SCAN.npz --output runs/real_data [--modes 3]
 
-Every tenth pattern is held out; pinn is trained without truth on the others, LSQML and the classical iteration are fitted
-to them, all under the file's own probe. (That probe was recovered from all patterns, the held-out ones included: the same
-for every method.) Prints the mean Poisson deviance per pixel, fitted and held out, CPU seconds and peak memory, and
-writes `objects.png` and `deviance.json`.
+Every tenth pattern is held out. Of the others, the classical iteration recovers object and probe together, the probe as
+incoherent modes that start from the file's. Then every method fits the same patterns under that probe, taken as known: the
+network trained on them without truth, the one trained on simulated procedural objects, each alone and refined, LSQML and the
+classical iteration from empty objects. Deviance is per detector pixel; a perfect model would come to about 1.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,49 +21,72 @@ from fly64lib.methods.classical import Classical
 from fly64lib.methods.learned import Learned
 from fly64lib.methods.ptychi import LSQML
 from fly64lib.training import TrainingJob, run_training_job
-from ptycho_torch.config import TrainingConfig
+from ptycho_torch.bundle import software_versions
+from ptycho_torch.config import ModelConfig, TrainingConfig
 from ptycho_torch.data_checks import mean_photons
-from ptycho_torch.data_contract import read_scan, write_scan
+from ptycho_torch.data_contract import ScanData, read_scan, write_scan
 from ptycho_torch.files import write_json
 from ptycho_torch.inference import data_deviance
 from ptycho_torch.memmap_bridge import PyTorchMemmapBridge
 
 HELD_OUT_EVERY = 10
+STEPS = {"poisson": 400, "procedural": 1000}
+
+
+def parts(scan: ScanData, folder: Path) -> dict[str, Path]:
+    """Files of the patterns to fit and of those held out."""
+    held = np.arange(scan.n) % HELD_OUT_EVERY == 0
+    files = {"fit": folder / "fit.npz", "held": folder / "held_out.npz"}
+    write_scan(files["fit"], scan.subset(~held))
+    write_scan(files["held"], scan.subset(held))
+    return files
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("scan", type=Path)
+    parser.add_argument("--modes", type=int, default=3, help="of the recovered probe; 0: take the file's probe as it is")
     parser.add_argument("--epochs", type=int, default=60, help="of LSQML")
     parser.add_argument("--output", type=Path, default=Path("runs/real_data"))
     options = parser.parse_args()
     scan = read_scan(options.scan)
-    held = np.arange(scan.n) % HELD_OUT_EVERY == 0
-    files = {"fit": options.output / "fit.npz", "held": options.output / "held_out.npz"}
-    write_scan(files["fit"], scan.subset(~held))
-    write_scan(files["held"], scan.subset(held))
-    job = TrainingJob(float(round(mean_photons(scan.diffraction))), "baseline", 1, files["fit"], files["fit"],
-                      options.output / "pinn")
-    trained = run_training_job(job, config=TrainingConfig(checkpointing=False, logger="none"))
-    methods = [Learned(bundle=job.artifact_dir / "bundle.pt"), LSQML(epochs=options.epochs), Classical()]
+    rows, objects = [], {}
+    if options.modes:
+        recovery = Classical(probe="refine", probe_modes=options.modes, steps=240)
+        found = recovery.reconstruct(parts(scan, options.output / "file_probe")["fit"])
+        scan, objects["probe's recovery"] = replace(scan, probe=found.probe), found.object
+        share = (np.abs(found.probe) ** 2).sum((1, 2)) / (np.abs(found.probe) ** 2).sum()
+        print(f"recovered probe: modes of {', '.join(f'{part:.1%}' for part in share)} in {found.cpu_seconds:.0f} CPU s")
+        rows.append({"method": "probe's recovery", "cpu_seconds": found.cpu_seconds, "modes": share.tolist()})
+    files = parts(scan, options.output / "recovered_probe" if options.modes else options.output)
     raw = {name: PyTorchMemmapBridge(path).raw_data_torch for name, path in files.items()}
-    objects, rows = {}, []
-    for method in methods:
+    methods = {"lsqml": LSQML(epochs=options.epochs), "classical": Classical()}
+    training = {}
+    for name, objective in (("pinn", "poisson"), ("pinn-sim", "procedural")):
+        job = TrainingJob(float(round(mean_photons(scan.diffraction))), "baseline", 1, files["fit"], files["fit"],
+                          options.output / name)
+        config = TrainingConfig(model=ModelConfig(objective=objective), steps=STEPS[objective], checkpointing=False, logger="none")
+        training[name] = run_training_job(job, config=config)["cpu_seconds"]
+        methods |= {name + suffix: Learned(bundle=job.artifact_dir / "bundle.pt", refined=bool(suffix))
+                    for suffix in ("", "+refine")}
+    for name, method in methods.items():
         found = method.reconstruct(files["fit"])
-        objects[method.name] = found.object
-        rows.append({"method": method.name, "cpu_seconds": found.cpu_seconds, "peak_memory_mb": found.peak_memory_mb,
-                     "training_cpu_seconds": trained["cpu_seconds"] if method.name == "pinn" else None})
-    objects["stored"] = scan.object_guess
-    objects["flat"] = np.ones_like(scan.object_guess)
+        objects[name] = found.object
+        rows.append({"method": name, "cpu_seconds": found.cpu_seconds, "peak_memory_mb": found.peak_memory_mb,
+                     "training_cpu_seconds": training.get(name.partition("+")[0]), "note": found.note})
+    objects |= {"stored": scan.object_guess, "flat": np.ones_like(scan.object_guess)}
     rows += [{"method": "stored"}, {"method": "flat"}]
     for row in rows:
         canvas = torch.from_numpy(np.ascontiguousarray(objects[row["method"]], dtype=np.complex64))
         row |= {f"deviance_{name}": data_deviance(canvas, data) for name, data in raw.items()}
-        print(f"{row['method']:10} deviance fitted {row['deviance_fit']:6.3f}, held out {row['deviance_held']:6.3f}, "
-              f"{row.get('cpu_seconds') or float('nan'):6.1f} CPU s, {row.get('peak_memory_mb') or float('nan'):6.0f} MB")
+    peer = next(row["deviance_held"] for row in rows if row["method"] == "lsqml")
+    for row in rows:
+        print(f"{row['method']:17} deviance fitted {row['deviance_fit']:6.3f}, held out {row['deviance_held']:6.3f} "
+              f"({row['deviance_held'] / peer:.3f} of LSQML's), {row.get('cpu_seconds') or float('nan'):6.1f} CPU s after "
+              f"{row.get('training_cpu_seconds') or 0:.0f} of training")
     del objects["flat"]
     figures.saved(figures.objects(objects, None, region_of(raw["fit"])), options.output / "objects.png")
-    write_json(options.output / "deviance.json", rows)
+    write_json(options.output / "deviance.json", {"rows": rows, "modes": options.modes, "versions": software_versions()})
     return 0
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from small_scan import geometry, seen_region, small_raw, small_scan
 
-from fly64lib.methods import MethodResult, defocused, photons_restored
+from fly64lib.methods import MethodResult, defocused, orthogonal_modes, photons_restored, with_modes
 from fly64lib.methods.classical import (
     Classical,
     empty,
@@ -24,6 +24,7 @@ from ptycho_torch.data_contract import ScanData, write_scan
 from ptycho_torch.errors import ConfigError, DataContractError
 from ptycho_torch.features import view_layout
 from ptycho_torch.files import json_text
+from ptycho_torch.memmap_bridge import RawDataTorch
 from ptycho_torch.noise import perfect_deviance
 
 GEOMETRY = {"N": 32, "across": 7}
@@ -224,8 +225,42 @@ def test_every_result_carries_its_cost_and_settings_that_json_holds(method, tmp_
     assert json_text(result.settings) and json_text(result.trace) and result.note
 
 
+def test_modes_that_the_file_lacks_are_found(tmp_path):
+    """Counts of a two-mode beam, a file that knows one: its exact shape, and all of the photons."""
+    scan = small_scan(1e5, modes=2, **GEOMETRY)
+    raw, photons = RawDataTorch(scan, Path("scan.npz")), (np.abs(scan.probe)**2).sum()
+    alone = replace(scan, probe=scan.probe[:1] * np.float32((photons / (np.abs(scan.probe[0])**2).sum())**0.5))
+    path, how = written(tmp_path, alone), {"tikhonov": 1.0, "steps": 150, "probe": "refine"}
+    one, two = (Classical(**how, probe_modes=count).reconstruct(path) for count in (1, 2))
+    assert two.probe.shape == (2, 32, 32) and (np.abs(two.probe)**2).sum() == pytest.approx(photons, rel=1e-4)
+    assert np.abs(np.vdot(two.probe[0], two.probe[1])) < 1e-3 * photons
+    assert two.trace[-1]["deviance"] < 0.6 * one.trace[-1]["deviance"]
+    assert quality(two, raw) > quality(one, raw) + 6
+    second = (np.abs(two.probe[1])**2).sum() / photons
+    true = np.linalg.svd(scan.probe.reshape(2, -1), compute_uv=False)[1]**2 / photons
+    assert second == pytest.approx(true, rel=0.1)
+
+
+def test_a_start_of_modes_keeps_power_and_what_is_there_and_orthogonal_modes_the_intensity():
+    probe = small_raw(1e4, modes=2, **GEOMETRY).probe
+    more = with_modes(probe, 5)
+    power = more.abs().square().sum((1, 2))
+    assert more.shape == (5, 32, 32) and float(power.sum()) == pytest.approx(float(probe.abs().square().sum()), rel=1e-5)
+    torch.testing.assert_close(more[:2] / more[:2].abs().max(), probe / probe.abs().max())
+    assert float(power[2:].max()) < 0.015 * float(power.sum()) and torch.linalg.matrix_rank(more.flatten(1)) == 5
+    torch.testing.assert_close(with_modes(probe, 1), probe)
+    torch.testing.assert_close(with_modes(probe, 2), probe)
+    other = orthogonal_modes(more)
+    patches = torch.exp(1j * torch.rand(1, 1, 32, 32, generator=torch.Generator().manual_seed(0)))
+    torch.testing.assert_close(*(torch.fft.fft2(beam * patches).abs().square().sum(1) for beam in (other, more)),
+                               rtol=1e-3, atol=1e-2)
+    overlaps = other.flatten(1) @ other.flatten(1).conj().T
+    assert float((overlaps - torch.diag(overlaps.diagonal())).abs().max()) < 1e-3 * float(power.sum())
+
+
 @pytest.mark.parametrize("wrong", [{"knob": "guess"}, {"probe": "unknown"}, {"steps": 0}, {"keep": 1.5}, {"weights": ()},
-                                   {"weights": (-1.0,)}, {"tikhonov": -1.0}], ids=str)
+                                   {"weights": (-1.0,)}, {"tikhonov": -1.0}, {"probe_modes": 0},
+                                   {"probe_modes": 2}], ids=str)
 def test_settings_without_meaning_are_refused_by_name(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         Classical(**wrong)

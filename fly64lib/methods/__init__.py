@@ -83,6 +83,29 @@ def defocused(probe: Complex[Tensor, "modes N N"], strength_rad: float) -> Compl
     return backpropagate(spectrum * torch.exp(1j * strength_rad * square * power.sum() / (square * power).sum()))
 
 
+def with_modes(probe: Complex[Tensor, "modes N N"], count: int) -> Complex[Tensor, "count N N"]:
+    """The probe with incoherent modes added up to `count`, faint ones, as a start for their recovery. Its power is kept.
+
+    Each is the strongest mode times a monomial x^a y^b, of lowest degree first, and has 1 % of its power: what a beam that
+    trembles, or is a little wider than coherence allows, adds first (Thibault and Menzel, doi:10.1038/nature11806).
+    """
+    N, strongest = probe.shape[-1], probe[probe.abs().square().sum((-2, -1)).argmax()]
+    axis = torch.linspace(-1, 1, N, dtype=probe.real.dtype)
+    degrees = [(total - b, b) for total in range(1, count + 1) for b in range(total + 1)]
+    shapes = [strongest * axis**b * (axis**a)[:, None] for b, a in degrees[:max(0, count - len(probe))]]
+    faint = [0.1 * shape * strongest.abs().square().sum().sqrt() / shape.abs().square().sum().sqrt() for shape in shapes]
+    every = torch.cat([probe, *(mode[None] for mode in faint)])
+    return every * (probe.abs().square().sum() / every.abs().square().sum()).sqrt()
+
+
+def orthogonal_modes(probe: Complex[Tensor, "modes N N"]) -> Complex[Tensor, "modes N N"]:
+    """The same incoherent sum as orthogonal modes, the strongest first; a single mode is returned as it is."""
+    if len(probe) == 1:
+        return probe
+    _, sizes, shapes = torch.linalg.svd(probe.flatten(1), full_matrices=False)
+    return (sizes[:, None] * shapes).view(probe.shape)
+
+
 def photons_restored(canvas: Any, probe: Any, photons: float) -> tuple[Any, Any]:
     """Object and probe with their free common scale fixed: sum |P|^2 = `photons`, their product unchanged."""
     scale = (photons / (abs(probe) ** 2).sum()) ** 0.5

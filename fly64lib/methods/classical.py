@@ -28,7 +28,7 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 from tqdm import tqdm
 
-from fly64lib.methods import PROBES, MethodResult, defocused, measured
+from fly64lib.methods import PROBES, MethodResult, defocused, measured, orthogonal_modes, with_modes
 from ptycho_torch import optics
 from ptycho_torch.canvas import _DARK, Patterns, canvas_steps, gradient, roughness_gradient
 from ptycho_torch.errors import ConfigError, PtychoError
@@ -39,6 +39,7 @@ from ptycho_torch.noise import perfect_deviance
 from ptycho_torch.patches import cut
 from ptycho_torch.thinning import ThinnedCounts
 
+_ALONE = 20  # steps on the object before a probe joins
 _RENEWAL = 10  # steps between two renewals of the preconditioner, while the probe changes
 _RISE = 1e-4  # relative, above the least held-out deviance: beyond it the search has left its valley
 _TRACED = 10  # steps between two entries of the trace: a deviance costs as much as half a step
@@ -58,6 +59,7 @@ class Classical:
     search_steps: int = 12  # a weight, each starting from the object of the next larger one
     keep: float = 0.8  # share of the photons that "heldout" fits
     probe: str = "known"  # the file's probe is kept, or "refine"d from it
+    probe_modes: int = 1  # incoherent modes of a refined probe, at least; those that the file does not have start faint
     probe_defocus_rad: float = 0.0  # error put on the starting probe, see fly64lib.methods.defocused
     seed: int = 0  # of the thinning
     threads: int = 1
@@ -72,6 +74,9 @@ class Classical:
         check_range("tikhonov", self.tikhonov, 0)
         check_choice("knob", self.knob, ("heldout", "discrepancy"))
         check_choice("probe", self.probe, PROBES)
+        check_range("probe_modes", self.probe_modes, 1, 16)
+        if self.probe_modes > 1 and self.probe == "known":
+            raise ConfigError(f"probe_modes={self.probe_modes} asks for modes to be found, which takes probe='refine'")
         check_range("keep", self.keep, 0.05, 0.99)
         check_range("threads", self.threads, 1, 1024)
         if not self.weights or min(self.weights) < 0:
@@ -86,6 +91,7 @@ class Classical:
         torch.set_num_threads(self.threads)
         raw = PyTorchMemmapBridge(dataset).raw_data_torch
         probe = defocused(raw.probe, self.probe_defocus_rad) if self.probe_defocus_rad else raw.probe
+        probe = with_modes(probe, self.probe_modes)
         layout = view_layout(raw.positions, raw.N)
         searching = 0 if self.tikhonov is not None else self.search_steps * len(self.weights)
         trace: list[dict[str, float]] = []
@@ -100,7 +106,7 @@ class Classical:
                     trace.append({"step": step + 1, "deviance": deviance})
                 bar.update()
 
-            canvas, patterns = fit(patterns, empty(patterns), weight, self.steps, self.probe == "refine", observe)
+            canvas, patterns = fit(patterns, self._start(patterns, weight), weight, self.steps, self.probe == "refine", observe)
         if not torch.isfinite(torch.view_as_real(canvas)).all():
             raise PtychoError(f"{dataset}: the object is not finite after {self.steps} steps: the probe does not fit the data")
         whole = np.ones(raw.scan.canvas_shape, np.complex64)
@@ -108,8 +114,13 @@ class Classical:
         whole[row:row + height, column:column + width] = canvas[0].numpy()
         settings = asdict(self) | {"tikhonov": weight, "weights": list(self.weights),
                                    "searched_deviance": [scores.get(tried) for tried in self.weights]}
-        return MethodResult(whole, patterns.probe.numpy() if self.probe == "refine" else None, trace, cost.seconds,
-                            cost.cpu_seconds, cost.peak_memory_mb, settings, f"tikhonov {weight:g} photons per pixel, {note}")
+        found = orthogonal_modes(patterns.probe).numpy() if self.probe == "refine" else None
+        return MethodResult(whole, found, trace, cost.seconds, cost.cpu_seconds, cost.peak_memory_mb, settings,
+                            f"tikhonov {weight:g} photons per pixel, {note}")
+
+    def _start(self, patterns: Patterns, weight: float) -> Canvas:
+        """An empty object; where the probe is refined, already stepped under the file's: both from nothing can part ways."""
+        return fit(patterns, empty(patterns), weight, _ALONE)[0] if self.probe == "refine" else empty(patterns)
 
     def _search(self, raw: RawDataTorch, patterns: Patterns, bar: tqdm) -> tuple[float, dict[float, float], str]:
         """The weight of the knob's choice, the deviance per detector pixel of each weight tried, and a note."""
@@ -118,9 +129,10 @@ class Classical:
             photons = ThinnedCounts(raw, torch.arange(raw.n), self.keep, self.seed)
             patterns = replace(patterns, counts=photons.kept, probe=patterns.probe * self.keep**0.5)
             scored, exposed = replace(patterns, counts=photons.rest), (1 / self.keep - 1) ** 0.5
-        canvas, refine = empty(patterns), self.probe == "refine"
+        refine, middle = self.probe == "refine", float(np.median(self.weights))
+        canvas = self._start(patterns, middle)
         if refine:  # all weights are to meet the same, already corrected probe
-            canvas, patterns = fit(patterns, canvas, float(np.median(self.weights)), self.steps, refine)
+            canvas, patterns = fit(patterns, canvas, middle, self.steps, refine)
         scores: dict[float, float] = {}
         for weight in sorted(self.weights, reverse=True):
             canvas, patterns = fit(patterns, canvas, weight, self.search_steps, refine)
