@@ -65,7 +65,8 @@ def main() -> int:
     for name, objective in (("pinn", "poisson"), ("pinn-sim", "procedural")):
         job = TrainingJob(float(round(mean_photons(scan.diffraction))), "baseline", 1, files["fit"], files["fit"],
                           options.output / name)
-        config = TrainingConfig(model=ModelConfig(objective=objective), steps=STEPS[objective], checkpointing=False, logger="none")
+        config = TrainingConfig(model=ModelConfig(objective=objective), steps=STEPS[objective], checkpointing=False,
+                                logger="none")
         training[name] = run_training_job(job, config=config)["cpu_seconds"]
         methods |= {name + suffix: Learned(bundle=job.artifact_dir / "bundle.pt", refined=bool(suffix))
                     for suffix in ("", "+refine")}

@@ -165,7 +165,7 @@ def needed_photons(rows: Sequence[Mapping], metric: str, target: float) -> dict[
 def need_text(needs: Sequence[Needed]) -> str:
     """The needs of replicates in one cell: median (range), or, where they differ in kind, each kind with its share."""
     if not needs:
-        return "missing"
+        return "not run"
     parts = []
     for kind in ("<", "=", ">"):
         same = sorted(need.photons for need in needs if need.kind == kind)
