@@ -110,6 +110,7 @@ class ReconstructParameters:
     noise_model: str = "poisson"
     steps: int = 80
     probe: str = "known"
+    probe_modes: int = 1
     probe_defocus_rad: float = 0.0
     threads: int = 1
     phase_c_root: str = "runs/study/phase_c"
@@ -126,6 +127,7 @@ class ReconstructParameters:
         check_choice("noise_model", self.noise_model, ("poisson", "gaussian"))
         check_range("num_epochs", self.num_epochs, 1)
         check_range("steps", self.steps, 1)
+        check_range("probe_modes", self.probe_modes, 1, 16)
         check_range("threads", self.threads, 1, 1024)
 
     @property

@@ -51,6 +51,7 @@ class MethodSettings:
     noise_model: str = "poisson"  # LSQML
     steps: int = 80  # classical
     probe: str = "known"  # or "refine"
+    probe_modes: int = 1  # classical: incoherent modes of a refined probe, at least
     probe_defocus_rad: float = 0.0  # error put on the starting probe
     threads: int = 1
     progress: bool = False
@@ -62,12 +63,14 @@ class MethodSettings:
 
     def method(self, job: ReconstructionJob) -> Method:
         """The method of a job with these settings. Raises ConfigError for what it cannot do."""
+        if self.probe_modes > 1 and job.method != "classical":
+            raise ConfigError(f"probe_modes={self.probe_modes} is for classical; {job.method} keeps the modes of the file")
         common = {"probe": self.probe, "probe_defocus_rad": self.probe_defocus_rad, "threads": self.threads}
         if job.method in ITERATIVE:
             return LSQML(method=job.method, noise_model=self.noise_model, epochs=self.num_epochs, progress=self.progress,
                          **common)
         if job.method == "classical":
-            return Classical(steps=self.steps, **common)
+            return Classical(steps=self.steps, probe_modes=self.probe_modes, **common)
         if self.probe != "known":
             raise ConfigError(f"{job.method} takes the probe as known; probe={self.probe!r} is for "
                               f"{', '.join((*ITERATIVE, 'classical'))}")
@@ -174,6 +177,7 @@ def _parser() -> argparse.ArgumentParser:
     add_option(parser, "--noise-model", choices=("poisson", "gaussian"), default=default.noise_model)
     parser.add_argument("--steps", type=int, default=default.steps, help="classical (default: %(default)s)")
     parser.add_argument("--probe", choices=("known", "refine"), default=default.probe)
+    add_option(parser, "--probe-modes", type=int, default=default.probe_modes, help="classical: of a refined probe, at least")
     add_option(parser, "--probe-defocus-rad", type=float, default=0.0, help="error put on the starting probe")
     parser.add_argument("--threads", type=int, default=1)
     add_option(parser, "--training-root", help="phase E's folder, for pinn and supervised")
@@ -193,8 +197,8 @@ def main(argv: list[str] | None = None) -> int:
     def command() -> int:
         settings = MethodSettings(
             num_epochs=options.num_epochs, noise_model=options.noise_model, steps=options.steps, probe=options.probe,
-            probe_defocus_rad=options.probe_defocus_rad, threads=options.threads, progress=True,
-            training_root=options.training_root)
+            probe_modes=options.probe_modes, probe_defocus_rad=options.probe_defocus_rad, threads=options.threads,
+            progress=True, training_root=options.training_root)
         skipped: list[dict] = []
         views = tuple(view for view in options.view or VIEWS
                       if options.gridsize in (None, VIEW_GRIDSIZE.get(view, 1)))
