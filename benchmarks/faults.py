@@ -37,7 +37,7 @@ LOGS = {"train.log"}
 GROWING = {"run_manifest.json", "training_manifest.json", "reconstruction_manifest.json", "model.ckpt"}
 DESIGN = StudyDesign(doses=(1e3,), scan_step=6, simulation="matched")
 CONFIG = TrainingConfig(model=ModelConfig(width=8, depth=2, canvas_passes=(2, 4)), n_images=24, batch_size=4, thinnings=1,
-                        max_epochs=8, logger="none")
+                        max_epochs=8, logger="none", checkpoint_steps=1)
 FOLDERS = ["--phase-c-root", "C", "--phase-d-root", "D"]
 
 

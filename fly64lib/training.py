@@ -190,7 +190,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--context", choices=("view", "group"), default="view")
     numbers = {"--max-epochs": int, "--steps": int, "--n-images": int, "--n-groups": int, "--batch-size": int,
                "--learning-rate": float, "--seed": int, "--threads": int, "--num-workers": int, "--devices": int,
-               "--neighbor-count": int}
+               "--neighbor-count": int, "--checkpoint-steps": int}
     defaults = {field.name: field.default for field in fields(TrainingConfig)}
     for name, kind in numbers.items():
         default = defaults[name[2:].replace("-", "_")]

@@ -74,6 +74,7 @@ class TrainingConfig:
     deterministic: bool = True
     logger: str = "csv"  # "none", "csv", "tensorboard", "mlflow"
     checkpointing: bool = True
+    checkpoint_steps: int = 50  # between two checkpoints, at least; they are taken between epochs, and after the last one
     progress: bool = False  # a bar on the terminal; notebooks keep it off
 
     def __post_init__(self) -> None:
@@ -92,6 +93,7 @@ class TrainingConfig:
         for name in ("seed", "grouping_seed", "subsample_seed"):
             check_range(name, getattr(self, name), 0, 2**31)
         check_range("devices", self.devices, 1)
+        check_range("checkpoint_steps", self.checkpoint_steps, 1)
         check_range("threads", self.threads, 1, 1024)
         check_range("num_workers", self.num_workers, 0, 1024)
         check_choice("accelerator", self.accelerator, ("cpu", "gpu", "auto"))

@@ -53,13 +53,14 @@ def train_cdi_model_torch(train_data: RawDataTorch, test_data: RawDataTorch | No
     module = PtychoLightning(config.to_dict(), train_data.probe)
     history = _History(output / "metrics.csv")
     checkpoint = output / "model.ckpt"
-    epochs = config.max_epochs or -(-config.steps // len(data.train_dataloader()))
+    epoch_steps = len(data.train_dataloader())
+    epochs = config.max_epochs or -(-config.steps // epoch_steps)
     resumed, data.first_epoch = _resumable(checkpoint, config, epochs)
     trainer = lightning.Trainer(
         max_epochs=epochs, accelerator=_accelerator(config), devices=config.devices,
         # Forked processes have the data already; Lightning's default starts the whole program again in each.
         strategy="auto" if config.devices == 1 else "ddp_fork", use_distributed_sampler=False,
-        logger=_logger(config), callbacks=[history, *_callbacks(config)], enable_checkpointing=config.checkpointing,
+        logger=_logger(config), callbacks=[history, *_callbacks(config, epoch_steps)], enable_checkpointing=config.checkpointing,
         enable_progress_bar=config.progress, enable_model_summary=False, deterministic=config.deterministic,
         gradient_clip_val=1.0, num_sanity_val_steps=0, log_every_n_steps=1, default_root_dir=output,
         limit_val_batches=0 if test_data is None or fields is not None else None,
@@ -104,14 +105,16 @@ class _History(lightning.Callback):
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         losses = {name: float(value) for name, value in trainer.callback_metrics.items()}
         self.rows.append({"epoch": trainer.current_epoch, **losses})
+        log.info("epoch %d of %d: %s", trainer.current_epoch + 1, trainer.max_epochs,
+                 ", ".join(f"{name} {value:.5g}" for name, value in losses.items()))
+
+    def on_train_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         if not trainer.is_global_zero:
             return
         with atomic_path(self.path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=list(self.rows[0]))
             writer.writeheader()
             writer.writerows(self.rows)
-        log.info("epoch %d of %d: %s", trainer.current_epoch + 1, trainer.max_epochs,
-                 ", ".join(f"{name} {value:.5g}" for name, value in losses.items()))
 
     def read(self) -> list[dict[str, float]]:
         """A dict per epoch."""
@@ -134,11 +137,23 @@ class _AtomicCheckpoints(TorchCheckpointIO):
         write_tensors(path, checkpoint)
 
 
-def _callbacks(config: TrainingConfig) -> list[lightning.Callback]:
+class _Checkpoints(ModelCheckpoint):
+    """One after every few epochs and after the last: a file takes as long to reach the disk as a short epoch to train."""
+
+    def __init__(self, folder: str, epochs: int):
+        super().__init__(dirpath=folder, filename="model", enable_version_counter=False, save_on_train_epoch_end=True)
+        self.epochs = epochs
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        done = trainer.current_epoch + 1
+        if done % self.epochs == 0 or done == trainer.max_epochs:
+            super().on_train_epoch_end(trainer, module)
+
+
+def _callbacks(config: TrainingConfig, epoch_steps: int) -> list[lightning.Callback]:
     callbacks: list[lightning.Callback] = []
     if config.checkpointing:
-        callbacks.append(ModelCheckpoint(dirpath=config.output_dir, filename="model", enable_version_counter=False,
-                                         save_on_train_epoch_end=True))
+        callbacks.append(_Checkpoints(config.output_dir, -(-config.checkpoint_steps // epoch_steps)))
     if config.progress:
         callbacks.append(TQDMProgressBar())
     return callbacks
