@@ -20,6 +20,7 @@ from fly64lib.judgement import region_of
 from fly64lib.methods.classical import Classical
 from fly64lib.methods.learned import Learned
 from fly64lib.methods.ptychi import LSQML
+from fly64lib.probe_recovery import held_out, recover_probe
 from fly64lib.training import TrainingJob, run_training_job
 from ptycho_torch.bundle import software_versions
 from ptycho_torch.config import ModelConfig, TrainingConfig
@@ -29,13 +30,12 @@ from ptycho_torch.files import write_json
 from ptycho_torch.inference import data_deviance
 from ptycho_torch.memmap_bridge import PyTorchMemmapBridge
 
-HELD_OUT_EVERY = 10
 STEPS = {"poisson": 400, "procedural": 1000}
 
 
 def parts(scan: ScanData, folder: Path) -> dict[str, Path]:
     """Files of the patterns to fit and of those held out."""
-    held = np.arange(scan.n) % HELD_OUT_EVERY == 0
+    held = held_out(scan.n)
     files = {"fit": folder / "fit.npz", "held": folder / "held_out.npz"}
     write_scan(files["fit"], scan.subset(~held))
     write_scan(files["held"], scan.subset(held))
@@ -52,13 +52,12 @@ def main() -> int:
     scan = read_scan(options.scan)
     rows, objects = [], {}
     if options.modes:
-        recovery = Classical(probe="refine", probe_modes=options.modes, steps=240)
-        found = recovery.reconstruct(parts(scan, options.output / "file_probe")["fit"])
+        found = recover_probe(scan, options.modes)
         scan, objects["probe's recovery"] = replace(scan, probe=found.probe), found.object
-        share = (np.abs(found.probe) ** 2).sum((1, 2)) / (np.abs(found.probe) ** 2).sum()
-        print(f"recovered probe: modes of {', '.join(f'{part:.1%}' for part in share)} in {found.cpu_seconds:.0f} CPU s")
-        rows.append({"method": "probe's recovery", "cpu_seconds": found.cpu_seconds, "modes": share.tolist()})
-    files = parts(scan, options.output / "recovered_probe" if options.modes else options.output)
+        print(f"recovered probe: modes of {', '.join(f'{part:.1%}' for part in found.shares)} in {found.cpu_seconds:.0f} CPU s; "
+              f"under the file's probe {found.deviance_before:.3f} held out")
+        rows.append({"method": "probe's recovery", "cpu_seconds": found.cpu_seconds, "modes": found.shares})
+    files = parts(scan, options.output)
     raw = {name: PyTorchMemmapBridge(path).raw_data_torch for name, path in files.items()}
     methods = {"lsqml": LSQML(epochs=options.epochs), "classical": Classical()}
     training = {}

@@ -3,7 +3,7 @@
     fly64 notebook train OUT.ipynb -p dose 1000 -p view dense
     fly64 run --profile quick --output DIR        then: fly64 status | resume | cancel DIR
     fly64 doctor                                  fly64 init DIR            fly64 check SCAN.npz
-    fly64 import SRC DST.npz                      fly64 export SRC.npz DST
+    fly64 import SRC DST.npz                      fly64 export SRC.npz DST  fly64 probe SRC.npz DST.npz
     fly64 generate | overlap | train | reconstruct | compare ...   a phase on its own, see its --help
 """
 
@@ -19,7 +19,7 @@ from ptycho_torch.errors import ConfigError
 from ptycho_torch.fields import check_range
 
 PHASES = {"generate": "generation", "overlap": "overlap", "train": "training", "reconstruct": "reconstruction",
-          "compare": "comparison", "import": "formats.importing", "export": "formats.exporting"}
+          "compare": "comparison", "probe": "probe_recovery", "import": "formats.importing", "export": "formats.exporting"}
 
 
 def notebook(options: argparse.Namespace) -> int:
