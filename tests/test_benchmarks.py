@@ -63,3 +63,21 @@ def test_flops_of_a_convolution_and_an_fft_are_the_counted_ones(benchmark):
     forward = 2 * (2 * 5 * 8 * 8) * (3 * 3 * 3)
     assert total["convolution"] == 3 * forward, "backwards once for the image and once for the weights"
     assert total["FFT"] == 5 * 4 * 256 * 8
+
+
+def test_error_bars_that_are_honest_cover_what_they_promise(benchmark):
+    """Members scatter by 1 about a mean that errs by 1, or by 3: 95.4 % and 49.5 % of a Gaussian lie within 2 deviations."""
+    rng = np.random.default_rng(0)
+    for error, expected in ((1.0, 0.954), (3.0, 0.495)):
+        members = error * rng.standard_normal((60, 70)) + rng.standard_normal((400, 60, 70))
+        covered, of_mean, deviation = benchmark("survival").coverage(members)
+        assert covered == pytest.approx(expected, abs=0.02)
+        assert (of_mean, deviation) == pytest.approx((error, 1.0), rel=0.05)
+
+
+def test_a_phase_error_is_told_without_the_global_phase(benchmark):
+    truth = np.exp(1j * np.linspace(-0.4, 0.4, 35)).reshape(5, 7)
+    wrong = truth * np.exp(1j * 2.0)
+    wrong[0, 0] *= np.exp(0.1j)
+    errors = benchmark("survival").turned(wrong, truth)
+    assert errors[0, 0] == pytest.approx(0.1, abs=0.01) and np.abs(errors[1:]).max() < 0.01
