@@ -173,6 +173,9 @@ class Information:
     def __init__(self, patterns: Patterns, canvas: Complex[Tensor, "H W"], region: Region,
                  prior: ClassSpectrum | None, probe_known: bool) -> None:
         self.patterns, self.canvas, self.probe_known = patterns, canvas, probe_known
+        # A modulated canvas spares the shifts of each pattern; a probe's change would have to be modulated patch by patch.
+        self.transforms = (optics.round_trip(patterns.N, tuple(canvas.shape), canvas.device) if probe_known else
+                           (optics.propagate, optics.backpropagate, torch.ones(())))
         fluence = patterns.fluence()[0].to(canvas.real.dtype)
         least = _LIT * fluence[region].median()
         if prior is None and (fluence[region] <= least).any():
@@ -204,22 +207,25 @@ class Information:
         """(F + C^-1) x."""
         patterns, (changes, probe_changes) = self.patterns, self.split(x)
         told, probes_told = torch.zeros_like(changes), torch.zeros_like(probe_changes)
+        forward, adjoint, modulation = self.transforms
+        canvas, changes_known = self.canvas * modulation, changes * self.unknown * modulation
         for chunk in patterns.chunks():
             address, probes, residual = patterns.address[chunk], patterns.probes(chunk), patterns.residual_px[chunk]
-            patches = cut(self.canvas[None], address, patterns.N)
-            waves = optics.detector_waves(patches, probes)
-            u = waves / waves.abs().square().sum(1, keepdim=True).clamp_min(1e-30).sqrt()
-            for k, change in enumerate(changes * self.unknown):
-                wave_change = optics.detector_waves(cut(change[None], address, patterns.N), probes)
+            patches = cut(canvas[None], address, patterns.N)[:, None]
+            waves = forward(probes * patches)
+            u = waves * optics.intensity(waves).sum(1, keepdim=True).clamp_min(1e-30).rsqrt()
+            for k, change in enumerate(changes_known):
+                wave_change = forward(probes * cut(change[None], address, patterns.N)[:, None])
                 if not self.probe_known:
-                    wave_change += optics.detector_waves(patches, optics.shift_probe(probe_changes[k], residual))
-                back = 4 * u * (u.conj() * wave_change).real.sum(1, keepdim=True)
-                told[k] += paste(optics.detector_waves_adjoint(back, probes), address, patterns.canvas_shape)[0]
+                    wave_change += forward(patches * optics.shift_probe(probe_changes[k], residual))
+                back = 4 * u * (u.real * wave_change.real + u.imag * wave_change.imag).sum(1, keepdim=True)
+                returned = adjoint(back)
+                told[k] += paste((probes.conj() * returned).sum(1), address, patterns.canvas_shape)[0]
                 if not self.probe_known:  # shift_probe is linear: its vector-Jacobian product is its adjoint
                     _, probe_told = torch.autograd.functional.vjp(
-                        lambda p, by=residual: optics.shift_probe(p, by), probe_changes[k],
-                        patches.conj()[:, None] * optics.backpropagate(back))
+                        lambda p, by=residual: optics.shift_probe(p, by), probe_changes[k], patches.conj() * returned)
                     probes_told[k] += probe_told
+        told *= modulation
         told *= self.unknown
         if self.prior_power is not None:
             told += self._filtered(changes, 1 / self.prior_power)
@@ -234,7 +240,8 @@ class Information:
     def _filtered(self, changes: Canvases, gains: Float[Tensor, "2 H W"]) -> Canvases:
         """Radial (amplitude) and tangential (phase) parts of the changes, each filtered on the periodic canvas."""
         parts = torch.view_as_real(changes * self.phasor.conj()).movedim(-1, 1)
-        parts = torch.fft.ifft2(torch.fft.fft2(parts) * gains).real
+        gains = gains[..., :parts.shape[-1] // 2 + 1]  # real fields, and gains of the frequency alone
+        parts = torch.fft.irfft2(torch.fft.rfft2(parts) * gains, s=parts.shape[-2:])
         return torch.complex(parts[:, 0], parts[:, 1]) * self.phasor
 
 
