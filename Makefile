@@ -1,4 +1,4 @@
-# make run    install, then the whole study at reduced size: 9 conditions, all methods, the report (some 21 minutes on 2 free cores)
+# make run    install, then the whole study at reduced size: 9 conditions, all methods, the report (some 15 minutes on 2 free cores)
 # make test   install, then everything that needs nothing but Python
 PYTHON ?= python3
 BIN := .venv/bin
