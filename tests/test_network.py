@@ -71,9 +71,9 @@ def test_a_correction_made_in_another_orientation_comes_back_in_the_objects_own(
     # A pixelwise network commutes with every orientation of the square.
     model.network.forward = lambda channels: torch.complex(channels[:, 0] ** 2, channels[:, 1])
     channels, base = torch.randn(2, 5, 33, 40), torch.randn(2, 33, 40, dtype=torch.complex64)
-    noise = (1 + (10 ** (2 * channels[:, -1]) - 0.1).clamp_min(0)) ** -0.5  # a standard deviation, from the fluence
+    unit = (1 + (10 ** (2 * channels[:, -1]) - 0.1).clamp_min(0) / 30) ** -0.5  # falls where light is plenty
     came = model.object_canvas(Features(channels, base), symmetry)
-    expected = base + noise * torch.complex(channels[:, 0] ** 2, channels[:, 1])
+    expected = base + unit * torch.complex(channels[:, 0] ** 2, channels[:, 1])
     torch.testing.assert_close(came, expected, rtol=1e-5, atol=1e-6)
 
 

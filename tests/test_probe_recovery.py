@@ -39,7 +39,7 @@ def test_the_missing_mode_is_found_and_patterns_held_out_say_so(one_known: Path,
     assert f"on {held_out(two_modes.n).sum()} patterns held out" in said and str(output) in said
     before, after = read_scan(one_known), read_scan(output)
     told = after.metadata["probe_recovery"]
-    assert told["deviance_after"] < 0.8 * told["deviance_before"] and told["deviance_after"] < 1.5
+    assert told["deviance_after"] < 0.7 * told["deviance_before"]
     assert (after.metadata["probe_kind"], after.metadata["object_kind"]) == ("reconstruction", "reconstruction")
     assert after.probe.shape == (2, 32, 32) and (np.abs(after.probe) ** 2).sum() == pytest.approx(
         (np.abs(before.probe) ** 2).sum(), rel=1e-4)
