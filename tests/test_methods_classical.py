@@ -19,6 +19,7 @@ from fly64lib.methods.classical import (
     roughness_gradient,
 )
 from fly64lib.methods.reference import Flat, Truth
+from fly64lib.reconstruction import MethodSettings, ReconstructionJob
 from ptycho_torch.canvas import _DARK, Patterns, canvas_steps, gradient
 from ptycho_torch.data_contract import ScanData, write_scan
 from ptycho_torch.errors import ConfigError, DataContractError
@@ -256,6 +257,14 @@ def test_a_start_of_modes_keeps_power_and_what_is_there_and_orthogonal_modes_the
                                rtol=1e-3, atol=1e-2)
     overlaps = other.flatten(1) @ other.flatten(1).conj().T
     assert float((overlaps - torch.diag(overlaps.diagonal())).abs().max()) < 1e-3 * float(power.sum())
+
+
+def test_only_the_classical_row_is_asked_for_modes():
+    job = ReconstructionJob(1e3, "dense", "test", "classical", Path("data.npz"), Path("out"))
+    settings = MethodSettings(probe="refine", probe_modes=3)
+    assert settings.method(job).probe_modes == 3
+    with pytest.raises(ConfigError, match="probe_modes=3 is for classical; lsqml keeps the modes of the file"):
+        settings.method(replace(job, method="lsqml"))
 
 
 @pytest.mark.parametrize("wrong", [{"knob": "guess"}, {"probe": "unknown"}, {"steps": 0}, {"keep": 1.5}, {"weights": ()},
