@@ -52,9 +52,9 @@ def save_bundle(path: str | Path, model: PtychoModel, config: TrainingConfig, st
     """Write a bundle atomically and return the SHA-256 of the file."""
     legacy: dict[str, Any] = {}
     update_legacy_dict(legacy, config)
-    content = {"format": _FORMAT, "sealed": True, "config": config.to_dict(), "weights": model.network.state_dict(),
-               "probe": model.probe, "statistics": json.loads(json_text(statistics)), "legacy": legacy,
-               "versions": software_versions()}
+    weights = {name: tensor.contiguous() for name, tensor in model.network.state_dict().items()}
+    content = {"format": _FORMAT, "sealed": True, "config": config.to_dict(), "weights": weights, "probe": model.probe,
+               "statistics": json.loads(json_text(statistics)), "legacy": legacy, "versions": software_versions()}
     write_tensors(path, content, sealed=True)
     return sha256_file(path)
 

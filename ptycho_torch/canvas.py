@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ptycho_torch import optics
-from ptycho_torch.noise import poisson_deviance
+from ptycho_torch.noise import SMALLEST_COUNT, poisson_deviance
 from ptycho_torch.patches import cut, paste
 
 CHUNK = 64  # patterns held at once: few enough for a CPU's cache; results do not depend on it beyond rounding
@@ -40,6 +40,7 @@ class Patterns:
     residual_px: Float[Tensor, "n 2"]
     probe: Complex[Tensor, "modes N N"]
     canvas_shape: tuple[int, int, int]
+    passes: bool = True  # several passes will be made over them: shifted probes and counts are worth keeping
     _kept: dict = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -91,7 +92,7 @@ class Patterns:
 
     def _of(self, name: str, make: Callable[[Tensor], Tensor], indices: Tensor) -> Tensor:
         """What `make` gives for indices; kept for all of a scan that is small enough."""
-        if len(self) * self.N**2 > _CACHED_PATTERNS * 64**2:
+        if not self.passes or len(self) * self.N**2 > _CACHED_PATTERNS * 64**2:
             return make(indices)
         if name not in self._kept:
             self._kept[name] = torch.cat([make(chunk) for chunk in self.chunks()])
@@ -99,10 +100,11 @@ class Patterns:
 
 
 def gradient(canvas: Complex[Tensor, "fields H W"], patterns: Patterns, indices: Int[Tensor, " m"] | None = None,
-             scored: bool = True) -> tuple[Complex[Tensor, "fields H W"], Float[Tensor, ""]]:
+             scored: bool = True, dark: float = _DARK) -> tuple[Complex[Tensor, "fields H W"], Float[Tensor, ""]]:
     """Gradient of the Poisson negative log-likelihood with respect to conj(O), and the summed deviance (0 if not `scored`).
 
-    Of all patterns, or of those with the given indices.
+    Of all patterns, or of those with the given indices. `dark` counts lie below the gradient's ratio n / I; 0: it is the
+    deviance's own, flat where that is clamped.
     """
     forward, adjoint, modulation = optics.round_trip(patterns.N, tuple(canvas.shape[-2:]), canvas.device)
     modulated, slope = canvas * modulation, torch.zeros_like(canvas)
@@ -111,7 +113,9 @@ def gradient(canvas: Complex[Tensor, "fields H W"], patterns: Patterns, indices:
         address, probes, counts = patterns.address[chunk], patterns.probes(chunk), patterns.measured(chunk)
         waves = forward(probes * cut(modulated, address, patterns.N)[:, None])
         expected = _summed(optics.intensity(waves))
-        excess = 1 - (counts + _DARK) / (expected + _DARK)
+        excess = 1 - (counts + dark) / (expected + dark)
+        if not dark:
+            excess = torch.where(expected > SMALLEST_COUNT, excess, 0.0)
         back = _summed(probes.conj() * adjoint(excess[:, None] * waves))
         slope += paste(back, address, patterns.canvas_shape)
         if scored:

@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Complex, Float, Int
 from torch import Tensor, nn
 
-from ptycho_torch import optics
+from ptycho_torch.canvas import Patterns
 from ptycho_torch.config import ModelConfig
 from ptycho_torch.features import Features, channel_count, fluence_of
+from ptycho_torch.likelihood import poisson_loss
 from ptycho_torch.network import CanvasUNet
-from ptycho_torch.noise import poisson_loss
 from ptycho_torch.patches import cut
 
 _PLENTY = 30.0  # photons per object pixel
@@ -59,11 +59,6 @@ class PtychoModel(nn.Module):
         correction = _orient_back(self.network(_orient(features.channels, symmetry)), symmetry)
         return features.base + correction * torch.rsqrt(1 + fluence_of(features.channels) / _PLENTY)
 
-    def expected_counts(self, patches: Complex[Tensor, "n N N"], residual_px: Float[Tensor, "n 2"], share: float = 1.0
-                        ) -> Float[Tensor, "n N N"]:
-        """Expected counts of object patches under the probe at `share` of its photons."""
-        return optics.expected_counts(patches, optics.shift_probe(self.probe * share**0.5, residual_px))
-
     def loss(self, canvas: Complex[Tensor, "fields H W"], batch: Batch | FieldBatch) -> Float[Tensor, ""]:
         """Poisson loss of the unseen photons, or, supervised, the probe-weighted squared error to the truth patches.
 
@@ -71,9 +66,11 @@ class PtychoModel(nn.Module):
         """
         if isinstance(batch, FieldBatch):
             return field_loss(canvas, batch.truth, fluence_of(batch.features.channels))
-        patches = cut(canvas, batch.address, self.config.N)
         if self.config.objective == "poisson":
-            return poisson_loss(self.expected_counts(patches, batch.residual_px, batch.share), batch.counts)
+            patterns = Patterns(lambda i: batch.counts[i], batch.address, batch.residual_px, self.probe * batch.share**0.5,
+                                tuple(canvas.shape), passes=False)
+            return poisson_loss(canvas, patterns, batch.counts.sum())
+        patches = cut(canvas, batch.address, self.config.N)
         weight = self.probe.abs().square().sum(0)
         field = batch.address[:, 0]  # each has a global phase of its own, which no data fix
         overlap = (weight * patches.detach() * batch.truth.conj()).sum((-2, -1))

@@ -1,7 +1,7 @@
 """Splits of the measured photons into an input and a score, kept on disk.
 
-A split holds one integer count per detector pixel. It lies in an unlinked temporary file that the operating system maps
-and frees, so that memory does not grow with the number of patterns.
+Both parts are kept, as integer counts per detector pixel: they are read at every step. They lie in an unlinked temporary
+file that the operating system maps and frees, so that memory does not grow with the number of patterns.
 """
 
 import tempfile
@@ -23,24 +23,24 @@ class ThinnedCounts:
     """The share `keep` of the photons of some images, drawn once per pattern with the seed (seed, its index)."""
 
     def __init__(self, raw: RawDataTorch, images: Int[Tensor, " n"], keep: float, seed: int):
-        self.raw, self.images, self.keep = raw, images, keep
         seeds = torch.from_numpy(np.random.SeedSequence(seed).generate_state(len(images), np.uint64).astype(np.int64))
         place = Path(tempfile.gettempdir()) / "temporary file of thinned photons"
         with storage_checked(place), tempfile.TemporaryFile() as file:  # the map keeps the storage alive, the name is gone
             # Written, not filled through the map: over a disk that is full, a map kills the process without a word.
             for chunk in torch.arange(len(images)).split(CHUNK):
-                kept = thin_counts(raw.counts(images[chunk]), keep, seeds[chunk])
-                file.write(kept.numpy().astype(np.uint32).tobytes())
+                counts = raw.counts(images[chunk])
+                kept = thin_counts(counts, keep, seeds[chunk])
+                file.write(torch.stack([kept, counts - kept], dim=1).numpy().astype(np.uint32).tobytes())
             file.flush()
-            self._kept = np.memmap(file, dtype=np.uint32, mode="r", shape=(len(images), raw.N, raw.N))
+            self._parts = np.memmap(file, dtype=np.uint32, mode="r", shape=(len(images), 2, raw.N, raw.N))
 
     def kept(self, indices: Int[Tensor, " m"]) -> Float[Tensor, "m N N"]:
-        """Photons for the network's input; `indices` count within `images`."""
-        return torch.from_numpy(self._kept[indices.numpy()].astype(np.float32))
+        """Photons for the network's input; `indices` count within the images."""
+        return torch.from_numpy(self._parts[indices.numpy(), 0].astype(np.float32))
 
     def rest(self, indices: Int[Tensor, " m"]) -> Float[Tensor, "m N N"]:
         """The photons that `kept` left out, independent of them."""
-        return self.raw.counts(self.images[indices]) - self.kept(indices)
+        return torch.from_numpy(self._parts[indices.numpy(), 1].astype(np.float32))
 
 
 class PartOfThePhotons(RawDataTorch):
