@@ -15,7 +15,8 @@ from ptycho_torch.noise import poisson_deviance
 from ptycho_torch.patches import cut
 
 
-def drawn(N: int, modes: int = 1, fields: int = 1, rate: float = 9.0, seed: int = 2) -> tuple[Patterns, torch.Tensor, torch.Tensor]:
+def drawn(N: int, modes: int = 1, fields: int = 1, rate: float = 9.0, seed: int = 2
+          ) -> tuple[Patterns, torch.Tensor, torch.Tensor]:
     """Patterns of noise in double precision on a canvas that is not square, their photons, and a canvas."""
     rng = np.random.default_rng(seed)
     probe = torch.from_numpy(oracle.complex_field(rng, modes, N, N)) * rate**0.5
