@@ -1,6 +1,8 @@
 """What the phases' command lines share: the design's options, and errors printed without a traceback."""
 
 import argparse
+import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +16,16 @@ _PATIENCE_S = 30.0  # writing a manifest takes milliseconds
 
 def run_command(command: Callable[[], int]) -> int:
     """Run a command; an error that the user can act on is printed and gives exit code 2: the project's own, and what the
-    file system refuses (a folder that is a file, no permission, no space).
+    file system refuses (a folder that is a file, no permission, no space). 141, and silence, when a reader such as `head`
+    has seen enough.
     """
     try:
-        return command()
+        code = command()
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still in the buffer has nowhere to go
+        return 128 + signal.SIGPIPE
     except PtychoError as error:
         print(f"error: {error}", file=sys.stderr)
     except OSError as error:

@@ -23,11 +23,10 @@ from ptycho_torch.features import view_layout
 from ptycho_torch.inference import Reconstruction, data_deviance, reconstruct
 from ptycho_torch.memmap_bridge import RawDataTorch
 from ptycho_torch.model import PtychoModel
-from ptycho_torch.thinning import split_photons
+from ptycho_torch.thinning import past_the_valley, split_photons
 
 WEIGHTS = tuple(10.0 ** (power / 2) for power in range(8, 0, -1))  # photons per pixel, the firmest hold first
 _LEVEL = 0.01, 0.5  # weight of the values: share of the slopes' weight, and at least, as if the network erred by 1 rad
-_RISE = 1e-4  # relative, above the least deviance: beyond it the search has left its valley
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ def refine(model: PtychoModel, raw: RawDataTorch, config: TrainingConfig, seed: 
     for weight in WEIGHTS:
         image = part.settled(image, weight, 1)
         judged[weight] = data_deviance(image, rest, whole.images)
-        if judged[weight] > (1 + _RISE) * min(judged.values()):
+        if past_the_valley(judged):
             break
     weight = min(judged, key=judged.get)
     found = _Pull(raw, images, whole.object).settled(whole.object, weight, rounds)

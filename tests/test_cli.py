@@ -1,5 +1,8 @@
 """The command `fly64`: every subcommand, and what it says when something is missing."""
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -67,3 +70,12 @@ def test_the_doctor_runs_a_real_kernel_and_says_what_to_do(tmp_path: Path, monke
     monkeypatch.setattr(doctor, "_kernel", lambda: doctor.Finding("notebook kernel", False, "none", "install one", True))
     assert main(["doctor", str(tmp_path)]) == 1
     assert "to do: install one" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("lines", [1, 20_000])  # fits the buffer, or breaks on the way
+def test_a_reader_that_has_seen_enough_ends_a_command_without_a_word(lines: int) -> None:
+    code = f"from fly64lib.commands import run_command; raise SystemExit(run_command(lambda: print('a line' * {lines}) or 0))"
+    command = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    command.stdout.close()
+    assert command.stderr.read() == b"" and command.wait() == 128 + signal.SIGPIPE
+    command.stderr.close()

@@ -37,11 +37,10 @@ from ptycho_torch.fields import check_choice, check_range, check_types
 from ptycho_torch.memmap_bridge import PyTorchMemmapBridge, RawDataTorch
 from ptycho_torch.noise import perfect_deviance
 from ptycho_torch.patches import cut
-from ptycho_torch.thinning import ThinnedCounts
+from ptycho_torch.thinning import ThinnedCounts, past_the_valley
 
 _ALONE = 20  # steps on the object before a probe joins
 _RENEWAL = 10  # steps between two renewals of the preconditioner, while the probe changes
-_RISE = 1e-4  # relative, above the least held-out deviance: beyond it the search has left its valley
 _TRACED = 10  # steps between two entries of the trace: a deviance costs as much as half a step
 
 Canvas = Complex[Tensor, "1 H W"]
@@ -139,7 +138,7 @@ class Classical:
             bar.update(self.search_steps)
             scored = replace(scored, probe=patterns.probe * exposed)
             scores[weight] = float(gradient(canvas, scored)[1]) / (raw.n * raw.N**2)
-            if self.knob == "heldout" and scores[weight] > (1 + _RISE) * min(scores.values()):
+            if self.knob == "heldout" and past_the_valley(scores):
                 bar.update(self.search_steps * (len(self.weights) - len(scores)))
                 break
             if self.knob == "discrepancy" and scores[weight] <= expected_discrepancy(patterns, canvas):

@@ -162,7 +162,8 @@ def _callbacks(config: TrainingConfig, epoch_steps: int) -> list[lightning.Callb
 
 
 def _accelerator(config: TrainingConfig) -> str:
-    if config.accelerator == "gpu" and not torch.cuda.is_available():
+    # Not is_available(): it starts CUDA in this process, and forked ones (devices > 1) could then not use it.
+    if config.accelerator == "gpu" and not torch.cuda.device_count():
         raise ConfigError("accelerator='gpu', but torch sees no GPU here; use 'cpu', or 'auto' to take what there is")
     return config.accelerator
 
