@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from jaxtyping import Complex, Float, Int
 from torch import Tensor
-from torch.nn.functional import pad
 
 from ptycho_torch import optics
 from ptycho_torch.noise import SMALLEST_COUNT, poisson_deviance
@@ -144,13 +143,13 @@ def canvas_steps(patterns: Patterns, start: Complex[Tensor, "fields H W"], passe
     for number, count in enumerate(schedule):
         if count not in plans:
             plans[count] = _plan(patterns, count, tikhonov + 8 * smoothness)
-        for indices, share, curvature in plans[count]:
+        for indices, share, step in plans[count]:
             slope = gradient(ahead, patterns, indices, scored=False)[0] / share
             if tikhonov:
                 slope = slope + tikhonov * (ahead - prior)
             if smoothness:
                 slope = slope + smoothness * roughness_gradient(ahead - prior)
-            following = ahead - slope / curvature
+            following = ahead - slope * step
             uphill = (slope.conj() * (following - current)).real.sum((-2, -1), keepdim=True) > 0
             momentum = torch.where(uphill, 1.0, momentum)
             grown = (1 + (1 + 4 * momentum**2).sqrt()) / 2
@@ -163,8 +162,12 @@ def canvas_steps(patterns: Patterns, start: Complex[Tensor, "fields H W"], passe
 
 def roughness_gradient(canvas: Complex[Tensor, "fields H W"]) -> Complex[Tensor, "fields H W"]:
     """Gradient of sum |grad O|^2 by conj(O): minus the Laplacian, nothing flowing over the border."""
-    down, right = torch.diff(canvas, dim=-2), torch.diff(canvas, dim=-1)
-    return -torch.diff(pad(down, (0, 0, 1, 1)), dim=-2) - torch.diff(pad(right, (1, 1)), dim=-1)
+    slope = torch.zeros_like(canvas)
+    for axis in (-2, -1):
+        size, difference = canvas.shape[axis] - 1, torch.diff(canvas, dim=axis)
+        slope.narrow(axis, 0, size).sub_(difference)
+        slope.narrow(axis, 1, size).add_(difference)
+    return slope
 
 
 def schedule(patterns: Patterns, passes: int) -> list[int]:
@@ -207,16 +210,16 @@ def _shares(patterns: Patterns, count: int) -> Float[Tensor, " count"]:
 
 
 def _plan(patterns: Patterns, count: int, penalty: float) -> list[tuple[Tensor | None, float, Tensor]]:
-    """A pass: the indices of each subset, its share of the patterns, and the curvature that bounds its step.
+    """A pass: the indices of each subset, its share of the patterns, and its step, the inverse of a bound on the curvature.
 
     The floor keeps pixels that no photon reaches from being divided by zero; their gradient is zero as well.
     """
     fluence = patterns.fluence()
     least = penalty + 1e-3 * fluence.amax((-2, -1), keepdim=True)
     if count == 1:
-        return [(None, 1.0, 2 * fluence + least)]
+        return [(None, 1.0, (2 * fluence + least).reciprocal())]
     places = patterns.places() % count
-    return [(torch.nonzero(places == place)[:, 0], share, 2 * torch.maximum(fluence, own / share) + least)
+    return [(torch.nonzero(places == place)[:, 0], share, (2 * torch.maximum(fluence, own / share) + least).reciprocal())
             for place, (share, own) in enumerate(zip(_shares(patterns, count).tolist(), patterns.subset_fluence(count),
                                                      strict=True)) if share]
 
