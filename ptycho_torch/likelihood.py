@@ -7,6 +7,7 @@ the cache, and its part of the gradient is made right behind its likelihood (:fu
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ptycho_torch.canvas import Patterns, gradient
 
@@ -30,6 +31,7 @@ class _Deviance(torch.autograd.Function):
         return deviance.to(slope.real.dtype)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, outside: Tensor) -> tuple[Tensor, None]:
         (slope,) = ctx.saved_tensors
         return 4 * outside * slope, None  # torch's gradient of a real number by a complex one is 2 d / d conj

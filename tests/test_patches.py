@@ -62,6 +62,19 @@ def test_paste_is_the_adjoint_of_cut_with_complex_values_overlaps_and_repeats():
     assert complex(there) == pytest.approx(complex(back), rel=1e-13)
 
 
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.float32])
+def test_pasting_by_index_and_by_slices_gives_the_same_bits_and_the_first_has_a_gradient(dtype):
+    rng = np.random.default_rng(5)
+    patches = torch.from_numpy(oracle.complex_field(rng, len(ADDRESS), 4, 5)).to(torch.complex64)
+    patches = patches.conj() if dtype.is_complex else patches.real.contiguous()
+    learned = patches.clone().requires_grad_()  # autograd cannot see slices: an index per pixel
+    pasted = paste(learned, ADDRESS, SHAPE)
+    assert torch.equal(pasted, paste(patches, ADDRESS, SHAPE))
+    outside = canvas(6).to(torch.complex64) if dtype.is_complex else canvas(6).real.float()
+    pasted.backward(outside)
+    assert torch.equal(learned.grad, cut(outside, ADDRESS, (4, 5)))
+
+
 def test_pasting_ones_counts_the_patches_over_every_pixel():
     counts = paste(torch.ones(len(ADDRESS), 4, 5), ADDRESS, SHAPE)
     by_hand = np.zeros(SHAPE)
