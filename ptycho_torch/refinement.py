@@ -10,15 +10,18 @@ passes get one part, and the other judges each weight (:mod:`ptycho_torch.thinni
 not of the data, so that of the part serves the whole.
 """
 
+import math
 import time
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Complex, Int
 from torch import Tensor
 
 from ptycho_torch.canvas import Patterns, canvas_steps, settling
 from ptycho_torch.config import TrainingConfig
+from ptycho_torch.errors import ConfigError
 from ptycho_torch.features import view_layout
 from ptycho_torch.inference import Reconstruction, data_deviance, reconstruct
 from ptycho_torch.memmap_bridge import RawDataTorch
@@ -34,28 +37,38 @@ class Refined(Reconstruction):
     """A refined object, and what it was refined with."""
 
     weight: float  # photons per object pixel
-    judged: dict[float, float]  # deviance per detector pixel of the photons held out, by weight tried
+    judged: dict[float, float]  # deviance per detector pixel of the photons held out, by weight tried; empty if it was given
 
 
-def refine(model: PtychoModel, raw: RawDataTorch, config: TrainingConfig, seed: int = 0, rounds: int = 4) -> Refined:
+def refine(model: PtychoModel, raw: RawDataTorch, config: TrainingConfig, seed: int = 0, rounds: int = 4,
+           weight: float | None = None) -> Refined:
     """The object of a trained model and a data file, refined on the file's counts; as :func:`reconstruct`, without truth.
 
-    `rounds` passes are taken for each number of subsets (:func:`ptycho_torch.canvas.settling`).
+    `rounds` passes are taken for each number of subsets (:func:`ptycho_torch.canvas.settling`). A `weight` that is known, of
+    a scan like this one say, saves the search for it, more than half of the time.
     """
+    if weight is not None and not 0 < weight < math.inf:
+        raise ConfigError(f"weight={weight} of a refinement; expected a positive number of photons per object pixel, or None to "
+                          "choose it on photons held out")
     wall, cpu = time.perf_counter(), time.process_time()
     whole = reconstruct(model, raw, config)
-    images = torch.from_numpy(whole.images)
+    judged = _judged(model, raw, config, seed, whole.images) if weight is None else {}
+    weight = weight or min(judged, key=judged.get)
+    found = _Pull(raw, torch.from_numpy(whole.images), whole.object).settled(whole.object, weight, rounds)
+    return Refined(found, whole.fluence, whole.images, time.perf_counter() - wall, time.process_time() - cpu, weight, judged)
+
+
+def _judged(model: PtychoModel, raw: RawDataTorch, config: TrainingConfig, seed: int, images: np.ndarray) -> dict[float, float]:
+    """Deviance per detector pixel of the photons held out, by weight tried."""
     kept, rest = split_photons(raw, config.keep, seed)
     image = start = reconstruct(model, kept, config).object
-    part, judged = _Pull(kept, images, start), {}
+    part, judged = _Pull(kept, torch.from_numpy(images), start), {}
     for weight in WEIGHTS:
         image = part.settled(image, weight, 1)
-        judged[weight] = data_deviance(image, rest, whole.images)
+        judged[weight] = data_deviance(image, rest, images)
         if past_the_valley(judged):
             break
-    weight = min(judged, key=judged.get)
-    found = _Pull(raw, images, whole.object).settled(whole.object, weight, rounds)
-    return Refined(found, whole.fluence, whole.images, time.perf_counter() - wall, time.process_time() - cpu, weight, judged)
+    return judged
 
 
 class _Pull:

@@ -11,6 +11,7 @@ from small_scan import seen_region, small_raw
 
 from ptycho_torch import refinement
 from ptycho_torch.config import ModelConfig, TrainingConfig
+from ptycho_torch.errors import ConfigError
 from ptycho_torch.inference import Reconstruction
 from ptycho_torch.memmap_bridge import RawDataTorch
 from ptycho_torch.model import PtychoModel
@@ -54,6 +55,18 @@ def test_with_few_photons_a_right_network_is_kept(monkeypatch):
     alone = refined(torch.ones_like(raw.object_guess), raw, monkeypatch)
     found = refined(raw.object_guess, raw, monkeypatch)
     assert error(found.object, raw) < 0.3 * error(alone.object, raw)
+
+
+def test_a_weight_that_is_given_is_taken_and_ends_where_the_search_for_it_does(monkeypatch):
+    raw = small_raw(1e4)
+    found = refined(raw.object_guess * 0.97, raw, monkeypatch)
+    model = PtychoModel(CONFIG.model, raw.probe)
+    again = refine(model, raw, CONFIG, weight=found.weight)
+    assert torch.equal(again.object, found.object) and (again.weight, again.judged) == (found.weight, {})
+    assert not torch.equal(refine(model, raw, CONFIG, weight=100 * found.weight).object, found.object)
+    for weight in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ConfigError, match="expected a positive number of photons"):
+            refine(model, raw, CONFIG, weight=weight)
 
 
 def test_neither_the_choice_nor_the_object_knows_the_files_object(monkeypatch):
