@@ -53,9 +53,9 @@ COLUMNS = ("dose", "view", "method", "phase_psnr", "phase_psnr_free", "amplitude
            "phase_ms_ssim_free", "deviance_held_out", "training_cpu_s", "training_rate", "inference_cpu_s", "inference_rate")
 
 
-def study(root: Path) -> tuple[Path, Path]:
+def study(root: Path, replicate: int) -> tuple[Path, Path]:
     """Phases C and D of the small study under `root`, made unless they are there."""
-    design = StudyDesign(scan_step=2)
+    design = StudyDesign(scan_step=2, replicate=replicate)
     generate_datasets(root / "C", design)
     generate_overlap_views(root / "C", root / "D", root / "overlap", design, controls=False)
     return root / "C", root / "D"
@@ -65,7 +65,8 @@ def ours(train: RawDataTorch, test: RawDataTorch, dose: float, view: str, folder
          ) -> tuple[np.ndarray, dict]:
     """Our object of `test` after training on `train`, and the costs."""
     config = TrainingConfig(model=ModelConfig(N=train.N, gridsize=VIEW_GRIDSIZE[view]), nphotons=dose, steps=options.steps,
-                            logger="none", checkpointing=False, threads=options.threads, output_dir=str(folder))
+                            logger="none", checkpointing=False, threads=options.threads, output_dir=str(folder),
+                            seed=options.replicate)
     cpu = time.process_time()
     trained = components.train_cdi_model_torch(train, None, config)
     training_cpu, costs = time.process_time() - cpu, []
@@ -83,7 +84,7 @@ def theirs(train: RawDataTorch, test: RawDataTorch, dose: float, folder: Path, s
            ) -> tuple[np.ndarray, dict]:
     """Their object of `test` on our canvas after `seconds` CPU seconds of training on `train`, and the costs."""
     sources = {str(raw.source): sha256_file(raw.source) for raw in (train, test)}
-    settings = SETTINGS | {"gridsize": options.upstream_gridsize, "dose": dose}
+    settings = SETTINGS | {"gridsize": options.upstream_gridsize, "dose": dose, "seed": options.replicate}
     # Read back as JSON leaves them, so that a kept job and a new one compare equal.
     job = json.loads(json.dumps({"settings": settings, "threads": options.threads, "sha256": sorted(sources.values()),
                                  "cpu_seconds": seconds, "data": str(folder / "data.npz")}))
@@ -206,9 +207,10 @@ def main(argv: list[str] | None = None) -> int:
     which.add_argument("--reuse-upstream", action="store_true", help="keep its objects and times, train ours alone")
     which.add_argument("--upstream-only", action="store_true", help="train theirs alone for --floor CPU seconds, and keep it")
     parser.add_argument("--name", default="upstream", help="name of the tables and of its folders (default: upstream)")
+    parser.add_argument("--replicate", type=int, default=0, help="noise, views, both seeds; each has its own RUN")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(argv)
-    phase_c, phase_d = study(options.output / "study")
+    phase_c, phase_d = study(options.output / "study", options.replicate)
     for dose in options.dose or StudyDesign().doses:
         region = region_of(PyTorchMemmapBridge(split_file(phase_c, dose, "test")).raw_data_torch)
         held_out = PyTorchMemmapBridge(held_out_file(phase_c, dose)).raw_data_torch
@@ -230,8 +232,9 @@ def main(argv: list[str] | None = None) -> int:
                            {"dose": dose, "view": view})
             versions = {"ours": software_versions(), "upstream": peer_cost["versions"], "upstream_commit": commit(options)}
             write_json(folder / "rows.json", {
-                "settings": SETTINGS | {"gridsize": options.upstream_gridsize, "floor_s": options.floor}, "steps": options.steps,
-                "threads": options.threads, "cpus": os.cpu_count(), "load_before_between_after": load, "versions": versions,
+                "settings": SETTINGS | {"gridsize": options.upstream_gridsize, "floor_s": options.floor,
+                                        "seed": options.replicate},
+                "steps": options.steps, "threads": options.threads, "cpus": os.cpu_count(), "load_before_between_after": load, "versions": versions,
                 "reused_upstream": options.reuse_upstream, "rows": rows})
             print(table(rows), flush=True)
     if options.upstream_only:
