@@ -234,8 +234,8 @@ def main(argv: list[str] | None = None) -> int:
             write_json(folder / "rows.json", {
                 "settings": SETTINGS | {"gridsize": options.upstream_gridsize, "floor_s": options.floor,
                                         "seed": options.replicate},
-                "steps": options.steps, "threads": options.threads, "cpus": os.cpu_count(), "load_before_between_after": load, "versions": versions,
-                "reused_upstream": options.reuse_upstream, "rows": rows})
+                "steps": options.steps, "threads": options.threads, "cpus": os.cpu_count(),
+                "load_before_between_after": load, "versions": versions, "reused_upstream": options.reuse_upstream, "rows": rows})
             print(table(rows), flush=True)
     if options.upstream_only:
         return 0
