@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from fly64lib.catalogue import METHOD_NAMES
 from fly64lib.design import SPECIMEN_NAMES, StudyDesign
+from ptycho_torch.config import ModelConfig
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.fields import check_choice, check_range, check_types, refuse_unknown
 
@@ -39,6 +40,16 @@ def listed(names: str) -> tuple[str, ...]:
     if not all(found) or len(set(found)) < len(found):
         raise ConfigError(f"{names!r} is not a list of different names such as 'dense,sparse'")
     return found
+
+
+def _numbers(name: str, value: object) -> object:
+    """Whole numbers as a tuple: notebooks hold lists, papermill's command line passes one number or text."""
+    if isinstance(value, str):
+        try:
+            return tuple(int(number) for number in listed(value))
+        except ValueError:
+            raise ConfigError(f"{name}={value!r} is not a list of whole numbers such as '2,10'") from None
+    return (value,) if type(value) is int else tuple(value) if isinstance(value, list) else value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +82,7 @@ class TrainParameters(DataParameters):
     test_npz: str | None = None  # its held-out half, if there is one
     objective: str = "poisson"  # or "supervised", "procedural"
     context: str = "view"  # or "group": what the network's input canvas is made of
+    canvas_passes: tuple[int, ...] = ModelConfig.canvas_passes  # a list, a number or "2,10" is taken too
     seed: int = 0
     epochs: int | None = None  # None: as many as `steps` need
     steps: int = 400  # optimiser steps
@@ -83,7 +95,9 @@ class TrainParameters(DataParameters):
     output_dir: str = "runs/train"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "canvas_passes", _numbers("canvas_passes", self.canvas_passes))
         super().__post_init__()
+        ModelConfig(canvas_passes=self.canvas_passes)  # what it refuses is refused here
         check_choice("view", self.view, NAMED_VIEWS)
         check_choice("gridsize", self.gridsize, (None, 1, 2))
         check_choice("objective", self.objective, ("poisson", "supervised", "procedural"))

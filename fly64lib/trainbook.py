@@ -49,7 +49,8 @@ def training_config(parameters: TrainParameters) -> TrainingConfig:
     """The knobs of a job; :func:`fly64lib.training.run_training_job` adds what the job decides."""
     gridsize = parameters.gridsize or VIEW_GRIDSIZE[parameters.view]
     return TrainingConfig(
-        model=ModelConfig(N=parameters.N, gridsize=gridsize, objective=parameters.objective, context=parameters.context),
+        model=ModelConfig(N=parameters.N, gridsize=gridsize, objective=parameters.objective, context=parameters.context,
+                          canvas_passes=parameters.canvas_passes),
         n_images=parameters.n_images, max_epochs=parameters.epochs, steps=parameters.steps,
         batch_size=parameters.batch_size, learning_rate=parameters.learning_rate,
         seed=parameters.seed + 1000 * parameters.replicate, accelerator=parameters.accelerator,

@@ -188,6 +188,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--gridsize", type=int, choices=(1, 2), help="only jobs of this gridsize")
     parser.add_argument("--objective", choices=("poisson", "supervised", "procedural"), default="poisson")
     parser.add_argument("--context", choices=("view", "group"), default="view")
+    add_option(parser, "--canvas-passes", type=int, nargs="+", default=ModelConfig.canvas_passes, metavar="PASSES",
+               help="the network's input: canvases after so many passes (default: 2 5; 2 10 for bright data)")
     numbers = {"--max-epochs": int, "--steps": int, "--n-images": int, "--n-groups": int, "--batch-size": int,
                "--learning-rate": float, "--seed": int, "--threads": int, "--num-workers": int, "--devices": int,
                "--neighbor-count": int, "--checkpoint-steps": int}
@@ -211,7 +213,8 @@ def main(argv: list[str] | None = None) -> int:
     def command() -> int:
         knobs = {field.name: getattr(options, field.name) for field in fields(TrainingConfig)
                  if hasattr(options, field.name)}
-        config = TrainingConfig(model=ModelConfig(objective=options.objective, context=options.context),
+        config = TrainingConfig(model=ModelConfig(objective=options.objective, context=options.context,
+                                                  canvas_passes=tuple(options.canvas_passes)),
                                 checkpointing=not options.disable_checkpointing, **knobs)
         doses = tuple(options.dose) if options.dose else StudyDesign().doses
         skipped: list[dict] = []

@@ -9,6 +9,7 @@ import pytest
 from fly64lib import generation, overlap
 from fly64lib.design import StudyDesign
 from fly64lib.parameters import GenerateParameters, OverlapParameters, TrainParameters, read_parameters
+from fly64lib.trainbook import training_config
 from ptycho_torch.errors import ConfigError
 
 DEFAULTS = "dose: float = 1e5  # photons\nprogress: bool = False\n"
@@ -63,6 +64,23 @@ def test_a_rerun_in_jupyterlab_takes_the_latest_injected_cell():
 
 def test_variables_that_a_person_made_beside_the_parameters_do_not_disturb():
     assert read(DEFAULTS, "dosee = 3\nimport math\n", injected("dose = 10")).dose == 10.0
+
+
+@pytest.mark.parametrize(("text", "passes"), [
+    ("canvas_passes = [2, 10]", (2, 10)), ("canvas_passes = 7", (7,)), ("canvas_passes = '3, 12'", (3, 12)),
+    ("steps = 5", (2, 5))])
+def test_passes_may_be_a_list_a_number_or_text_and_reach_the_network(text, passes):
+    parameters = read(injected(text))
+    assert parameters.canvas_passes == training_config(parameters).model.canvas_passes == passes
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("canvas_passes = [10, 2]", "do not rise"), ("canvas_passes = []", "number of canvas_passes"),
+    ("canvas_passes = 0", "canvas_passes=0"),
+    ("canvas_passes = 'many'", "not a list of whole numbers such as '2,10'"), ("canvas_passes = [2.5]", "canvas_passes")])
+def test_passes_that_cannot_be_are_refused_by_name(text, message):
+    with pytest.raises(ConfigError, match=message):
+        read(injected(text))
 
 
 @pytest.mark.parametrize(("text", "doses"), [

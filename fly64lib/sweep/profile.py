@@ -13,6 +13,7 @@ import yaml
 
 from fly64lib.catalogue import ITERATIVE, METHOD_NAMES, networks
 from fly64lib.design import CONTROL_VIEWS, VIEWS, StudyDesign, dose_folder
+from ptycho_torch.config import ModelConfig
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.fields import check_choice, check_range, check_types, from_dict, refuse_unknown
 
@@ -33,6 +34,7 @@ class Profile:
     simulation: str = "fine"
     N: int = 64
     scan_step: int = 1
+    canvas_passes: tuple[int, ...] = ModelConfig.canvas_passes  # that make the networks' input; more for bright data
     train_steps: int = 400
     shared_train_steps: int = 2000  # of a network that serves all conditions of a replicate
     train_images: int | None = 1000  # of the baseline; None: all
@@ -62,6 +64,7 @@ class Profile:
         if self.controls and networks(self.control_methods, "condition") and "baseline" not in self.views:
             raise ConfigError("control views are reconstructed by the baseline's networks: add baseline to views, or set "
                               "controls=()")
+        ModelConfig(canvas_passes=self.canvas_passes)  # what it refuses is refused here
         check_choice("accelerator", self.accelerator, ("cpu", "gpu", "auto"))
         for name in ("replicates", "train_steps", "shared_train_steps", "batch_size", "classical_steps", "lsqml_epochs",
                      "threads", "memory_mb", "timeout_s", "cell_timeout_s"):
