@@ -13,7 +13,7 @@ _PARAMETERS = {
     "generate": ["doses", "specimen", "simulation", "N", "scan_step", "replicate", "output_root"],
     "overlap": ["doses", "replicate", "controls", "phase_c_root", "output_root", "artifact_root"],
     "train": ["dose", "view", "objective", "N", "replicate", "train_npz", "test_npz", "steps", "n_images", "batch_size",
-              "accelerator", "threads", "output_dir"],
+              "canvas_passes", "accelerator", "threads", "output_dir"],
     "reconstruct": ["dose", "view", "method", "num_epochs", "steps", "threads", "phase_c_root", "phase_d_root", "training_root",
                     "artifact_root"],
     "compare": ["dose", "view", "method", "with_limits", "phase_c_root", "phase_d_root", "reconstruction_root", "output_root"],
