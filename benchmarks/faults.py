@@ -1,12 +1,15 @@
-"""Kills each phase of a tiny study at random moments, fills its disk, and counts how often nothing was lost.
+"""Kills each phase of a tiny study at random moments, fills its disk, and counts how often nothing
+was lost.
 
-    python benchmarks/faults.py --kills 50 [--full 10] [--phase training] [--seed 0] [--json counts.json]
+    python benchmarks/faults.py --kills 50 [--full 10] [--phase training] [--seed 0] [--json
+    counts.json]
 
-A fault is survived if afterwards every file that is there is whole and as an undisturbed run leaves it (a manifest may lack rows,
-a checkpoint may be an earlier one), and if the phase, run again, ends with the same bytes as undisturbed: times and logs apart.
-Up to five kills fall between two complete runs. A full disk (a small tmpfs; where mounting is refused, a limit on the size of a
-file) must besides give exit code 2, one error that names file and disk, no traceback and no temporary file. Exit code 1: lost.
-"""
+A fault is survived if afterwards every file that is there is whole and as an undisturbed run leaves
+it (a manifest may lack rows, a checkpoint may be an earlier one), and if the phase, run again, ends
+with the same bytes as undisturbed: times and logs apart. Up to five kills fall between two complete
+runs. A full disk (a small tmpfs; where mounting is refused, a limit on the size of a file) must
+besides give exit code 2, one error that names file and disk, no traceback and no temporary file.
+Exit code 1: lost."""
 
 import argparse
 import os
@@ -27,17 +30,29 @@ import torch
 from fly64lib import comparison, generation, overlap, reconstruction, training
 from fly64lib.commands import run_command
 from fly64lib.design import StudyDesign
-from ptycho_torch.bundle import load_bundle, save_bundle
 from ptycho_torch.config import ModelConfig, TrainingConfig
 from ptycho_torch.files import folder_lock, read_json, write_json
+from ptycho_torch.training.bundle import load_bundle, save_bundle
 
 TIMES = {"seconds", "cpu_seconds", "patterns_per_second", "peak_memory_mb"}
 PLACES = {"dirpath", "best_model_path"}  # absolute, in Lightning's checkpoint
 LOGS = {"train.log"}
-GROWING = {"run_manifest.json", "training_manifest.json", "reconstruction_manifest.json", "model.ckpt"}
+GROWING = {
+    "run_manifest.json",
+    "training_manifest.json",
+    "reconstruction_manifest.json",
+    "model.ckpt",
+}
 DESIGN = StudyDesign(doses=(1e3,), scan_step=6, simulation="matched")
-CONFIG = TrainingConfig(model=ModelConfig(width=8, depth=2, canvas_passes=(2, 4)), n_images=24, batch_size=4, thinnings=1,
-                        max_epochs=8, logger="none", checkpoint_steps=1)
+CONFIG = TrainingConfig(
+    model=ModelConfig(width=8, depth=2, canvas_passes=(2, 4)),
+    n_images=24,
+    batch_size=4,
+    thinnings=1,
+    max_epochs=8,
+    logger="none",
+    checkpoint_steps=1,
+)
 FOLDERS = ["--phase-c-root", "C", "--phase-d-root", "D"]
 
 
@@ -55,17 +70,77 @@ def bundle() -> int:
     return 0
 
 
-PHASES: dict[str, tuple[Callable[[], int], tuple[str, ...]]] = {  # what runs, and which folders it writes
-    "generation": (lambda: generation.main(["--output-root", "C", "--dose", "1000", "--scan-step", "6", "--simulation",
-                                            "matched"]), ("C",)),
-    "overlap": (lambda: overlap.main(["--phase-c-root", "C", "--output-root", "D", "--artifact-root", "A", "--no-controls"]),
-                ("D", "A")),
+PHASES: dict[
+    str, tuple[Callable[[], int], tuple[str, ...]]
+] = {  # what runs, and which folders it writes
+    "generation": (
+        lambda: generation.main(
+            [
+                "--output-root",
+                "C",
+                "--dose",
+                "1000",
+                "--scan-step",
+                "6",
+                "--simulation",
+                "matched",
+            ]
+        ),
+        ("C",),
+    ),
+    "overlap": (
+        lambda: overlap.main(
+            [
+                "--phase-c-root",
+                "C",
+                "--output-root",
+                "D",
+                "--artifact-root",
+                "A",
+                "--no-controls",
+            ]
+        ),
+        ("D", "A"),
+    ),
     "training": (lambda: run_command(train), ("E",)),
     "bundling": (lambda: run_command(bundle), ("B",)),
-    "reconstruction": (lambda: reconstruction.main([*FOLDERS, "--artifact-root", "F", "--training-root", "E", "--dose", "1000",
-                                                    "--view", "baseline", "--method", "flat", "--method", "pinn"]), ("F",)),
-    "comparison": (lambda: comparison.main([*FOLDERS, "--reconstruction-root", "F", "--output-root", "G", "--dose", "1000",
-                                            "--view", "baseline", "--no-limits"]), ("G",)),
+    "reconstruction": (
+        lambda: reconstruction.main(
+            [
+                *FOLDERS,
+                "--artifact-root",
+                "F",
+                "--training-root",
+                "E",
+                "--dose",
+                "1000",
+                "--view",
+                "baseline",
+                "--method",
+                "flat",
+                "--method",
+                "pinn",
+            ]
+        ),
+        ("F",),
+    ),
+    "comparison": (
+        lambda: comparison.main(
+            [
+                *FOLDERS,
+                "--reconstruction-root",
+                "F",
+                "--output-root",
+                "G",
+                "--dose",
+                "1000",
+                "--view",
+                "baseline",
+                "--no-limits",
+            ]
+        ),
+        ("G",),
+    ),
 }
 
 
@@ -74,11 +149,14 @@ class Lost(Exception):
 
 
 class Run:
-    """A phase in a process of its own, in `folder`, with relative paths: two folders' bytes can be compared."""
+    """A phase in a process of its own, in `folder`, with relative paths: two folders' bytes can be
+    compared."""
 
     def __init__(self, phase: str, folder: Path, largest_file: int | None = None):
         self.log = folder / "phase.log"
-        self.pid = os.fork()  # importing torch anew would take most of the time that there is to be killed in
+        self.pid = (
+            os.fork()
+        )  # importing torch anew would take most of the time that there is to be killed in
         if self.pid:
             return
         code = 70
@@ -88,7 +166,9 @@ class Run:
                 os.dup2(log.fileno(), 1)
                 os.dup2(log.fileno(), 2)
                 if largest_file is not None:
-                    resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY))
+                    resource.setrlimit(
+                        resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY)
+                    )
                 code = PHASES[phase][0]()
         except BaseException:
             traceback.print_exc()
@@ -141,8 +221,12 @@ def _plain(value: object) -> object:
 
 
 def files(folder: Path, phase: str) -> dict[str, Path]:
-    return {path.relative_to(folder).as_posix(): path for name in PHASES[phase][1] for path in (folder / name).rglob("*")
-            if path.is_file() and path.name not in LOGS and not path.name.startswith((".tmp-", ".lock"))}
+    return {
+        path.relative_to(folder).as_posix(): path
+        for name in PHASES[phase][1]
+        for path in (folder / name).rglob("*")
+        if path.is_file() and path.name not in LOGS and not path.name.startswith((".tmp-", ".lock"))
+    }
 
 
 def check(phase: str, reference: Path, folder: Path, complete: bool) -> None:
@@ -159,8 +243,12 @@ def check(phase: str, reference: Path, folder: Path, complete: bool) -> None:
             raise Lost(f"{name} is not whole: {error}") from error
         if here != content(expected[name]) and (complete or path.name not in GROWING):
             raise Lost(f"{name} differs from an undisturbed run's")
-    left = [str(path) for name in PHASES[phase][1] for path in (folder / name).rglob(".*")
-            if path.name.startswith((".tmp-", ".lock")) and not path.name.endswith("-lock")]
+    left = [
+        str(path)
+        for name in PHASES[phase][1]
+        for path in (folder / name).rglob(".*")
+        if path.name.startswith((".tmp-", ".lock")) and not path.name.endswith("-lock")
+    ]
     if complete and left:
         raise Lost(f"{left} were left")
 
@@ -173,15 +261,18 @@ def run_again(phase: str, reference: Path, folder: Path) -> None:
 
 
 def fresh(phase: str, reference: Path, folder: Path) -> None:
-    """The folder as the phase finds it: everything that earlier phases wrote, nothing of its own."""
+    """The folder as the phase finds it: everything that earlier phases wrote, nothing of its
+    own."""
     for entry in folder.iterdir():
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-    for other in list(PHASES)[:list(PHASES).index(phase)]:
+    for other in list(PHASES)[: list(PHASES).index(phase)]:
         for name in PHASES[other][1]:
             shutil.copytree(reference / name, folder / name)
 
 
-def kill(phase: str, kills: int, reference: Path, folder: Path, seconds: float, rng: random.Random) -> dict:
+def kill(
+    phase: str, kills: int, reference: Path, folder: Path, seconds: float, rng: random.Random
+) -> dict:
     """Counts of `kills` kills of a phase at random moments of the `seconds` that it takes."""
     counts = {"kills": 0, "survived": 0, "resumed from a checkpoint": 0}
     while counts["kills"] < kills:
@@ -194,7 +285,8 @@ def kill(phase: str, kills: int, reference: Path, folder: Path, seconds: float, 
             check(phase, reference, folder, complete=False)
         counts["resumed from a checkpoint"] += phase == "training" and any(
             name.endswith("model.ckpt") and not path.with_name("bundle.pt").exists()
-            for name, path in files(folder, phase).items())
+            for name, path in files(folder, phase).items()
+        )
         run_again(phase, reference, folder)
         counts["kills"] += row
         counts["survived"] += row
@@ -221,9 +313,15 @@ def fill(phase: str, times: int, reference: Path, folder: Path, rng: random.Rand
                 code = Run(phase, folder).finished()
                 (folder / "ballast").unlink()
             else:
-                code = Run(phase, folder, largest_file=int(rng.uniform(0.05, 0.9) * max(sizes))).finished()
+                code = Run(
+                    phase, folder, largest_file=int(rng.uniform(0.05, 0.9) * max(sizes))
+                ).finished()
             said = (folder / "phase.log").read_text(errors="replace").replace("\0", "")
-            if code not in (1, 2) or "cannot be written: the disk at" not in said or "Traceback" in said:
+            if (
+                code not in (1, 2)
+                or "cannot be written: the disk at" not in said
+                or "Traceback" in said
+            ):
                 raise Lost(f"on a full disk it ended with {code} and said: {said[-1500:]}")
             if left := list(folder.rglob(".tmp-*")):
                 raise Lost(f"{left} were left on a full disk")
@@ -239,14 +337,22 @@ def fill(phase: str, times: int, reference: Path, folder: Path, rng: random.Rand
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--kills", type=int, default=50, help="of each phase (default: %(default)s)")
-    parser.add_argument("--full", type=int, default=10, help="full disks, of each phase (default: %(default)s)")
-    parser.add_argument("--phase", choices=tuple(PHASES), action="append", help="only this phase; may be repeated")
+    parser.add_argument(
+        "--kills", type=int, default=50, help="of each phase (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--full", type=int, default=10, help="full disks, of each phase (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--phase", choices=tuple(PHASES), action="append", help="only this phase; may be repeated"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # on the way out a mounted disk is unmounted
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(1)
+    )  # on the way out a mounted disk is unmounted
     counts: dict[str, dict] = {}
     with tempfile.TemporaryDirectory(prefix="faults-") as root:
         reference, folder = Path(root) / "undisturbed", Path(root) / "disturbed"
@@ -261,9 +367,11 @@ def main() -> int:
             if options.phase and phase not in options.phase:
                 continue
             try:
-                counts[phase] = {"seconds": round(seconds, 2),
-                                 "kills": kill(phase, options.kills, reference, folder, seconds, rng),
-                                 "full": fill(phase, options.full, reference, folder, rng)}
+                counts[phase] = {
+                    "seconds": round(seconds, 2),
+                    "kills": kill(phase, options.kills, reference, folder, seconds, rng),
+                    "full": fill(phase, options.full, reference, folder, rng),
+                }
             except Lost as error:
                 counts[phase] = {"lost": str(error)}
             print(phase, counts[phase], flush=True)

@@ -1,13 +1,16 @@
-"""Methods on fly001's recovered object under its recovered probe, matched, known probe: every cell against the limits.
+"""Methods on fly001's recovered object under its recovered probe, matched, known probe: every cell
+against the limits.
 
-    python benchmarks/fly001_object.py SCAN.npz --output runs/fly001 [--replicates 3 --dose 1000 --view dense ...]
+    python benchmarks/fly001_object.py SCAN.npz --output runs/fly001 [--replicates 3 --dose 1000
+    --view dense ...]
 
-SCAN is the public twentieth of the scan with its reconstruction, which is taken for the truth here and simulated at all 10,304
-positions. Split by a guard band of 30 px, D = 30 px: the halves see each other's probe tails (a band of 46 px would not),
-for comparison with other work on this table. Prints phase and amplitude PSNR on the unseen half, flat above the first cell,
-and CPU seconds; of a refinement also those without the search for its weight; of the classical iteration, its weight given,
-phase PSNR after every fifth step (`course`). Results are kept in `results.json`: a rerun does what is missing.
-"""
+SCAN is the public twentieth of the scan with its reconstruction, which is taken for the truth here
+and simulated at all 10,304 positions. Split by a guard band of 30 px, D = 30 px: the halves see
+each other's probe tails (a band of 46 px would not), for comparison with other work on this table.
+Prints phase and amplitude PSNR on the unseen half, flat above the first cell, and CPU seconds; of a
+refinement also those without the search for its weight; of the classical iteration, its weight
+given, phase PSNR after every fifth step (`course`). Results are kept in `results.json`: a rerun
+does what is missing."""
 
 import argparse
 from dataclasses import replace
@@ -16,26 +19,27 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fly64lib.alignment import scored_region
-from fly64lib.catalogue import METHODS, network_of
 from fly64lib.design import VIEW_GRIDSIZE, StudyDesign
-from fly64lib.judgement import judge, region_of
-from fly64lib.limits import class_spectrum, limits
+from fly64lib.evaluate.gauge import scored_region
+from fly64lib.evaluate.judgement import judge, region_of
+from fly64lib.evaluate.limits import class_spectrum, limits
 from fly64lib.methods.classical import Classical, empty
 from fly64lib.methods.learned import Learned
 from fly64lib.methods.ptychi import LSQML
-from fly64lib.scan import snake_scan
-from fly64lib.simulation import Experiment, draw_amplitudes, expected_patterns
+from fly64lib.methods.registry import METHODS, network_of
+from fly64lib.simulate.scans import snake_scan
+from fly64lib.simulate.simulation import Experiment, draw_amplitudes, expected_patterns
+from fly64lib.simulate.views import choose_views
 from fly64lib.training import TrainingJob, run_training_job
-from fly64lib.views import choose_views
-from ptycho_torch.bundle import load_bundle, software_versions
-from ptycho_torch.canvas import Patterns, canvas_steps
 from ptycho_torch.config import ModelConfig, TrainingConfig
-from ptycho_torch.data_contract import ScanData, read_scan, write_scan
-from ptycho_torch.features import view_layout
+from ptycho_torch.data.contract import ScanData, read_scan, write_scan
 from ptycho_torch.files import read_json, write_json
+from ptycho_torch.inference.refinement import refine
+from ptycho_torch.iteration.canvas import Patterns, canvas_steps
 from ptycho_torch.memmap_bridge import PyTorchMemmapBridge
-from ptycho_torch.refinement import refine
+from ptycho_torch.network.features import view_layout
+from ptycho_torch.training.bundle import load_bundle
+from ptycho_torch.versions import software_versions
 
 GUARD_PX = DIAMETER_PX = 30.0
 STEPS = {"poisson": 150, "procedural": 1800}
@@ -47,33 +51,63 @@ def make_data(scan: Path, root: Path, replicate: int, doses: list[float]) -> Non
     experiment = Experiment(source.object_guess, source.probe, x, y, source.N, 1, {})
     expected = expected_patterns(experiment)
     middle, mean = (y.min() + y.max()) / 2, float(expected.sum((1, 2), dtype=np.float64).mean())
-    halves = {"train": np.flatnonzero(y > middle + GUARD_PX / 2), "test": np.flatnonzero(y < middle - GUARD_PX / 2)}
+    halves = {
+        "train": np.flatnonzero(y > middle + GUARD_PX / 2),
+        "test": np.flatnonzero(y < middle - GUARD_PX / 2),
+    }
     for half, images in halves.items():
-        views, _ = choose_views(np.stack([y[images], x[images]], 1), DIAMETER_PX, design, controls=False)
+        views, _ = choose_views(
+            np.stack([y[images], x[images]], 1), DIAMETER_PX, design, controls=False
+        )
         for dose in doses:
-            draw = draw_amplitudes(expected, dose / mean, design.seed(design.simulation_seed) * 1_000_003 + int(dose))
-            whole = ScanData(draw(images), x[images], y[images], source.probe * np.float32((dose / mean) ** 0.5),
-                             source.object_guess, metadata={"object_kind": "truth", "dose": dose, "replicate": replicate})
+            draw = draw_amplitudes(
+                expected, dose / mean, design.seed(design.simulation_seed) * 1_000_003 + int(dose)
+            )
+            whole = ScanData(
+                draw(images),
+                x[images],
+                y[images],
+                source.probe * np.float32((dose / mean) ** 0.5),
+                source.object_guess,
+                metadata={"object_kind": "truth", "dose": dose, "replicate": replicate},
+            )
             for view in views:
-                write_scan(root / f"{dose:.0f}_{view.name}_{half}.npz", replace(whole.subset(view.images), groups=view.groups))
+                write_scan(
+                    root / f"{dose:.0f}_{view.name}_{half}.npz",
+                    replace(whole.subset(view.images), groups=view.groups),
+                )
 
 
-def bundle_for(method: str, root: Path, dose: float, view: str, replicate: int) -> tuple[Path, float]:
+def bundle_for(
+    method: str, root: Path, dose: float, view: str, replicate: int
+) -> tuple[Path, float]:
     """The trained bundle of a method and the CPU seconds of its training, done where absent."""
     network = network_of(method)
     shared = network.scope == "replicate"
     folder = root / (network.objective if shared else f"{dose:.0f}_{view}_{network.objective}")
     if not (folder / "cost.json").is_file():
-        of = (1e5 if (root / "100000_dense_train.npz").is_file() else dose, "dense") if shared else (dose, view)
+        of = (
+            (1e5 if (root / "100000_dense_train.npz").is_file() else dose, "dense")
+            if shared
+            else (dose, view)
+        )
         train = root / f"{of[0]:.0f}_{of[1]}_train.npz"
-        config = TrainingConfig(model=ModelConfig(objective=network.objective), steps=STEPS[network.objective], seed=replicate,
-                                n_images=1000 if view == "baseline" else None, checkpointing=False, logger="none")
+        config = TrainingConfig(
+            model=ModelConfig(objective=network.objective),
+            steps=STEPS[network.objective],
+            seed=replicate,
+            n_images=1000 if view == "baseline" else None,
+            checkpointing=False,
+            logger="none",
+        )
         job = TrainingJob(of[0], of[1], 1 if shared else VIEW_GRIDSIZE[view], train, train, folder)
         write_json(folder / "cost.json", run_training_job(job, config=config)["cpu_seconds"])
     return folder / "bundle.pt", read_json(folder / "cost.json")
 
 
-def method_named(name: str, root: Path, dose: float, view: str, replicate: int) -> tuple[object, float]:
+def method_named(
+    name: str, root: Path, dose: float, view: str, replicate: int
+) -> tuple[object, float]:
     """A method, ready to reconstruct, and the CPU seconds that its training took."""
     if name == "lsqml":
         return LSQML(epochs=60 if view != "baseline" else 30), 0.0
@@ -92,7 +126,8 @@ def weight_given(path: Path, raw) -> float:
 
 
 def classical_course(raw, weight: float, steps: int = 150) -> list[tuple[float, float]]:
-    """(CPU seconds, phase PSNR) of the classical iteration with its weight given, every fifth step."""
+    """(CPU seconds, phase PSNR) of the classical iteration with its weight given, every fifth
+    step."""
     from time import process_time
 
     layout, spent, course = view_layout(raw.positions, raw.N), 0.0, []
@@ -105,7 +140,7 @@ def classical_course(raw, weight: float, steps: int = 150) -> list[tuple[float, 
         spent += process_time() - started
         if (step + 1) % 5 == 0:
             whole = np.ones(raw.scan.canvas_shape, np.complex64)
-            whole[row:row + height, column:column + width] = canvas[0].numpy()
+            whole[row : row + height, column : column + width] = canvas[0].numpy()
             course.append((spent, judge({"classical": whole}, raw)[0]["phase_psnr"]))
         started = process_time()
 
@@ -119,9 +154,15 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=Path("runs/fly001"))
     parser.add_argument("--replicates", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--dose", type=float, nargs="+", default=[1e3, 1e4, 1e5])
-    parser.add_argument("--view", nargs="+", default=["sparse", "dense"], choices=list(VIEW_GRIDSIZE))
-    parser.add_argument("--method", nargs="+", choices=list(METHODS),
-                        default=["pinn", "pinn+refine", "pinn-sim", "pinn-sim+refine", "classical", "lsqml"])
+    parser.add_argument(
+        "--view", nargs="+", default=["sparse", "dense"], choices=list(VIEW_GRIDSIZE)
+    )
+    parser.add_argument(
+        "--method",
+        nargs="+",
+        choices=list(METHODS),
+        default=["pinn", "pinn+refine", "pinn-sim", "pinn-sim+refine", "classical", "lsqml"],
+    )
     parser.add_argument("--limits", action="store_true", help="also the two limits of every cell")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -141,26 +182,45 @@ def main() -> int:
                     if any(row.items() >= (cell | {"method": name}).items() for row in rows):
                         continue
                     if name == "limits":
-                        truth, region = raw.scan.object_guess, scored_region(raw.scan.xcoords, raw.scan.ycoords,
-                                                                             raw.scan.canvas_shape)
+                        truth, region = (
+                            raw.scan.object_guess,
+                            scored_region(
+                                raw.scan.xcoords, raw.scan.ycoords, raw.scan.canvas_shape
+                            ),
+                        )
                         place = (truth, raw.scan.probe, raw.scan.xcoords, raw.scan.ycoords, region)
-                        found = {"cramer_rao": limits(*place).phase_psnr,
-                                 "bayesian": limits(*place, class_spectrum([truth[region]])).phase_psnr}
+                        found = {
+                            "cramer_rao": limits(*place).phase_psnr,
+                            "bayesian": limits(*place, class_spectrum([truth[region]])).phase_psnr,
+                        }
                     else:
                         method, trained = method_named(name, root, dose, view, replicate)
                         result = method.reconstruct(dataset)
                         scored = judge({name: result.object}, raw, region=region_of(raw))
-                        found = {key: scored[0][key] for key in ("phase_psnr", "amplitude_psnr", "deviance")} | {
-                            "flat": [scored[-2]["phase_psnr"], scored[-2]["amplitude_psnr"]], "patterns": raw.n,
-                            "cpu_seconds": result.cpu_seconds, "training_cpu_seconds": trained, "note": result.note}
+                        found = {
+                            key: scored[0][key]
+                            for key in ("phase_psnr", "amplitude_psnr", "deviance")
+                        } | {
+                            "flat": [scored[-2]["phase_psnr"], scored[-2]["amplitude_psnr"]],
+                            "patterns": raw.n,
+                            "cpu_seconds": result.cpu_seconds,
+                            "training_cpu_seconds": trained,
+                            "note": result.note,
+                        }
                         if name.endswith("+refine"):
                             found["given_cpu_seconds"] = weight_given(method.bundle, raw)
                         if name == "classical":
                             found["course"] = classical_course(raw, result.settings["tikhonov"])
                     rows.append(cell | {"method": name, **found})
                     write_json(path, {"rows": rows, "versions": software_versions()})
-                    print({key: round(value, 2) if isinstance(value, float) else value for key, value in rows[-1].items()
-                           if key not in ("course", "note")}, flush=True)
+                    print(
+                        {
+                            key: round(value, 2) if isinstance(value, float) else value
+                            for key, value in rows[-1].items()
+                            if key not in ("course", "note")
+                        },
+                        flush=True,
+                    )
     return 0
 
 

@@ -2,10 +2,10 @@
 
     python benchmarks/sweep_overhead.py runs/quick
 
-Reads a finished study. Bare work is what the notebooks' kernels used, less what each of them needs to start and import,
-which is measured here with a notebook that does only that. All the rest of the CPU time is overhead: starts, papermill,
-Snakemake. A full-size cell is estimated from the study's own trainings, scaled by optimiser steps and patterns.
-"""
+Reads a finished study. Bare work is what the notebooks' kernels used, less what each of them needs
+to start and import, which is measured here with a notebook that does only that. All the rest of the
+CPU time is overhead: starts, papermill, Snakemake. A full-size cell is estimated from the study's
+own trainings, scaled by optimiser steps and patterns."""
 
 import argparse
 import json
@@ -15,13 +15,14 @@ from pathlib import Path
 
 import nbformat
 
-from fly64lib.catalogue import METHODS
-from fly64lib.runner import run_notebook
+from fly64lib.methods.registry import METHODS
+from fly64lib.notebook.runner import run_notebook
 from fly64lib.sweep.control import Study
 from fly64lib.sweep.profile import load_profile
 from ptycho_torch.files import read_json
 
-_IMPORTS = """from fly64lib import bookkeeping, figures, trainbook
+_IMPORTS = """from fly64lib.notebook import reconstruct, train
+from fly64lib.plots import figures
 from fly64lib.comparison import compare
 from fly64lib.reconstruction import run_reconstruction_job
 from pathlib import Path
@@ -29,14 +30,20 @@ Path("started.txt").write_text("")"""
 
 
 def start_cpu_s(times: int = 3) -> float:
-    """CPU seconds of a kernel that starts and imports what the notebooks do, and nothing else; the least of some tries."""
+    """CPU seconds of a kernel that starts and imports what the notebooks do, and nothing else; the
+    least of some tries."""
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     with tempfile.TemporaryDirectory(prefix="fly64-") as name:
         source, output = Path(name) / "start.ipynb", Path(name) / "out.ipynb"
         write = _IMPORTS.replace("started.txt", str(Path(name) / "started.txt"))
         end = f'print("results: {Path(name) / "started.txt"}")'
-        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(write), nbformat.v4.new_code_cell(end)],
-                                                metadata=kernel), source)
+        nbformat.write(
+            nbformat.v4.new_notebook(
+                cells=[nbformat.v4.new_code_cell(write), nbformat.v4.new_code_cell(end)],
+                metadata=kernel,
+            ),
+            source,
+        )
         found = []
         for _ in range(times):
             run_notebook(source, output)
@@ -46,32 +53,54 @@ def start_cpu_s(times: int = 3) -> float:
 
 def measured(folder: Path, start_s: float) -> dict[str, float]:
     """CPU seconds of a finished study by what they were spent on."""
-    kernels = [read_json(folder / name)["metadata"]["fly64"]["cpu_seconds"] for name in Study.of(folder).settings.notebooks()]
+    kernels = [
+        read_json(folder / name)["metadata"]["fly64"]["cpu_seconds"]
+        for name in Study.of(folder).settings.notebooks()
+    ]
     runs = [json.loads(line) for line in (folder / "logs" / "runs.jsonl").read_text().splitlines()]
     everything = sum(run["cpu_s"] for run in runs)
     work = sum(max(one - start_s, 0) for one in kernels)
-    return {"notebooks": len(kernels), "all CPU s": everything, "bare work CPU s": work,
-            "kernels' starts CPU s": sum(kernels) - work, "papermill and Snakemake CPU s": everything - sum(kernels),
-            "overhead / bare work": everything / work - 1}
+    return {
+        "notebooks": len(kernels),
+        "all CPU s": everything,
+        "bare work CPU s": work,
+        "kernels' starts CPU s": sum(kernels) - work,
+        "papermill and Snakemake CPU s": everything - sum(kernels),
+        "overhead / bare work": everything / work - 1,
+    }
 
 
 def full_size_cell(folder: Path, per_notebook_s: float) -> dict[str, float]:
-    """A full-size baseline cell (train, supervised twin, reconstruct, compare), from this study's trainings and sizes.
+    """A full-size baseline cell (train, supervised twin, reconstruct, compare), from this study's
+    trainings and sizes.
 
-    Training CPU time is taken as proportional to optimiser steps, reconstruction's to patterns: full has scan_step 1.
-    """
+    Training CPU time is taken as proportional to optimiser steps, reconstruction's to patterns:
+    full has scan_step 1."""
     settings, full = Study.of(folder).settings, load_profile("full")
     trained, made = defaultdict(list), []
     for path in sorted(folder.glob("replicate_*/phase_e/*/baseline/*/metrics.json")):
-        run, = read_json(path)["runs"]
+        (run,) = read_json(path)["runs"]
         trained[path.parent.name].append(run["training"]["cpu_seconds"])
     for path in sorted(folder.glob("replicate_*/phase_f/*/baseline/*/result.json")):
         made.append(read_json(path)["cpu_seconds"])
     cells = len(list(folder.glob("replicate_*/phase_g/*/baseline/comparison.json")))
-    steps, patterns = full.train_steps / settings.train_steps, (settings.scan_step / full.scan_step) ** 2
-    work = steps * sum(sum(one) / len(one) for one in trained.values()) + patterns * sum(made) / cells
-    notebooks = len(trained) + 2 + sum(method.own_notebook for method in (METHODS[name] for name in settings.methods))
-    return {"bare work CPU s": work, "notebooks": notebooks, "overhead / bare work": notebooks * per_notebook_s / work}
+    steps, patterns = (
+        full.train_steps / settings.train_steps,
+        (settings.scan_step / full.scan_step) ** 2,
+    )
+    work = (
+        steps * sum(sum(one) / len(one) for one in trained.values()) + patterns * sum(made) / cells
+    )
+    notebooks = (
+        len(trained)
+        + 2
+        + sum(method.own_notebook for method in (METHODS[name] for name in settings.methods))
+    )
+    return {
+        "bare work CPU s": work,
+        "notebooks": notebooks,
+        "overhead / bare work": notebooks * per_notebook_s / work,
+    }
 
 
 def main() -> int:
@@ -81,8 +110,16 @@ def main() -> int:
     start_s = start_cpu_s()
     found = measured(options.study, start_s)
     per_notebook_s = (found["all CPU s"] - found["bare work CPU s"]) / found["notebooks"]
-    print(json.dumps({"start of a kernel, CPU s": start_s, "this study": found,
-                      "a full-size cell, estimated": full_size_cell(options.study, per_notebook_s)}, indent=1))
+    print(
+        json.dumps(
+            {
+                "start of a kernel, CPU s": start_s,
+                "this study": found,
+                "a full-size cell, estimated": full_size_cell(options.study, per_notebook_s),
+            },
+            indent=1,
+        )
+    )
     return 0
 
 

@@ -1,12 +1,14 @@
-"""Share of this machine's attainable convolution, matrix and FFT throughput that training reaches, on one thread.
+"""Share of this machine's attainable convolution, matrix and FFT throughput that training reaches,
+on one thread.
 
     python benchmarks/throughput.py dense_train.npz [--steps 50] [--json out.json]
 
-Training runs twice: once recorded, every convolution, matrix product and FFT with its shapes and strides, and once timed.
-Then each recorded call is timed alone, in a tight loop on tensors of the same shapes and strides; the fastest of its
-repeats counts as what the machine can do. The share is the sum of these times over the CPU time of the timed training,
-features, optimiser and Lightning included. FLOPs: torch.utils.flop_counter's formulas (a multiplication and an addition
-are two), 5 n log2 n for a complex FFT of n points. A large matrix product stands beside it as the machine's peak.
+Training runs twice: once recorded, every convolution, matrix product and FFT with its shapes and
+strides, and once timed. Then each recorded call is timed alone, in a tight loop on tensors of the
+same shapes and strides; the fastest of its repeats counts as what the machine can do. The share is
+the sum of these times over the CPU time of the timed training, features, optimiser and Lightning
+included. FLOPs: torch.utils.flop_counter's formulas (a multiplication and an addition are two), 5 n
+log2 n for a complex FFT of n points. A large matrix product stands beside it as the machine's peak.
 """
 
 import argparse
@@ -21,16 +23,21 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from ptycho_torch.bundle import software_versions
 from ptycho_torch.config import ModelConfig, TrainingConfig
 from ptycho_torch.files import write_json
 from ptycho_torch.memmap_bridge import PyTorchMemmapBridge, RawDataTorch
+from ptycho_torch.versions import software_versions
 from ptycho_torch.workflows import components
 
 aten = torch.ops.aten
-KINDS = {aten.convolution.default: "convolution", aten.convolution_backward.default: "convolution",
-         aten.mm.default: "matrix", aten.addmm.default: "matrix", aten.bmm.default: "matrix",
-         aten._fft_c2c.default: "FFT"}
+KINDS = {
+    aten.convolution.default: "convolution",
+    aten.convolution_backward.default: "convolution",
+    aten.mm.default: "matrix",
+    aten.addmm.default: "matrix",
+    aten.bmm.default: "matrix",
+    aten._fft_c2c.default: "FFT",
+}
 _MARK = "tensor"  # opens the description of a tensor among an operation's arguments
 
 
@@ -48,7 +55,8 @@ class Recorder(TorchDispatchMode):
 
 
 def _described(value: object) -> object:
-    """Arguments with every tensor replaced by its shape, strides and type: hashable, and enough to make one like it."""
+    """Arguments with every tensor replaced by its shape, strides and type: hashable, and enough to
+    make one like it."""
     if isinstance(value, torch.Tensor):
         return _MARK, tuple(value.shape), value.stride(), value.dtype
     return tuple(map(_described, value)) if isinstance(value, (tuple, list)) else value
@@ -61,7 +69,8 @@ def _like(value: object) -> object:
 
 
 def seconds_of(call, least: float = 0.15) -> float:
-    """CPU seconds of one call: the fastest of repeats that take `least` seconds together, after a warm one."""
+    """CPU seconds of one call: the fastest of repeats that take `least` seconds together, after a
+    warm one."""
     call()
     spent, best = 0.0, math.inf
     while spent < least:
@@ -83,8 +92,15 @@ def flops_of(func, args: list, out: object) -> float:
 def train(raw: RawDataTorch, steps: int, folder: str) -> float:
     """CPU seconds of a training of `steps` optimiser steps under one thinning."""
     gridsize = 1 if raw.groups is None else round(raw.groups.shape[1] ** 0.5)
-    config = TrainingConfig(model=ModelConfig(N=raw.N, gridsize=gridsize), steps=steps, thinnings=1, threads=1, logger="none",
-                            checkpointing=False, output_dir=folder)
+    config = TrainingConfig(
+        model=ModelConfig(N=raw.N, gridsize=gridsize),
+        steps=steps,
+        thinnings=1,
+        threads=1,
+        logger="none",
+        checkpointing=False,
+        output_dir=folder,
+    )
     start = time.process_time()
     components.train_cdi_model_torch(raw, None, config)
     return time.process_time() - start
@@ -93,12 +109,20 @@ def train(raw: RawDataTorch, steps: int, folder: str) -> float:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("dataset", type=Path, help="DATA-001 file to train on")
-    parser.add_argument("--steps", type=int, default=50, help="optimiser steps; few of them weigh the start too much "
-                        "(default: %(default)s)")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=50,
+        help="optimiser steps; few of them weigh the start too much (default: %(default)s)",
+    )
     parser.add_argument("--json", type=Path, help="where to write the figures")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
-    raw, load, recorder = PyTorchMemmapBridge(options.dataset).raw_data_torch, os.getloadavg()[0], Recorder()
+    raw, load, recorder = (
+        PyTorchMemmapBridge(options.dataset).raw_data_torch,
+        os.getloadavg()[0],
+        Recorder(),
+    )
     with tempfile.TemporaryDirectory() as folder:
         with recorder:
             train(raw, options.steps, folder)
@@ -112,17 +136,33 @@ def main(argv: list[str] | None = None) -> int:
     peak = 2 * 1024**3 / seconds_of(lambda: square @ square) / 1e9
     print(f"{'':12} {'GFLOP':>9} {'alone, s':>9} {'GFLOP/s':>9} {'of training':>12}")
     for kind in flops:
-        print(f"{kind:12} {flops[kind] / 1e9:9.1f} {alone[kind]:9.2f} {flops[kind] / alone[kind] / 1e9:9.1f} "
-              f"{alone[kind] / taken:12.0%}")
+        print(
+            f"{kind:12} {flops[kind] / 1e9:9.1f} {alone[kind]:9.2f}"
+            f" {flops[kind] / alone[kind] / 1e9:9.1f} {alone[kind] / taken:12.0%}"
+        )
     total, ideal = sum(flops.values()), sum(alone.values())
-    print(f"training: {taken:.2f} CPU s for {total / 1e9:.1f} GFLOP, {total / taken / 1e9:.1f} GFLOP/s; the same calls alone "
-          f"{ideal:.2f} s, {total / ideal / 1e9:.1f} GFLOP/s: share {ideal / taken:.0%} (goal: 50 %)\n"
-          f"matrix product 1024 x 1024: {peak:.1f} GFLOP/s; load {load:.1f} to {os.getloadavg()[0]:.1f} on "
-          f"{os.cpu_count()} CPUs; {software_versions()}")
+    print(
+        f"training: {taken:.2f} CPU s for {total / 1e9:.1f} GFLOP, {total / taken / 1e9:.1f}"
+        f" GFLOP/s; the same calls alone {ideal:.2f} s, {total / ideal / 1e9:.1f} GFLOP/s: share"
+        f" {ideal / taken:.0%} (goal: 50 %)\nmatrix product 1024 x 1024: {peak:.1f} GFLOP/s; load"
+        f" {load:.1f} to {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs; {software_versions()}"
+    )
     if options.json:
-        write_json(options.json, {"dataset": options.dataset.name, "patterns": raw.n, "steps": options.steps, "flop": flops,
-                                  "seconds_alone": alone, "training_cpu_seconds": taken, "share": ideal / taken,
-                                  "matrix_peak_gflops": peak, "versions": software_versions(), "load": load})
+        write_json(
+            options.json,
+            {
+                "dataset": options.dataset.name,
+                "patterns": raw.n,
+                "steps": options.steps,
+                "flop": flops,
+                "seconds_alone": alone,
+                "training_cpu_seconds": taken,
+                "share": ideal / taken,
+                "matrix_peak_gflops": peak,
+                "versions": software_versions(),
+                "load": load,
+            },
+        )
     return 0
 
 

@@ -9,8 +9,17 @@ from ptycho_torch.fields import check_choice, check_range, check_types, from_dic
 
 VIEWS = ("baseline", "dense", "sparse")
 VIEW_GRIDSIZE = {"baseline": 1, "dense": 2, "sparse": 2}
-CONTROL_VIEWS = ("dense_spread", "sparse_spread", "dense_fluence", "sparse_fluence")  # single images
-SPECIMEN_NAMES = ("siemens_star", "dead_leaves", "lines")  # fly64lib.specimen.SPECIMENS, named without importing numpy
+CONTROL_VIEWS = (
+    "dense_spread",
+    "sparse_spread",
+    "dense_fluence",
+    "sparse_fluence",
+)  # single images
+SPECIMEN_NAMES = (
+    "siemens_star",
+    "dead_leaves",
+    "lines",
+)  # fly64lib.simulate.specimens.SPECIMENS, named without importing numpy
 SPLITS = ("train", "test")
 
 
@@ -18,16 +27,23 @@ SPLITS = ("train", "test")
 class StudyDesign:
     """Everything that decides the data of the study; the methods' settings are their own."""
 
-    specimen: str = "siemens_star"  # a name of fly64lib.specimen.SPECIMENS
-    simulation: str = "fine"  # "fine": on a grid twice as fine, cropped; "matched": the reconstruction's own grid
+    specimen: str = "siemens_star"  # a name of fly64lib.simulate.specimens.SPECIMENS
+    simulation: str = (
+        "fine"  # "fine": on a grid twice as fine, cropped; "matched": the reconstruction's own grid
+    )
     N: int = 64  # detector side, pixels
-    scan_step: int = 1  # keep every scan_step-th row and sample of the scan: a smaller study, not compared with others
+    # keep every scan_step-th row and sample of the scan: a smaller study, not compared with others
+    scan_step: int = 1
     doses: tuple[float, ...] = (1e3, 1e4, 1e5)  # expected detected photons per exposure
-    overlaps: dict[str, float] = field(default_factory=lambda: {"dense": 0.7, "sparse": 0.2})  # linear overlap f
+    overlaps: dict[str, float] = field(
+        default_factory=lambda: {"dense": 0.7, "sparse": 0.2}
+    )  # linear overlap f
     gridsizes: tuple[int, ...] = (1, 2)
     neighbor_count: int = 7  # K
     split_axis: str = "y"
-    guard_power: float = 0.98  # the guard band is twice the radius that holds this share of the probe's power
+    guard_power: float = (
+        0.98  # the guard band is twice the radius that holds this share of the probe's power
+    )
     simulation_seed: int = 42
     grouping_seed: int = 123
     subsample_seed: int = 456
@@ -38,7 +54,9 @@ class StudyDesign:
 
     def __post_init__(self) -> None:
         check_types(self)
-        object.__setattr__(self, "doses", tuple(map(float, self.doses)))  # equal designs, equal JSON
+        object.__setattr__(
+            self, "doses", tuple(map(float, self.doses))
+        )  # equal designs, equal JSON
         check_choice("specimen", self.specimen, SPECIMEN_NAMES)
         check_choice("simulation", self.simulation, ("fine", "matched"))
         check_choice("split_axis", self.split_axis, ("y",))
@@ -47,7 +65,9 @@ class StudyDesign:
         check_range("guard_power", self.guard_power, 0.5, 0.999)
         check_range("replicate", self.replicate, 0, 9999)
         if not self.doses or len(set(map(dose_folder, self.doses))) < len(self.doses):
-            raise ConfigError(f"doses={self.doses} must be different whole numbers of photons, at least one")
+            raise ConfigError(
+                f"doses={self.doses} must be different whole numbers of photons, at least one"
+            )
         for dose in self.doses:
             check_range("dose", dose, 1)
         for gridsize in self.gridsizes:
@@ -64,7 +84,10 @@ class StudyDesign:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready values; :meth:`from_dict` is the way back."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+        }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "StudyDesign":
@@ -85,12 +108,16 @@ def split_file(phase_c_root: str | Path, dose: float, split: str) -> Path:
 
 
 def held_out_file(phase_c_root: str | Path, dose: float) -> Path:
-    """Phase C's patterns of the test half that no method gets: every method's object is scored on the same ones."""
+    """Phase C's patterns of the test half that no method gets: every method's object is scored on
+    the same ones."""
     return Path(phase_c_root) / dose_folder(dose) / "held_out_test.npz"
 
 
-def view_file(phase_c_root: str | Path, phase_d_root: str | Path, dose: float, view: str, split: str) -> Path:
-    """The file that holds a view of a split: phase C's for the baseline, phase D's for all others."""
+def view_file(
+    phase_c_root: str | Path, phase_d_root: str | Path, dose: float, view: str, split: str
+) -> Path:
+    """The file that holds a view of a split: phase C's for the baseline, phase D's for all
+    others."""
     if view == "baseline":
         return split_file(phase_c_root, dose, split)
     return Path(phase_d_root) / dose_folder(dose) / view / f"{view}_{split}.npz"

@@ -1,4 +1,5 @@
-"""A ptychography engine: optics, Poisson noise, patches, canvas steps, a physics-informed network, Lightning training.
+"""A ptychography engine: optics, Poisson noise, patches, canvas steps, a physics-informed network,
+Lightning training.
 
-Importing the package imports neither torch nor lightning; its modules do. It knows nothing of the study in `fly64lib`.
-"""
+Importing the package imports neither torch nor lightning; its modules do. It knows nothing of the
+study in `fly64lib`."""

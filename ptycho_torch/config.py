@@ -1,4 +1,5 @@
-"""Configuration of the engine: two frozen dataclasses, passed explicitly, checked when they are made.
+"""Configuration of the engine: two frozen dataclasses, passed explicitly, checked when they are
+made.
 
 Importing this module imports neither torch nor lightning.
 """
@@ -17,9 +18,16 @@ class ModelConfig:
 
     N: int = 64  # detector and patch side, pixels
     gridsize: int = 1  # a group holds gridsize**2 images
-    context: str = "view"  # patterns that make the input canvas: all of the "view", or the "group"'s own
-    objective: str = "poisson"  # counts only, no truth; "supervised": truth patches; "procedural": simulated fields
-    canvas_passes: tuple[int, ...] = (2, 5)  # canvases after these many passes over the patterns are the input
+    context: str = (
+        "view"  # patterns that make the input canvas: all of the "view", or the "group"'s own
+    )
+    objective: str = (  # counts only, no truth; "supervised": truth patches; "procedural": simulated fields
+        "poisson"
+    )
+    canvas_passes: tuple[int, ...] = (
+        2,
+        5,
+    )  # canvases after these many passes over the patterns are the input
     smoothness: float = 10.0  # penalty of those canvases' slopes, photons per object pixel
     width: int = 16  # channels of the first level, doubling per level
     depth: int = 3  # levels of the U-Net
@@ -38,7 +46,10 @@ class ModelConfig:
         for steps in self.canvas_passes:
             check_range("canvas_passes", steps, 1, 1000)
         if list(self.canvas_passes) != sorted(set(self.canvas_passes)):
-            raise ConfigError(f"canvas_passes={self.canvas_passes} do not rise; the canvases come in the order of the passes")
+            raise ConfigError(
+                f"canvas_passes={self.canvas_passes} do not rise; the canvases come in the order of"
+                " the passes"
+            )
 
     @property
     def images_per_group(self) -> int:
@@ -57,13 +68,18 @@ class TrainingConfig:
     n_groups: int | None = None  # groups drawn from them; None: one per image, or the view's own
     neighbor_count: int = 7  # K nearest images that groups are drawn from
     batch_size: int = 128  # groups per optimiser step
-    max_epochs: int | None = None  # an epoch shows every group once under every thinning; None: what `steps` need
+    max_epochs: int | None = (
+        None  # an epoch shows every group once under every thinning; None: what `steps` need
+    )
     steps: int = 400  # optimiser steps, at least, where max_epochs is None
     learning_rate: float = 2e-3
     weight_decay: float = 1e-3
-    keep: float = 0.8  # share of the photons that makes the network's input; it is scored on the others
+    keep: float = (
+        0.8  # share of the photons that makes the network's input; it is scored on the others
+    )
     thinnings: int = 8  # independent splits of the photons
-    nphotons: float = 1e5  # photons per exposure the data were taken at (for the record; the probe carries the scale)
+    # photons per exposure the data were taken at (for the record; the probe carries the scale)
+    nphotons: float = 1e5
     seed: int = 0  # initial weights, order, thinning
     grouping_seed: int = 123
     subsample_seed: int = 456
@@ -74,7 +90,8 @@ class TrainingConfig:
     deterministic: bool = True
     logger: str = "csv"  # "none", "csv", "tensorboard", "mlflow"
     checkpointing: bool = True
-    checkpoint_steps: int = 50  # between two checkpoints, at least; they are taken between epochs, and after the last one
+    # between two checkpoints, at least; they are taken between epochs, and after the last one
+    checkpoint_steps: int = 50
     progress: bool = False  # a bar on the terminal; notebooks keep it off
 
     def __post_init__(self) -> None:
@@ -128,7 +145,8 @@ LEGACY_NAMES = {  # upstream's key in params.cfg: where its value stands here
 
 
 def update_legacy_dict(cfg: dict[str, Any], config: TrainingConfig) -> None:
-    """Write the config's values under upstream's names into `cfg` (CONFIG-001: once per job, before data is loaded)."""
+    """Write the config's values under upstream's names into `cfg` (CONFIG-001: once per job, before
+    data is loaded)."""
     for legacy, path in LEGACY_NAMES.items():
         value: Any = config
         for name in path.split("."):

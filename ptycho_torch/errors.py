@@ -18,4 +18,5 @@ class MissingDependencyError(PtychoError, ImportError):
 
 
 class StorageError(PtychoError, OSError):
-    """A file cannot be written: the disk is full, over quota or read-only. What was there before is still there."""
+    """A file cannot be written: the disk is full, over quota or read-only. What was there before is
+    still there."""

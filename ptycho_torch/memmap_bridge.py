@@ -1,8 +1,9 @@
-"""From a DATA-001 file to tensors, one batch at a time: patterns stay in the file, memory does not grow with the scan.
+"""From a DATA-001 file to tensors, one batch at a time: patterns stay in the file, memory does not
+grow with the scan.
 
-:class:`PyTorchMemmapBridge` is what training and inference open; its :attr:`raw_data_torch` holds what is small (probe,
-object, positions, groups) as tensors and hands out counts, and truth patches where asked for, by index.
-"""
+:class:`PyTorchMemmapBridge` is what training and inference open; its :attr:`raw_data_torch` holds
+what is small (probe, object, positions, groups) as tensors and hands out counts, and truth patches
+where asked for, by index."""
 
 from functools import cached_property
 from pathlib import Path
@@ -12,22 +13,27 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from ptycho_torch.data_checks import mean_photons
-from ptycho_torch.data_contract import ScanData, read_scan
-from ptycho_torch.npz import broken
+from ptycho_torch.data.checks import mean_photons
+from ptycho_torch.data.contract import ScanData, read_scan
+from ptycho_torch.data.npz import broken
 
 Indices = np.ndarray | Tensor | list[int] | slice
-WHOLE_ABSOLUTE, WHOLE_RELATIVE = 0.05, 1e-6  # float32 keeps sqrt(counts) to 6e-8, so the square to 1.2e-7 of the counts
+WHOLE_ABSOLUTE, WHOLE_RELATIVE = (
+    0.05,
+    1e-6,
+)  # float32 keeps sqrt(counts) to 6e-8, so the square to 1.2e-7 of the counts
 
 
 class PyTorchMemmapBridge:
     """A DATA-001 file, checked and mapped.
 
-    `cache_dir` is where a compressed file is unpacked (:func:`ptycho_torch.npz.cache_folder`). Truth patches are opened
-    only `with_truth`: unsupervised training never touches them. Raises :class:`DataContractError`.
-    """
+    `cache_dir` is where a compressed file is unpacked (:func:`ptycho_torch.data.npz.cache_folder`).
+    Truth patches are opened only `with_truth`: unsupervised training never touches them. Raises
+    :class:`DataContractError`."""
 
-    def __init__(self, npz_path: str | Path, *, cache_dir: str | Path | None = None, with_truth: bool = False) -> None:
+    def __init__(
+        self, npz_path: str | Path, *, cache_dir: str | Path | None = None, with_truth: bool = False
+    ) -> None:
         scan = read_scan(npz_path, load_truth=with_truth, cache_dir=cache_dir)
         self.raw_data_torch = RawDataTorch(scan, Path(npz_path))
 
@@ -35,9 +41,9 @@ class PyTorchMemmapBridge:
 class RawDataTorch:
     """The tensors of a checked scan; `source` is named in errors.
 
-    `probe` (modes, N, N) and `object_guess` (H, W) complex64; `positions` (n, 2) float64 patch centres (y, x), px;
-    `groups` (G, C) and `scan_index` (n,) int64 arrays or None; `metadata` dict; `scan` the arrays behind them.
-    """
+    `probe` (modes, N, N) and `object_guess` (H, W) complex64; `positions` (n, 2) float64 patch
+    centres (y, x), px; `groups` (G, C) and `scan_index` (n,) int64 arrays or None; `metadata` dict;
+    `scan` the arrays behind them."""
 
     def __init__(self, scan: ScanData, source: Path) -> None:
         self.source, self.scan = source, scan
@@ -45,29 +51,42 @@ class RawDataTorch:
         self.groups, self.scan_index = scan.groups, scan.scan_index
         self.probe: Complex[Tensor, "modes N N"] = torch.tensor(scan.probe)
         self.object_guess: Complex[Tensor, "H W"] = torch.tensor(scan.object_guess)
-        self.positions: Float[Tensor, "n 2"] = torch.tensor(np.stack([scan.ycoords, scan.xcoords], axis=1))
+        self.positions: Float[Tensor, "n 2"] = torch.tensor(
+            np.stack([scan.ycoords, scan.xcoords], axis=1)
+        )
 
     def counts(self, indices: Indices) -> Float[Tensor, "*batch N N"]:
-        """Photon counts, amplitude^2 as whole numbers in float32; indices of shape (G, C) give (G, C, N, N).
+        """Photon counts, amplitude^2 as whole numbers in float32; indices of shape (G, C) give (G,
+        C, N, N).
 
-        The Poisson likelihood and thinning need counts. Rounding removes what float32 lost in the root; amplitudes
-        whose squares are not whole within that are refused.
-        """
+        The Poisson likelihood and thinning need counts. Rounding removes what float32 lost in the
+        root; amplitudes whose squares are not whole within that are refused."""
         squares = np.square(self._take(self.scan.diffraction, indices))
         whole = np.rint(squares)
         off = np.abs(squares - whole) > WHOLE_ABSOLUTE + WHOLE_RELATIVE * squares
         if off.any():
-            raise broken(self.source, "diffraction",
-                         f"{np.count_nonzero(off)} squares in this batch are not whole, such as "
-                         f"{squares[off][0]:.4f}", "sqrt(counts) with whole photon counts",
-                         "undo any scaling or background subtraction, or draw counts from an expectation")
+            raise broken(
+                self.source,
+                "diffraction",
+                f"{np.count_nonzero(off)} squares in this batch are not whole, such as "
+                f"{squares[off][0]:.4f}",
+                "sqrt(counts) with whole photon counts",
+                "undo any scaling or background subtraction, or draw counts from an expectation",
+            )
         return torch.from_numpy(whole)
 
     def truth_patches(self, indices: Indices) -> Complex[Tensor, "*batch N N"]:
-        """True object patches, from `Y`; refused if the file has none or was opened without truth."""
+        """True object patches, from `Y`; refused if the file has none or was opened without
+        truth."""
         if self.scan.truth_patches is None:
-            raise broken(self.source, "Y", "no truth patches here", "complex64 (n, N, N) and with_truth=True",
-                         "open the file with_truth, use one that was simulated with truth, or train without it")
+            raise broken(
+                self.source,
+                "Y",
+                "no truth patches here",
+                "complex64 (n, N, N) and with_truth=True",
+                "open the file with_truth, use one that was simulated with truth, or train"
+                " without it",
+            )
         return torch.from_numpy(self._take(self.scan.truth_patches, indices))
 
     @cached_property

@@ -2,10 +2,10 @@
 
     python reports/make_reference.py runs/quick [reports/reference]
 
-Writes `index.html` (the study's page; its links to notebooks hold), `README.md` (the answer and how it was made), `rows.csv`,
-`report.json`, `study.json`, `figures/` (objects, FRC and error spectra of every condition) and `notebooks/` (executed, their
-pictures as JPEG). Paths of the machine are cut at the study's folder. Fails when the whole is larger than 15 MB.
-"""
+Writes `index.html` (the study's page; its links to notebooks hold), `README.md` (the answer and how
+it was made), `rows.csv`, `report.json`, `study.json`, `figures/` (objects, FRC and error spectra of
+every condition) and `notebooks/` (executed, their pictures as JPEG). Paths of the machine are cut
+at the study's folder. Fails when the whole is larger than 15 MB."""
 
 import argparse
 import base64
@@ -19,9 +19,9 @@ from pathlib import Path
 from PIL import Image
 
 from fly64lib.commands import run_command
-from fly64lib.report import TARGETS
-from fly64lib.report_page import commit, label
-from fly64lib.report_rows import collect, need_text, needed_photons
+from fly64lib.report.page import commit, label
+from fly64lib.report.report import TARGETS
+from fly64lib.report.rows import collect, need_text, needed_photons
 from fly64lib.sweep import control
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.files import read_json, write_json
@@ -32,14 +32,20 @@ OUTPUT = Path(__file__).with_name("reference")
 
 
 def make(study_dir: Path, output: Path) -> float:
-    """Write the reference of a finished study in place of an earlier one; return its size in MB. Raises ConfigError for a
-    study that is not finished, and for a folder that holds anything but an earlier reference."""
+    """Write the reference of a finished study in place of an earlier one; return its size in MB.
+    Raises ConfigError for a study that is not finished, and for a folder that holds anything but an
+    earlier reference."""
     study = control.Study.of(study_dir)
     states = control.status(study)
-    if len(states["done"]) < len(study.settings.notebooks()) or not (study.folder / "index.html").is_file():
+    if (
+        len(states["done"]) < len(study.settings.notebooks())
+        or not (study.folder / "index.html").is_file()
+    ):
         raise ConfigError(f"{study_dir} is not finished; go on with: fly64 resume {study_dir}")
     if output.exists() and any(output.iterdir()) and not (output / "study.json").is_file():
-        raise ConfigError(f"{output} holds something else than a reference report; choose another folder")
+        raise ConfigError(
+            f"{output} holds something else than a reference report; choose another folder"
+        )
     if output.exists():
         shutil.rmtree(output)
     root, rows = str(study.folder), collect(study.folder).rows
@@ -48,17 +54,25 @@ def make(study_dir: Path, output: Path) -> float:
     for path in sorted(study.folder.glob("replicate_*/phase_g/*/*/*.png")):
         _, _, dose, view = path.relative_to(study.folder).parent.parts
         _picture(path, output / "figures" / f"{path.parts[-5]}_{dose}_{view}_{path.stem}.jpg")
-    _write(output / "index.html", (study.folder / "index.html").read_text(encoding="utf-8").replace(root, "."))
+    _write(
+        output / "index.html",
+        (study.folder / "index.html").read_text(encoding="utf-8").replace(root, "."),
+    )
     write_json(output / "report.json", read_json(study.folder / "report.json"))
     with (output / "rows.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
         writer.writeheader()
         writer.writerows(rows)
     _write(output / "README.md", _readme(study, rows))
-    write_json(output / "study.json", {"profile": study.profile, "settings": study.settings.to_dict()})
+    write_json(
+        output / "study.json", {"profile": study.profile, "settings": study.settings.to_dict()}
+    )
     size_mb = sum(path.stat().st_size for path in output.rglob("*") if path.is_file()) / 1e6
     if size_mb > LIMIT_MB:
-        raise ConfigError(f"{output} has {size_mb:.1f} MB, more than {LIMIT_MB}: fewer conditions, or smaller pictures")
+        raise ConfigError(
+            f"{output} has {size_mb:.1f} MB, more than {LIMIT_MB}: fewer conditions, or smaller"
+            " pictures"
+        )
     return size_mb
 
 
@@ -99,16 +113,27 @@ def _jpeg(png: bytes) -> bytes:
 
 def _readme(study: control.Study, rows: Sequence[Mapping]) -> str:
     views = list(dict.fromkeys(row["view"] for row in rows))
-    parts = [f"# Reference results: profile `{study.profile}`\n",
-             f"`fly64 run --profile {study.profile} --output STUDY`, then `python reports/make_reference.py STUDY`; {commit()}."
-             f" {len(study.settings.notebooks())} executed notebooks are in `notebooks/`, every number in `rows.csv`; open "
-             "`index.html` for the whole report. These results are of this profile's scan; other profiles' are never compared "
-             "with them.\n"]
+    parts = [
+        f"# Reference results: profile `{study.profile}`\n",
+        f"`fly64 run --profile {study.profile} --output STUDY`, then `python"
+        f" reports/make_reference.py STUDY`; {commit()}. {len(study.settings.notebooks())}"
+        " executed notebooks are in `notebooks/`, every number in `rows.csv`; open"
+        " `index.html` for the whole report. These results are of this profile's scan; other"
+        " profiles' are never compared with them.\n",
+    ]
     for metric, target in TARGETS.items():
         needs = needed_photons(rows, metric, target)
         names = list(dict.fromkeys(name for name, _ in needs))
-        parts.append(f"Photons per object pixel for {metric} ≥ {target:g}:\n\n" + _table(
-            ["", *views], ([label(name), *(need_text(needs.get((name, view), [])) for view in views)] for name in names)))
+        parts.append(
+            f"Photons per object pixel for {metric} ≥ {target:g}:\n\n"
+            + _table(
+                ["", *views],
+                (
+                    [label(name), *(need_text(needs.get((name, view), [])) for view in views)]
+                    for name in names
+                ),
+            )
+        )
     return "\n".join(parts)
 
 

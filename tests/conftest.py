@@ -1,8 +1,7 @@
 """What every test may ask for: the public real scan, and an untouched `params.cfg`.
 
-The real scan is a public file that is not part of the repository. Where it is absent, the tests that need it do not
-run, and the last lines of the report say so by name.
-"""
+The real scan is a public file that is not part of the repository. Where it is absent, the tests
+that need it do not run, and the last lines of the report say so by name."""
 
 import copy
 import os
@@ -12,10 +11,23 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the tests' arrays are too small for threads
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # before torch is imported: the tests' arrays are too small for threads
 REAL_SCAN = "fly001_real_N64_every20th.npz"
 REAL_STAR = "siemens-star-small.npz.bz2"  # the public file that it was made from
-SHAPED = ("optics", "patches", "noise", "canvas", "features", "thinning", "network", "model", "stitching", "inference")
+SHAPED = (
+    "physics.optics",
+    "physics.patches",
+    "physics.noise",
+    "iteration.canvas",
+    "network.features",
+    "iteration.thinning",
+    "network.unet",
+    "network.model",
+    "network.stitching",
+    "inference.apply",
+)
 # Shapes and dtypes in these modules' signatures are checked at every call, in tests only.
 install_import_hook([f"ptycho_torch.{name}" for name in SHAPED], "beartype.beartype")
 _not_run: list[str] = []
@@ -23,7 +35,8 @@ _not_run: list[str] = []
 
 @pytest.fixture
 def real_scan_path(request: pytest.FixtureRequest) -> Path:
-    """The public twentieth of the measured scan fly001, in $FLY64_DATA, else in ../shared/data beside the project."""
+    """The public twentieth of the measured scan fly001, in $FLY64_DATA, else in ../shared/data
+    beside the project."""
     return _real_file(request, REAL_SCAN)
 
 
@@ -48,14 +61,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say plainly which tests of the real data did not run."""
     if _not_run:
         terminalreporter.section("NOT RUN: tests on the real measured scan")
-        terminalreporter.write_line("a real file was not found; set FLY64_DATA to its folder to run these:")
+        terminalreporter.write_line(
+            "a real file was not found; set FLY64_DATA to its folder to run these:"
+        )
         for name in _not_run:
             terminalreporter.write_line(f"  {name}")
 
 
 @pytest.fixture(autouse=True)
 def _legacy_parameters_restored():
-    """`params.cfg` is the one global that upstream's tools read; a test that writes it must not reach the next one."""
+    """`params.cfg` is the one global that upstream's tools read; a test that writes it must not
+    reach the next one."""
     from ptycho_torch import params
 
     before = copy.deepcopy(params.cfg)
@@ -66,7 +82,8 @@ def _legacy_parameters_restored():
 
 @pytest.fixture(scope="session")
 def small_scan() -> Callable[..., object]:
-    """`small_scan(dose=1e5, seed=0)`: 20 patterns of 64 x 64 px with truth, as `ScanData`; `kinds` as in that module."""
+    """`small_scan(dose=1e5, seed=0)`: 20 patterns of 64 x 64 px with truth, as `ScanData`; `kinds`
+    as in that module."""
     from small_scan import small_scan as simulated
 
     def scan(dose: float = 1e5, seed: int = 0, **kinds: object) -> object:

@@ -1,7 +1,8 @@
-"""The physics written a second time, in numpy and as plainly as possible: sums over pixels instead of FFTs.
+"""The physics written a second time, in numpy and as plainly as possible: sums over pixels instead
+of FFTs.
 
-Nothing here imports the project. Tests compare the engine with it, and simulate the scans that the engine is to invert.
-"""
+Nothing here imports the project. Tests compare the engine with it, and simulate the scans that the
+engine is to invert."""
 
 import numpy as np
 
@@ -19,28 +20,37 @@ def far_field(wave: np.ndarray) -> np.ndarray:
 
 
 def moved(image: np.ndarray, down: float, right: float) -> np.ndarray:
-    """The band-limited image whose content lies `down` rows and `right` columns (px, any fraction) farther on."""
+    """The band-limited image whose content lies `down` rows and `right` columns (px, any fraction)
+    farther on."""
 
     def shift(size: int, by: float) -> np.ndarray:
         k, r = np.arange(size) - size // 2, np.arange(size)
-        return np.exp(2j * np.pi * np.multiply.outer(r - by, k) / size) @ np.exp(-2j * np.pi * np.outer(k, r) / size) / size
+        return (
+            np.exp(2j * np.pi * np.multiply.outer(r - by, k) / size)
+            @ np.exp(-2j * np.pi * np.outer(k, r) / size)
+            / size
+        )
 
     return shift(image.shape[-2], down) @ image @ shift(image.shape[-1], right).T
 
 
 def corner_and_rest(y: float, x: float, N: int) -> tuple[int, int, float, float]:
-    """First row and column of the patch centred at (y, x), and what a shift of the probe has to add."""
+    """First row and column of the patch centred at (y, x), and what a shift of the probe has to
+    add."""
     row, column = int(np.rint(y - N / 2)), int(np.rint(x - N / 2))
     return row, column, y - N / 2 - row, x - N / 2 - column
 
 
 def patches(image: np.ndarray, y: np.ndarray, x: np.ndarray, N: int) -> np.ndarray:
     places = [corner_and_rest(*at, N) for at in zip(y, x, strict=True)]
-    return np.stack([image[row:row + N, column:column + N] for row, column, *_ in places])
+    return np.stack([image[row : row + N, column : column + N] for row, column, *_ in places])
 
 
-def expected_counts(image: np.ndarray, probe: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """I_j = sum_m |F(P_m shifted by the rest of position j * the patch at its integer part)|^2, float64."""
+def expected_counts(
+    image: np.ndarray, probe: np.ndarray, y: np.ndarray, x: np.ndarray
+) -> np.ndarray:
+    """I_j = sum_m |F(P_m shifted by the rest of position j * the patch at its integer part)|^2,
+    float64."""
     N = probe.shape[-1]
     counts = []
     for at, patch in zip(zip(y, x, strict=True), patches(image, y, x, N), strict=True):
@@ -54,7 +64,7 @@ def fluence(shape: tuple[int, int], probe: np.ndarray, y: np.ndarray, x: np.ndar
     N, total = probe.shape[-1], np.zeros(shape)
     for at in zip(y, x, strict=True):
         row, column, *rest = corner_and_rest(*at, N)
-        total[row:row + N, column:column + N] += (np.abs(moved(probe, *rest)) ** 2).sum(0)
+        total[row : row + N, column : column + N] += (np.abs(moved(probe, *rest)) ** 2).sum(0)
     return total
 
 

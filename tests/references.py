@@ -1,8 +1,8 @@
-"""The executed reference of each notebook: what it is run with, and which of its numbers are held, how closely.
+"""The executed reference of each notebook: what it is run with, and which of its numbers are held,
+how closely.
 
-A new notebook needs one entry here and `python tests/remake_references.py --reason "..."`. References run in this order, in
-one folder, so that each finds what those before it wrote.
-"""
+A new notebook needs one entry here and `python tests/remake_references.py --reason "..."`.
+References run in this order, in one folder, so that each finds what those before it wrote."""
 
 import re
 from dataclasses import dataclass, field
@@ -15,63 +15,144 @@ from nbval.plugin import get_sanitize_patterns
 FOLDER = Path(__file__).parent / "reference"
 SANITIZE = FOLDER / "sanitize.cfg"
 CELL_TIMEOUT_S = 600  # for hung cells only
-CHECK = """from fly64lib.expected import check
+CHECK = """from fly64lib.notebook.regression import check
 
 print(check("{result}", "expected/{name}.json"))"""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Paths are relative to tests/reference; the notebooks' default folders lie there, under runs/."""
+    """Paths are relative to tests/reference; the notebooks' default folders lie there, under
+    runs/."""
 
     parameters: dict[str, Any]
     result: str | None = None  # the file that the notebook writes last; None: it writes nothing
-    columns: dict[str, float] = field(default_factory=dict)  # of the result -> tolerance, see fly64lib.expected
+    columns: dict[str, float] = field(
+        default_factory=dict
+    )  # of the result -> tolerance, see fly64lib.notebook.regression
 
 
-# Tolerances: another machine's arithmetic changes the last digits of the expected counts, by that now and then a whole Poisson
-# draw, and so the numbers of a network trained for a few steps by some tenths of a dB. The wrong physics of
-# test_references.py and a lost training cost several dB. The report's target lies between the rows' FRC, far from each.
+# Tolerances: another machine's arithmetic changes the last digits of the expected counts, by that
+# now and then a whole Poisson draw, and so the numbers of a network trained for a few steps by some
+# tenths of a dB. The wrong physics of test_references.py and a lost training cost several dB. The
+# report's target lies between the rows' FRC, far from each.
 _DATA = "runs/study/phase_{phase}/dose_1000"
 _SPARSE = {"dose": 1e3, "view": "sparse"}
-_SCORES = {"phase_psnr": 0.5, "amplitude_psnr": 0.5, "phase_ms_ssim": 0.03, "frc_half": 0.06, "deviance": 0.03}
+_SCORES = {
+    "phase_psnr": 0.5,
+    "amplitude_psnr": 0.5,
+    "phase_ms_ssim": 0.03,
+    "frc_half": 0.06,
+    "deviance": 0.03,
+}
 
 REFERENCES = {
-    "generate": Reference({"doses": [1e3], "scan_step": 4, "simulation": "matched"}, "runs/study/phase_c/generate.json", {
-        "rows/*/half": 0, "rows/*/patterns": 0, "rows/*/photons per exposure, measured": 5,
-        "rows/*/photons per object pixel": 0.1, "rows/*/pixels without a photon, %": 0.3}),
-    "overlap": Reference({"controls": False}, "runs/study/overlap/overlap.json", {
-        "rows/*/view": 0, "rows/*/images": 0, "rows/*/groups": 0, "rows/*/(1) within groups": 1e-3,
-        "rows/*/(2) between images": 1e-3, "rows/*/(4) photons per object pixel, dose_1000": 0.1}),
-    "train": Reference(_SPARSE | {
-        "steps": 20, "batch_size": 13, "train_npz": _DATA.format(phase="d") + "/sparse/sparse_train.npz",
-        "test_npz": _DATA.format(phase="d") + "/sparse/sparse_test.npz",
-        "output_dir": _DATA.format(phase="e") + "/sparse/gs2"}, _DATA.format(phase="e") + "/sparse/gs2/metrics.json", {
-        "runs/*/training/images": 0, "runs/*/training/groups": 0, "runs/*/rows/*/method": 0,
-        **{f"runs/*/rows/*/{name}": tolerance for name, tolerance in _SCORES.items()}}),
-    "reconstruct": Reference(_SPARSE | {"method": "pinn,classical", "steps": 20},
-                             _DATA.format(phase="f") + "/sparse/classical/result.json", {"method": 0, "settings/steps": 0}),
-    "compare": Reference(_SPARSE, _DATA.format(phase="g") + "/sparse/comparison.json", {
-        "rows/*/method": 0, "rows/*/images": 0, "rows/*/photons_per_pixel": 0.05, "rows/*/phase_psnr": 0.5,
-        "rows/*/amplitude_psnr": 0.5, "rows/*/frc_half": 0.06}),
-    "report": Reference({"resolution": 0.38}, "runs/study/report.json", {
-        "answers/*/method": 0, "answers/*/view": 0, "answers/*/metric": 0, "answers/*/needs/*/0": 0, "missing/*": 0,
-        "failed/*": 0}),
+    "generate": Reference(
+        {"doses": [1e3], "scan_step": 4, "simulation": "matched"},
+        "runs/study/phase_c/generate.json",
+        {
+            "rows/*/half": 0,
+            "rows/*/patterns": 0,
+            "rows/*/photons per exposure, measured": 5,
+            "rows/*/photons per object pixel": 0.1,
+            "rows/*/pixels without a photon, %": 0.3,
+        },
+    ),
+    "overlap": Reference(
+        {"controls": False},
+        "runs/study/overlap/overlap.json",
+        {
+            "rows/*/view": 0,
+            "rows/*/images": 0,
+            "rows/*/groups": 0,
+            "rows/*/(1) within groups": 1e-3,
+            "rows/*/(2) between images": 1e-3,
+            "rows/*/(4) photons per object pixel, dose_1000": 0.1,
+        },
+    ),
+    "train": Reference(
+        _SPARSE
+        | {
+            "steps": 20,
+            "batch_size": 13,
+            "train_npz": _DATA.format(phase="d") + "/sparse/sparse_train.npz",
+            "test_npz": _DATA.format(phase="d") + "/sparse/sparse_test.npz",
+            "output_dir": _DATA.format(phase="e") + "/sparse/gs2",
+        },
+        _DATA.format(phase="e") + "/sparse/gs2/metrics.json",
+        {
+            "runs/*/training/images": 0,
+            "runs/*/training/groups": 0,
+            "runs/*/rows/*/method": 0,
+            **{f"runs/*/rows/*/{name}": tolerance for name, tolerance in _SCORES.items()},
+        },
+    ),
+    "reconstruct": Reference(
+        _SPARSE | {"method": "pinn,classical", "steps": 20},
+        _DATA.format(phase="f") + "/sparse/classical/result.json",
+        {"method": 0, "settings/steps": 0},
+    ),
+    "compare": Reference(
+        _SPARSE,
+        _DATA.format(phase="g") + "/sparse/comparison.json",
+        {
+            "rows/*/method": 0,
+            "rows/*/images": 0,
+            "rows/*/photons_per_pixel": 0.05,
+            "rows/*/phase_psnr": 0.5,
+            "rows/*/amplitude_psnr": 0.5,
+            "rows/*/frc_half": 0.06,
+        },
+    ),
+    "report": Reference(
+        {"resolution": 0.38},
+        "runs/study/report.json",
+        {
+            "answers/*/method": 0,
+            "answers/*/view": 0,
+            "answers/*/metric": 0,
+            "answers/*/needs/*/0": 0,
+            "missing/*": 0,
+            "failed/*": 0,
+        },
+    ),
     "explore": Reference({"method": "pinn"}),
-    "infer": Reference({"bundle": _DATA.format(phase="e") + "/sparse/gs2/bundle.pt",
-                        "data_npz": _DATA.format(phase="d") + "/sparse/sparse_test.npz", "output_npz": "runs/infer/object.npz"},
-                       "runs/infer/object.npz", {
-        "object_kind": 0, **{f"reconstruction/rows/0/{name}": _SCORES[name] for name in ("phase_psnr", "amplitude_psnr")}}),
-    "robustness": Reference({"imperfection": "motion_px", "strengths": 1, "method": "pinn", "training_steps": 4},
-                            "runs/robustness/robustness.json", {
-        "rows/*/method": 0, "rows/*/strength": 0, "rows/*/phase_psnr_skill": 0.5, "rows/*/deviance": 0.03}),
+    "infer": Reference(
+        {
+            "bundle": _DATA.format(phase="e") + "/sparse/gs2/bundle.pt",
+            "data_npz": _DATA.format(phase="d") + "/sparse/sparse_test.npz",
+            "output_npz": "runs/infer/object.npz",
+        },
+        "runs/infer/object.npz",
+        {
+            "object_kind": 0,
+            **{
+                f"reconstruction/rows/0/{name}": _SCORES[name]
+                for name in ("phase_psnr", "amplitude_psnr")
+            },
+        },
+    ),
+    "robustness": Reference(
+        {"imperfection": "motion_px", "strengths": 1, "method": "pinn", "training_steps": 4},
+        "runs/robustness/robustness.json",
+        {
+            "rows/*/method": 0,
+            "rows/*/strength": 0,
+            "rows/*/phase_psnr_skill": 0.5,
+            "rows/*/deviance": 0.03,
+        },
+    ),
 }
 
 
 def check_cell(name: str) -> nbformat.NotebookNode | None:
     """The last cell of a reference, which its notebook does not have."""
     result = REFERENCES[name].result
-    return nbformat.v4.new_code_cell(CHECK.format(result=result, name=name), id="check") if result else None
+    return (
+        nbformat.v4.new_code_cell(CHECK.format(result=result, name=name), id="check")
+        if result
+        else None
+    )
 
 
 def sanitized(text: str) -> str:

@@ -1,11 +1,11 @@
 """Make the executed references of the notebooks anew, and say why in reports/LOG.md.
 
-    python tests/remake_references.py --reason "the network sees ten canvas steps more" [train compare ...]
+    python tests/remake_references.py --reason "the network sees ten canvas steps more" [train
+    compare ...]
 
-Without names all of them. Runs every notebook of `references.REFERENCES` once as it is, stores the numbers to be held in
-`expected/`, and once more with the cell that checks them. Text that differs between machines, images and papermill's
-records are left out of what is kept.
-"""
+Without names all of them. Runs every notebook of `references.REFERENCES` once as it is, stores the
+numbers to be held in `expected/`, and once more with the cell that checks them. Text that differs
+between machines, images and papermill's records are left out of what is kept."""
 
 import argparse
 import datetime
@@ -18,44 +18,68 @@ import papermill
 from papermill.engines import papermill_engines
 from references import CELL_TIMEOUT_S, FOLDER, REFERENCES, check_cell, sanitized
 
-from fly64lib.engine import PrivateKernelEngine
-from fly64lib.expected import store
-from fly64lib.packaged import notebook
+from fly64lib.notebook.papermill_engine import PrivateKernelEngine
+from fly64lib.notebook.paths import notebook
+from fly64lib.notebook.regression import store
 
 LOG = Path(__file__).parents[1] / "reports" / "LOG.md"
 
 
 def run(name: str, cells: list[nbformat.NotebookNode], output: Path) -> nbformat.NotebookNode:
-    """The notebook of a name, `cells` appended, executed in tests/reference with its reference's parameters."""
+    """The notebook of a name, `cells` appended, executed in tests/reference with its reference's
+    parameters."""
     document = nbformat.read(notebook(name), as_version=4)
     document.cells += cells
     source = output.with_name(f"source-{name}.ipynb")
     nbformat.write(document, source)
-    return papermill.execute_notebook(source, output, REFERENCES[name].parameters, engine_name="fly64", kernel_name="python3",
-                                      progress_bar=False, cwd=FOLDER, execution_timeout=CELL_TIMEOUT_S)
+    return papermill.execute_notebook(
+        source,
+        output,
+        REFERENCES[name].parameters,
+        engine_name="fly64",
+        kernel_name="python3",
+        progress_bar=False,
+        cwd=FOLDER,
+        execution_timeout=CELL_TIMEOUT_S,
+    )
 
 
 def kept(executed: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """What is the same on every machine."""
-    executed.metadata = {key: executed.metadata[key] for key in ("kernelspec", "language_info")}  # widgets hold images
+    executed.metadata = {
+        key: executed.metadata[key] for key in ("kernelspec", "language_info")
+    }  # widgets hold images
     for cell in executed.cells:
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
-        cell.id = "injected-parameters" if "injected-parameters" in cell.metadata.get("tags", []) else cell.id
+        cell.id = (
+            "injected-parameters"
+            if "injected-parameters" in cell.metadata.get("tags", [])
+            else cell.id
+        )
         for output in cell.get("outputs", []):
             if "text" in output:
                 output.text = sanitized(output.text)
             if "data" in output:
-                output.data = {kind: sanitized(value) if isinstance(value, str) else value for kind, value in output.data.items()
-                               if kind.startswith("text/")}
+                output.data = {
+                    kind: sanitized(value) if isinstance(value, str) else value
+                    for kind, value in output.data.items()
+                    if kind.startswith("text/")
+                }
                 output.metadata = {}
     return executed
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(REFERENCES)}; default: all")
-    parser.add_argument("--reason", required=True, help="one sentence for reports/LOG.md: what changed, and why that is right")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join(REFERENCES)}; default: all"
+    )
+    parser.add_argument(
+        "--reason",
+        required=True,
+        help="one sentence for reports/LOG.md: what changed, and why that is right",
+    )
     options = parser.parse_args(argv)
     names = [name for name in REFERENCES if name in options.names or not options.names]
     if set(options.names) - set(names):
@@ -73,9 +97,16 @@ def main(argv: list[str] | None = None) -> int:
             if name in names and checked:
                 nbformat.write(kept(executed), FOLDER / f"{name}.ipynb")
             elif name in names and reference.result:
-                store(FOLDER / reference.result, FOLDER / "expected" / f"{name}.json", reference.columns)
+                store(
+                    FOLDER / reference.result,
+                    FOLDER / "expected" / f"{name}.json",
+                    reference.columns,
+                )
     with LOG.open("a", encoding="utf-8") as log:
-        log.write(f"- {datetime.date.today()}, **references remade** ({', '.join(names)}): {options.reason}\n")
+        log.write(
+            f"- {datetime.date.today()}, **references remade** ({', '.join(names)}):"
+            f" {options.reason}\n"
+        )
     print(f"{', '.join(names)} remade; a line is in {LOG.name}")
     return 0
 

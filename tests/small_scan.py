@@ -1,7 +1,8 @@
-"""A miniature of the study's scan for tests: star, zone-plate probe, jittered raster, counts drawn from the oracle.
+"""A miniature of the study's scan for tests: star, zone-plate probe, jittered raster, counts drawn
+from the oracle.
 
-The diffraction comes from `oracle`, not from the engine, so that a reconstruction is checked against other physics.
-"""
+The diffraction comes from `oracle`, not from the engine, so that a reconstruction is checked
+against other physics."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -9,23 +10,28 @@ from pathlib import Path
 import numpy as np
 import oracle
 
-from fly64lib.probe import ZonePlate, zone_plate_probe
-from fly64lib.specimen import SPECIMENS
-from ptycho_torch.data_contract import ScanData
+from fly64lib.simulate.probes import ZonePlate, zone_plate_probe
+from fly64lib.simulate.specimens import SPECIMENS
+from ptycho_torch.data.contract import ScanData
 from ptycho_torch.memmap_bridge import RawDataTorch
 
 
 @lru_cache(maxsize=32)
-def geometry(N: int = 32, across: int = 9, specimen: str = "siemens_star", modes: int = 1, seed: int = 0
-             ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(object, probe of power 1, y, x, expected counts at power 1); positions an eighth of N apart, canvas not square."""
-    # Coarser detector pixels and less defocus: the same optics in a smaller window, a ring of some N / 2 px.
-    probe = zone_plate_probe(N, optics=ZonePlate(detector_pixel_um=75 * 64 / N, defocus_mm=0.8 * N / 64))[None]
+def geometry(
+    N: int = 32, across: int = 9, specimen: str = "siemens_star", modes: int = 1, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(object, probe of power 1, y, x, expected counts at power 1); positions an eighth of N apart,
+    canvas not square."""
+    # Coarser detector pixels and less defocus: the same optics in a smaller window, a ring of some
+    # N / 2 px.
+    probe = zone_plate_probe(
+        N, optics=ZonePlate(detector_pixel_um=75 * 64 / N, defocus_mm=0.8 * N / 64)
+    )[None]
     if modes == 2:
         twisted = oracle.moved(probe[0], 1.4, -0.7) * np.exp(0.2j * np.arange(N))
         probe = np.stack([probe[0] * 0.8**0.5, twisted * 0.2**0.5])
     rng, step = np.random.default_rng([seed, N]), N / 8
-    rows, columns = np.mgrid[:across, :across + 1].reshape(2, -1) * step
+    rows, columns = np.mgrid[:across, : across + 1].reshape(2, -1) * step
     jitter = rng.uniform(-0.3, 0.3, (2, len(rows))) * step
     y, x = rows + jitter[0] + N / 2 + step, columns + jitter[1] + N / 2 + step
     shape = (int(y.max() + N / 2 + step), int(x.max() + N / 2 + step))
@@ -33,16 +39,28 @@ def geometry(N: int = 32, across: int = 9, specimen: str = "siemens_star", modes
     return image, probe, y, x, oracle.expected_counts(image, probe, y, x)
 
 
-def small_scan(dose: float = 1e5, noise_seed: int = 1, groups: np.ndarray | None = None, truth: bool = False, **kinds
-               ) -> ScanData:
+def small_scan(
+    dose: float = 1e5,
+    noise_seed: int = 1,
+    groups: np.ndarray | None = None,
+    truth: bool = False,
+    **kinds,
+) -> ScanData:
     """Poisson counts at `dose` expected photons per exposure; `kinds` as in :func:`geometry`."""
     image, probe, y, x, expected = geometry(**kinds)
     scale = dose / expected.sum((1, 2)).mean()
     counts = np.random.default_rng(noise_seed).poisson(expected * scale)
     patches = oracle.patches(image, y, x, probe.shape[-1]).astype(np.complex64) if truth else None
-    return ScanData(np.sqrt(counts).astype(np.float32), x, y, (probe * scale**0.5).astype(np.complex64),
-                    image.astype(np.complex64), truth_patches=patches, groups=groups,
-                    metadata={"dose": dose, "object_kind": "truth", "probe_kind": "truth"})
+    return ScanData(
+        np.sqrt(counts).astype(np.float32),
+        x,
+        y,
+        (probe * scale**0.5).astype(np.complex64),
+        image.astype(np.complex64),
+        truth_patches=patches,
+        groups=groups,
+        metadata={"dose": dose, "object_kind": "truth", "probe_kind": "truth"},
+    )
 
 
 def small_raw(*arguments, **kinds) -> RawDataTorch:
@@ -52,6 +70,8 @@ def small_raw(*arguments, **kinds) -> RawDataTorch:
 
 def seen_region(raw: RawDataTorch) -> tuple[slice, slice]:
     """Rows and columns inside the bounding box of the patch centres."""
-    (top, left), (bottom, right) = raw.positions.amin(0).ceil().int().tolist(), raw.positions.amax(0).int().tolist()
+    (top, left), (bottom, right) = (
+        raw.positions.amin(0).ceil().int().tolist(),
+        raw.positions.amax(0).int().tolist(),
+    )
     return slice(top, bottom + 1), slice(left, right + 1)
-

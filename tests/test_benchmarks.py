@@ -34,7 +34,9 @@ def test_the_peers_canvas_lands_where_its_middle_pixel_says(benchmark):
     placed = benchmark("upstream").on_canvas(canvas, np.array([10.0, 20.0]), (16, 32))
     np.testing.assert_allclose(placed[12, 19], 3 - 2j, atol=1e-5)
     np.testing.assert_allclose(placed[10, 20], 1 + 1j, atol=1e-5)
-    np.testing.assert_allclose([placed[0, 0], placed[10, 17]], 1, atol=1e-5, err_msg="where no patch came it is empty")
+    np.testing.assert_allclose(
+        [placed[0, 0], placed[10, 17]], 1, atol=1e-5, err_msg="where no patch came it is empty"
+    )
 
 
 def test_a_canvas_between_pixels_is_read_between_pixels(benchmark):
@@ -52,7 +54,10 @@ def test_a_line_is_its_own_fit(benchmark):
 
 def test_flops_of_a_convolution_and_an_fft_are_the_counted_ones(benchmark):
     throughput = benchmark("throughput")
-    image, weight = torch.randn(2, 3, 8, 8, requires_grad=True), torch.randn(5, 3, 3, 3, requires_grad=True)
+    image, weight = (
+        torch.randn(2, 3, 8, 8, requires_grad=True),
+        torch.randn(5, 3, 3, 3, requires_grad=True),
+    )
     with throughput.Recorder() as recorder:
         torch.nn.functional.conv2d(image, weight, padding=1).square().sum().backward()
         torch.fft.fft2(torch.randn(4, 16, 16, dtype=torch.complex64))
@@ -61,12 +66,15 @@ def test_flops_of_a_convolution_and_an_fft_are_the_counted_ones(benchmark):
         args = throughput._like(described)
         total[throughput.KINDS[func]] += count * throughput.flops_of(func, args, func(*args))
     forward = 2 * (2 * 5 * 8 * 8) * (3 * 3 * 3)
-    assert total["convolution"] == 3 * forward, "backwards once for the image and once for the weights"
+    assert total["convolution"] == 3 * forward, (
+        "backwards once for the image and once for the weights"
+    )
     assert total["FFT"] == 5 * 4 * 256 * 8
 
 
 def test_error_bars_that_are_honest_cover_what_they_promise(benchmark):
-    """Members scatter by 1 about a mean that errs by 1, or by 3: 95.4 % and 49.5 % of a Gaussian lie within 2 deviations."""
+    """Members scatter by 1 about a mean that errs by 1, or by 3: 95.4 % and 49.5 % of a Gaussian
+    lie within 2 deviations."""
     rng = np.random.default_rng(0)
     for error, expected in ((1.0, 0.954), (3.0, 0.495)):
         members = error * rng.standard_normal((60, 70)) + rng.standard_normal((400, 60, 70))

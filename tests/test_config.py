@@ -1,4 +1,5 @@
-"""Configurations refuse what they do not know, by name; upstream's dict gets the same values under upstream's names."""
+"""Configurations refuse what they do not know, by name; upstream's dict gets the same values under
+upstream's names."""
 
 import dataclasses
 import json
@@ -22,7 +23,9 @@ def test_the_default_configuration_is_valid_and_cannot_be_changed():
 
 
 def test_a_configuration_survives_json():
-    config = TrainingConfig(model=ModelConfig(N=32, gridsize=2, canvas_passes=(1, 4, 9)), n_images=7, learning_rate=0.01)
+    config = TrainingConfig(
+        model=ModelConfig(N=32, gridsize=2, canvas_passes=(1, 4, 9)), n_images=7, learning_rate=0.01
+    )
     again = TrainingConfig.from_dict(json.loads(json.dumps(config.to_dict())))
     assert again == config and again.model.images_per_group == 4
 
@@ -32,10 +35,20 @@ def test_an_int_passes_for_a_float_and_becomes_one():
     assert type(config.nphotons) is float and type(config.weight_decay) is float
 
 
-@pytest.mark.parametrize(("values", "says"), [
-    ({"batchsize": 4}, "unknown parameter 'batchsize' of TrainingConfig; did you mean 'batch_size'"),
-    ({"model": {"gridsiz": 2}}, "unknown parameter 'gridsiz' of ModelConfig; did you mean 'gridsize'"),
-    ({"zzzz": 1}, r"unknown parameter 'zzzz' of TrainingConfig. Known: accelerator, ")])
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        (
+            {"batchsize": 4},
+            "unknown parameter 'batchsize' of TrainingConfig; did you mean 'batch_size'",
+        ),
+        (
+            {"model": {"gridsiz": 2}},
+            "unknown parameter 'gridsiz' of ModelConfig; did you mean 'gridsize'",
+        ),
+        ({"zzzz": 1}, r"unknown parameter 'zzzz' of TrainingConfig. Known: accelerator, "),
+    ],
+)
 def test_a_misspelt_key_is_refused_with_the_nearest_known_one(values, says):
     with pytest.raises(ConfigError, match=says):
         TrainingConfig.from_dict(values)
@@ -45,7 +58,12 @@ WRONG = [
     (TrainingConfig, "batch_size", 2.0, "batch_size=2.0 is a float, expected int"),
     (TrainingConfig, "batch_size", True, "batch_size=True is a bool, expected int"),
     (TrainingConfig, "batch_size", 0, r"batch_size=0 lies outside \[1, inf\)"),
-    (TrainingConfig, "progress", "true", r"progress='true' is a str, expected bool \(papermill: pass True or False"),
+    (
+        TrainingConfig,
+        "progress",
+        "true",
+        r"progress='true' is a str, expected bool \(papermill: pass True or False",
+    ),
     (TrainingConfig, "progress", 1, "progress=1 is a int, expected bool"),
     (TrainingConfig, "n_images", "all", r"n_images='all' is a str, expected int \| None"),
     (TrainingConfig, "n_images", 0, "n_images=0 lies outside"),
@@ -63,14 +81,29 @@ WRONG = [
     (TrainingConfig, "seed", -1, "seed=-1 lies outside"),
     (TrainingConfig, "grouping_seed", -1, "grouping_seed=-1 lies outside"),
     (TrainingConfig, "subsample_seed", -1, "subsample_seed=-1 lies outside"),
-    (TrainingConfig, "accelerator", "cuda", "accelerator='cuda' is not one of 'cpu', 'gpu', 'auto'"),
-    (TrainingConfig, "logger", "wandb", "logger='wandb' is not one of 'none', 'csv', 'tensorboard', 'mlflow'"),
+    (
+        TrainingConfig,
+        "accelerator",
+        "cuda",
+        "accelerator='cuda' is not one of 'cpu', 'gpu', 'auto'",
+    ),
+    (
+        TrainingConfig,
+        "logger",
+        "wandb",
+        "logger='wandb' is not one of 'none', 'csv', 'tensorboard', 'mlflow'",
+    ),
     (TrainingConfig, "model", {"N": 64}, "model={'N': 64} is a dict, expected ModelConfig"),
     (ModelConfig, "N", 4, r"N=4 lies outside \[8, 1024\]"),
     (ModelConfig, "gridsize", 3, "gridsize=3 is not one of 1, 2"),
     (ModelConfig, "context", "patch", "context='patch' is not one of 'view', 'group'"),
     (ModelConfig, "objective", "mae", "objective='mae' is not one of 'poisson', 'supervised'"),
-    (ModelConfig, "canvas_passes", [5, 15], r"canvas_passes=\[5, 15\] is a list, expected tuple\[int, ...\]"),
+    (
+        ModelConfig,
+        "canvas_passes",
+        [5, 15],
+        r"canvas_passes=\[5, 15\] is a list, expected tuple\[int, ...\]",
+    ),
     (ModelConfig, "canvas_passes", (5, 1.5), "canvas_passes=.5, 1.5. is a tuple, expected"),
     (ModelConfig, "canvas_passes", (), "number of canvas_passes=0 lies outside"),
     (ModelConfig, "canvas_passes", (15, 5), r"canvas_passes=\(15, 5\)"),
@@ -78,10 +111,15 @@ WRONG = [
     (ModelConfig, "smoothness", -0.1, "smoothness=-0.1 lies outside"),
     (ModelConfig, "smoothness", float("inf"), "smoothness=inf"),
     (ModelConfig, "width", 12, "width modulo 8"),
-    (ModelConfig, "depth", 0, "depth=0 lies outside")]
+    (ModelConfig, "depth", 0, "depth=0 lies outside"),
+]
 
 
-@pytest.mark.parametrize(("cls", "name", "value", "says"), WRONG, ids=[f"{name}={value!r}" for _, name, value, _ in WRONG])
+@pytest.mark.parametrize(
+    ("cls", "name", "value", "says"),
+    WRONG,
+    ids=[f"{name}={value!r}" for _, name, value, _ in WRONG],
+)
 def test_a_value_of_the_wrong_type_or_out_of_range_is_refused_by_name(cls, name, value, says):
     with pytest.raises(ConfigError, match=says):
         cls(**{name: value})
@@ -104,6 +142,7 @@ def test_groups_of_four_need_three_neighbours():
 
 # --- fields ---
 
+
 @dataclass(frozen=True)
 class Inner:
     sizes: tuple[int, int] = (1, 2)
@@ -122,12 +161,24 @@ class Outer:
 
 
 def test_nested_dataclasses_and_tuples_are_rebuilt_from_plain_values():
-    built = from_dict(Outer, {"inner": {"sizes": [3, 4]}, "many": [1.5, 2], "table": {"a": 1}, "either": "x"})
+    built = from_dict(
+        Outer, {"inner": {"sizes": [3, 4]}, "many": [1.5, 2], "table": {"a": 1}, "either": "x"}
+    )
     assert built == Outer(Inner((3, 4)), (1.5, 2), {"a": 1}, None, "x")
 
 
-@pytest.mark.parametrize("values", [{"inner": 5}, {"many": (1, "2")}, {"table": {"a": 1.5}}, {"table": {2: 1}},
-                                    {"table": [1]}, {"either": 1.5}, {"either": True}])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"inner": 5},
+        {"many": (1, "2")},
+        {"table": {"a": 1.5}},
+        {"table": {2: 1}},
+        {"table": [1]},
+        {"either": 1.5},
+        {"either": True},
+    ],
+)
 def test_types_are_checked_to_the_bottom(values):
     with pytest.raises(ConfigError, match=next(iter(values))):
         Outer(**values)
@@ -139,22 +190,48 @@ def test_choices_ranges_and_names_are_refused_in_words():
     with pytest.raises(ConfigError, match=r"angle=4 lies outside \[0, 3\]"):
         check_range("angle", 4, 0, 3)
     check_range("angle", None, 0, 3)  # "not limited"
-    with pytest.raises(ConfigError, match="unknown parameter 'dosee' of here; did you mean 'dose'. Known: dose, view"):
+    with pytest.raises(
+        ConfigError,
+        match="unknown parameter 'dosee' of here; did you mean 'dose'. Known: dose, view",
+    ):
         refuse_unknown(["view", "dosee"], ["view", "dose"], "here")
     assert issubclass(ConfigError, PtychoError) and issubclass(ConfigError, ValueError)
 
 
 # --- upstream's dict ---
 
+
 def test_upstreams_dict_sees_the_same_values_under_upstreams_names():
-    config = TrainingConfig(model=ModelConfig(N=128, gridsize=2), train_data_file="a.npz", test_data_file="b.npz",
-                            output_dir="out", n_images=512, n_groups=600, neighbor_count=9, batch_size=16, max_epochs=50,
-                            nphotons=1e4, subsample_seed=7)
+    config = TrainingConfig(
+        model=ModelConfig(N=128, gridsize=2),
+        train_data_file="a.npz",
+        test_data_file="b.npz",
+        output_dir="out",
+        n_images=512,
+        n_groups=600,
+        neighbor_count=9,
+        batch_size=16,
+        max_epochs=50,
+        nphotons=1e4,
+        subsample_seed=7,
+    )
     cfg: dict[str, Any] = {"theirs": "stays", "N": 64}
     update_legacy_dict(cfg, config)
-    assert cfg == {"theirs": "stays", "N": 128, "gridsize": 2, "nphotons": 1e4, "nepochs": 50, "batch_size": 16,
-                   "neighbor_count": 9, "n_groups": 600, "n_subsample": 512, "subsample_seed": 7,
-                   "train_data_file_path": "a.npz", "test_data_file_path": "b.npz", "output_prefix": "out"}
+    assert cfg == {
+        "theirs": "stays",
+        "N": 128,
+        "gridsize": 2,
+        "nphotons": 1e4,
+        "nepochs": 50,
+        "batch_size": 16,
+        "neighbor_count": 9,
+        "n_groups": 600,
+        "n_subsample": 512,
+        "subsample_seed": 7,
+        "train_data_file_path": "a.npz",
+        "test_data_file_path": "b.npz",
+        "output_prefix": "out",
+    }
     assert set(cfg) - {"theirs"} == set(LEGACY_NAMES)
 
 

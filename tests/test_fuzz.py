@@ -1,4 +1,5 @@
-"""Files with arbitrary damage and lies: refused with a PtychoError, or what was written; never a hang or much memory."""
+"""Files with arbitrary damage and lies: refused with a PtychoError, or what was written; never a
+hang or much memory."""
 
 import io
 import subprocess
@@ -13,17 +14,26 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from ptycho_torch.bundle import load_bundle, save_bundle
 from ptycho_torch.config import ModelConfig, TrainingConfig
-from ptycho_torch.data_contract import read_scan
+from ptycho_torch.data.contract import read_scan
 from ptycho_torch.errors import PtychoError
-from ptycho_torch.model import PtychoModel
+from ptycho_torch.network.model import PtychoModel
+from ptycho_torch.training.bundle import load_bundle, save_bundle
 
 N = 8
 CONFIG = TrainingConfig(model=ModelConfig(N=N, canvas_passes=(1,), width=8, depth=1))
-BOUNDED = settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-EDITS = st.lists(st.tuples(st.sampled_from(["flip", "set", "cut", "drop", "double"]), st.floats(0, 1), st.integers(0, 255)),
-                 min_size=1, max_size=4)
+BOUNDED = settings(
+    max_examples=80, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
+EDITS = st.lists(
+    st.tuples(
+        st.sampled_from(["flip", "set", "cut", "drop", "double"]),
+        st.floats(0, 1),
+        st.integers(0, 255),
+    ),
+    min_size=1,
+    max_size=4,
+)
 
 
 def edited(whole: bytes, edits: list[tuple[str, float, int]]) -> bytes:
@@ -36,17 +46,22 @@ def edited(whole: bytes, edits: list[tuple[str, float, int]]) -> bytes:
         elif kind == "cut":
             del held[at:]
         elif kind == "drop":
-            del held[at:at + value]
+            del held[at : at + value]
         elif kind == "double":
-            held[at:at] = held[at:at + value]
+            held[at:at] = held[at : at + value]
     return bytes(held)
 
 
 def arrays() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
-    return {"diffraction": np.sqrt(rng.poisson(5.0, (4, N, N))).astype(np.float32), "xcoords": np.linspace(4, 12, 4),
-            "ycoords": np.linspace(4, 12, 4), "probeGuess": np.ones((N, N), np.complex64),
-            "objectGuess": np.ones((16, 16), np.complex64), "metadata": np.array('{"object_kind": "truth"}')}
+    return {
+        "diffraction": np.sqrt(rng.poisson(5.0, (4, N, N))).astype(np.float32),
+        "xcoords": np.linspace(4, 12, 4),
+        "ycoords": np.linspace(4, 12, 4),
+        "probeGuess": np.ones((N, N), np.complex64),
+        "objectGuess": np.ones((16, 16), np.complex64),
+        "metadata": np.array('{"object_kind": "truth"}'),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +70,12 @@ def folder(tmp_path_factory) -> Path:
     np.savez(here / "stored.npz", **arrays())
     np.savez_compressed(here / "packed.npz", **arrays())
     torch.manual_seed(0)
-    save_bundle(here / "bundle.pt", PtychoModel(CONFIG.model, torch.ones(1, N, N, dtype=torch.complex64)), CONFIG, {"images": 4})
+    save_bundle(
+        here / "bundle.pt",
+        PtychoModel(CONFIG.model, torch.ones(1, N, N, dtype=torch.complex64)),
+        CONFIG,
+        {"images": 4},
+    )
     return here
 
 
@@ -90,10 +110,12 @@ def test_a_bundle_with_any_byte_changed_is_refused(folder, edits):
         load_bundle(folder / "damaged.pt")
 
 
-def test_a_bundle_with_one_byte_changed_is_refused_at_every_hundredth_place_and_in_its_last_kilobyte(folder):
+def test_a_bundle_with_one_byte_changed_is_refused_at_every_hundredth_place_and_in_its_last_kilobyte(
+    folder,
+):
     whole = (folder / "bundle.pt").read_bytes()
     for at in [*range(0, len(whole), 100), *range(len(whole) - 1000, len(whole), 3)]:
-        (folder / "damaged.pt").write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1:])
+        (folder / "damaged.pt").write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
         with pytest.raises(PtychoError):
             load_bundle(folder / "damaged.pt")
 
@@ -102,22 +124,38 @@ LENGTH = st.one_of(st.integers(-2, 20), st.integers(2**20, 2**62))
 
 
 @BOUNDED
-@given(st.sampled_from(sorted(arrays())), st.lists(LENGTH, max_size=5),
-       st.sampled_from(["<f4", "<f8", "<c8", "|O", "|V0", "<U99", "|u1", ">f4"]), st.booleans(), st.booleans())
-def test_a_scan_whose_headers_lie_is_refused_in_little_memory(folder, key, shape, dtype, fortran, packed):
+@given(
+    st.sampled_from(sorted(arrays())),
+    st.lists(LENGTH, max_size=5),
+    st.sampled_from(["<f4", "<f8", "<c8", "|O", "|V0", "<U99", "|u1", ">f4"]),
+    st.booleans(),
+    st.booleans(),
+)
+def test_a_scan_whose_headers_lie_is_refused_in_little_memory(
+    folder, key, shape, dtype, fortran, packed
+):
     """The header of one array says another shape and dtype; the zip's checksums are right."""
     header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": dtype, "fortran_order": fortran, "shape": tuple(shape)})
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": dtype, "fortran_order": fortran, "shape": tuple(shape)}
+    )
     kind = zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED
     with zipfile.ZipFile(folder / "lies.npz", "w", kind) as archive:
         for name, array in arrays().items():
             sound = io.BytesIO()
             np.lib.format.write_array(sound, array, allow_pickle=False)
-            archive.writestr(f"{name}.npy", header.getvalue() + array.tobytes() if name == key else sound.getvalue())
+            archive.writestr(
+                f"{name}.npy",
+                header.getvalue() + array.tobytes() if name == key else sound.getvalue(),
+            )
     tracemalloc.start()
     try:
         came = read_scan(folder / "lies.npz", cache_dir=folder / "cache")
-        assert came.diffraction.dtype == np.float32 and came.diffraction.shape == (4, N, N)  # the lie was the truth
+        assert came.diffraction.dtype == np.float32 and came.diffraction.shape == (
+            4,
+            N,
+            N,
+        )  # the lie was the truth
     except PtychoError as error:
         assert "lies.npz" in str(error)
     finally:
@@ -126,13 +164,28 @@ def test_a_scan_whose_headers_lie_is_refused_in_little_memory(folder, key, shape
     assert most < 2**24
 
 
-PLAIN = st.recursive(st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=9)),
-                     lambda inner: st.one_of(st.lists(inner, max_size=3),
-                                             st.dictionaries(st.text(max_size=9), inner, max_size=3)),
-                     max_leaves=6)
-PLACES = [("format",), ("config",), ("weights",), ("probe",), ("statistics",), ("legacy",), ("versions",), ("config", "model"),
-          ("config", "seed"), ("config", "model", "N"), ("config", "model", "width"), ("config", "model", "canvas_passes"),
-          ("weights", "stem.weight")]
+PLAIN = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=9)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=9), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+PLACES = [
+    ("format",),
+    ("config",),
+    ("weights",),
+    ("probe",),
+    ("statistics",),
+    ("legacy",),
+    ("versions",),
+    ("config", "model"),
+    ("config", "seed"),
+    ("config", "model", "N"),
+    ("config", "model", "width"),
+    ("config", "model", "canvas_passes"),
+    ("weights", "stem.weight"),
+]
 
 
 @BOUNDED
@@ -155,8 +208,8 @@ def test_a_bundle_whose_parts_are_anything_is_refused_or_whole(folder, place, va
 
 LIMITED = """
 import resource, sys, io, pickle, zipfile, torch, numpy as np
-from ptycho_torch.bundle import load_bundle
-from ptycho_torch.data_contract import read_scan
+from ptycho_torch.training.bundle import load_bundle
+from ptycho_torch.data.contract import read_scan
 held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (held + 2**28, held + 2**28))
 for name, read in (("network.pt", load_bundle), ("array.pt", load_bundle), ("bomb.pt", load_bundle), ("bomb.npz", read_scan)):
@@ -171,24 +224,40 @@ for name, read in (("network.pt", load_bundle), ("array.pt", load_bundle), ("bom
 def test_lying_sizes_and_decompression_bombs_are_refused_within_256_megabytes(folder, tmp_path):
     content = torch.load(folder / "bundle.pt", weights_only=True)
     del content["sealed"]
-    content["config"]["model"].update(width=512, depth=6)  # 10 GB of weights, each a single number seen many times
+    content["config"]["model"].update(
+        width=512, depth=6
+    )  # 10 GB of weights, each a single number seen many times
     with torch.device("meta"):
         probe = torch.ones(1, N, N, dtype=torch.complex64)
-        claimed = PtychoModel(TrainingConfig.from_dict(content["config"]).model, probe).network.state_dict()
-    content["weights"] = {name: torch.zeros(1).expand(tensor.shape) for name, tensor in claimed.items()}
+        claimed = PtychoModel(
+            TrainingConfig.from_dict(content["config"]).model, probe
+        ).network.state_dict()
+    content["weights"] = {
+        name: torch.zeros(1).expand(tensor.shape) for name, tensor in claimed.items()
+    }
     torch.save(content, tmp_path / "network.pt")
-    with zipfile.ZipFile(tmp_path / "array.pt", "w") as archive:  # bytearray(2**33), which weights_only allows
-        archive.writestr("array/data.pkl", b"\x80\x02cbuiltins\nbytearray\n\x8a\x05\x00\x00\x00\x00\x02\x85R.")
+    with zipfile.ZipFile(
+        tmp_path / "array.pt", "w"
+    ) as archive:  # bytearray(2**33), which weights_only allows
+        archive.writestr(
+            "array/data.pkl", b"\x80\x02cbuiltins\nbytearray\n\x8a\x05\x00\x00\x00\x00\x02\x85R."
+        )
         archive.writestr("array/version", "3\n")
-    with zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+    with zipfile.ZipFile(
+        tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED, compresslevel=1
+    ) as archive:
         archive.writestr("bomb/data.pkl", bytes(2**29))
     with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         with archive.open("diffraction.npy", "w", force_zip64=True) as stream:
-            np.lib.format.write_array_header_1_0(stream, {"descr": "<f4", "fortran_order": False, "shape": (2**15, 64, 64)})
+            np.lib.format.write_array_header_1_0(
+                stream, {"descr": "<f4", "fortran_order": False, "shape": (2**15, 64, 64)}
+            )
             for _ in range(2**9):
                 stream.write(bytes(2**20))
     assert (tmp_path / "bomb.npz").stat().st_size < 2**23
-    run = subprocess.run([sys.executable, "-c", LIMITED], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    run = subprocess.run(
+        [sys.executable, "-c", LIMITED], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
     told = run.stdout.splitlines()
     assert run.returncode == 0 and len(told) == 4, run.stderr
     assert all(line.startswith("DataContractError") for line in told), told

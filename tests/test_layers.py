@@ -1,4 +1,5 @@
-"""Imports point down, light modules stay light, and one function alone writes upstream's parameter dict."""
+"""Imports point down, light modules stay light, and one function alone writes upstream's parameter
+dict."""
 
 import ast
 import json
@@ -22,9 +23,16 @@ def imported(tree: ast.AST) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "relative imports hide where they point"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("importlib.import_module", "import_module",
-                                                                       "__import__"):
-            yield ast.literal_eval(node.args[0]) if isinstance(node.args[0], ast.Constant) else "unknown"
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in (
+            "importlib.import_module",
+            "import_module",
+            "__import__",
+        ):
+            yield (
+                ast.literal_eval(node.args[0])
+                if isinstance(node.args[0], ast.Constant)
+                else "unknown"
+            )
 
 
 def top_packages(path: Path) -> set[str]:
@@ -47,32 +55,50 @@ def notebook_code(path: Path) -> str:
     return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
 
 
-@pytest.mark.parametrize("path", [path for path in SOURCES if "ptycho_torch" in path.parts], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", [path for path in SOURCES if "ptycho_torch" in path.parts], ids=lambda path: path.name
+)
 def test_the_engine_imports_nothing_of_the_study(path):
     assert not top_packages(path) & {"fly64lib", "notebooks", "tests", "unknown"}
 
 
-@pytest.mark.parametrize("path", [path for path in SOURCES if "fly64lib" in path.parts], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", [path for path in SOURCES if "fly64lib" in path.parts], ids=lambda path: path.name
+)
 def test_the_study_imports_nothing_of_notebooks_or_tests(path):
     assert not top_packages(path) & {"notebooks", "tests", "conftest", "oracle", "small_scan"}
 
 
 def test_the_import_finder_sees_imports_inside_functions_and_by_name():
-    code = "def f():\n    import fly64lib.design\n    from fly64lib import scan\n    import_module('torch')\n"
-    assert list(imported(ast.parse(code))) == ["fly64lib.design", "fly64lib.scan", "torch"]
+    code = (
+        "def f():\n    import fly64lib.design\n    from fly64lib import scan\n   "
+        " import_module('torch')\n"
+    )
+    assert list(imported(ast.parse(code))) == [
+        "fly64lib.design",
+        "fly64lib.simulate.scans",
+        "torch",
+    ]
 
 
 def test_only_run_training_job_names_the_upstream_parameters():
-    found = {(path.relative_to(ROOT).as_posix(), function) for path in SOURCES
-             for function in parameters_written(ast.parse(path.read_text(encoding="utf-8")))}
+    found = {
+        (path.relative_to(ROOT).as_posix(), function)
+        for path in SOURCES
+        for function in parameters_written(ast.parse(path.read_text(encoding="utf-8")))
+    }
     assert found == {("fly64lib/training.py", "run_training_job")}
     for path in NOTEBOOKS:
         assert not list(parameters_written(ast.parse(notebook_code(path).replace("%", "#"))))
 
 
 def test_every_way_to_reach_the_upstream_parameters_is_seen():
-    for line in ("params.cfg['N'] = 3", "ptycho_torch.params.cfg.update(x)", "from ptycho_torch.params import cfg",
-                 "getit = params.cfg"):
+    for line in (
+        "params.cfg['N'] = 3",
+        "ptycho_torch.params.cfg.update(x)",
+        "from ptycho_torch.params import cfg",
+        "getit = params.cfg",
+    ):
         assert list(parameters_written(ast.parse(f"def f():\n    {line}"))) == ["f"]
 
 
@@ -90,17 +116,35 @@ def test_no_file_is_unpickled_and_torch_load_takes_weights_only():
 
 @pytest.fixture(scope="module")
 def light_modules() -> dict[str, list[str]]:
-    """Heavy packages loaded after each light module was imported, one after another in a fresh interpreter."""
-    names = ["ptycho_torch", "ptycho_torch.errors", "ptycho_torch.params", "ptycho_torch.fields", "ptycho_torch.files",
-             "ptycho_torch.config", "fly64lib", "fly64lib.parameters", "fly64lib.design"]
-    code = ("import sys, json, importlib\nloaded = {}\nfor name in " + repr(names) + ":\n    importlib.import_module(name)\n"
-            "    loaded[name] = [heavy for heavy in ('torch', 'lightning', 'matplotlib', 'skimage') if heavy in sys.modules]\n"
-            "print(json.dumps(loaded))")
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    """Heavy packages loaded after each light module was imported, one after another in a fresh
+    interpreter."""
+    names = [
+        "ptycho_torch",
+        "ptycho_torch.errors",
+        "ptycho_torch.params",
+        "ptycho_torch.fields",
+        "ptycho_torch.files",
+        "ptycho_torch.config",
+        "fly64lib",
+        "fly64lib.notebook.parameters",
+        "fly64lib.design",
+    ]
+    code = (
+        "import sys, json, importlib\nloaded = {}\nfor name in "
+        + repr(names)
+        + ":\n    importlib.import_module(name)\n    loaded[name] = [heavy for heavy in ('torch',"
+        " 'lightning', 'matplotlib', 'skimage') if heavy in"
+        " sys.modules]\nprint(json.dumps(loaded))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     return json.loads(done.stdout)
 
 
-def test_the_package_its_configuration_and_its_errors_import_neither_torch_nor_lightning(light_modules):
+def test_the_package_its_configuration_and_its_errors_import_neither_torch_nor_lightning(
+    light_modules,
+):
     assert len(light_modules) == 9
     assert {name: heavy for name, heavy in light_modules.items() if heavy} == {}
 
@@ -108,6 +152,12 @@ def test_the_package_its_configuration_and_its_errors_import_neither_torch_nor_l
 def test_only_training_waits_for_lightning():
     """Notebooks that train nothing start in half of the time."""
     names = ["reconstruction", "comparison", "report", "explore", "infer", "generation", "overlap"]
-    code = "import sys\n" + "\n".join(f"import fly64lib.{name}" for name in names) + "\nprint('lightning' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    code = (
+        "import sys\n"
+        + "\n".join(f"import fly64lib.{name}" for name in names)
+        + "\nprint('lightning' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "False"

@@ -1,4 +1,5 @@
-"""The reference report is a finished study made small: its page and links, pictures and numbers, nothing of the machine."""
+"""The reference report is a finished study made small: its page and links, pictures and numbers,
+nothing of the machine."""
 
 import base64
 import csv
@@ -14,13 +15,15 @@ import pytest
 from PIL import Image
 from test_report import write_study
 
-from fly64lib.report import write_report
+from fly64lib.report.report import write_report
 from fly64lib.sweep import control
 from fly64lib.sweep.profile import load_profile
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.files import write_json
 
-_SPEC = importlib.util.spec_from_file_location("make_reference", Path(__file__).parents[1] / "reports" / "make_reference.py")
+_SPEC = importlib.util.spec_from_file_location(
+    "make_reference", Path(__file__).parents[1] / "reports" / "make_reference.py"
+)
 make_reference = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(make_reference)
 
@@ -43,10 +46,17 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in profile.notebooks():
         cell = nbformat.v4.new_code_cell("1")
         shown = {"image/png": base64.b64encode(picture(450)).decode(), "text/plain": "<Image>"}
-        cell.outputs = [nbformat.v4.new_output("display_data", shown),
-                        nbformat.v4.new_output("stream", text=f"results: {root}/replicate_0/x.json\n")]
-        write_json(root / name, nbformat.v4.new_notebook(
-            cells=[cell], metadata={"papermill": {"duration": 1.0, "input_path": "/home/me/train.ipynb"}}))
+        cell.outputs = [
+            nbformat.v4.new_output("display_data", shown),
+            nbformat.v4.new_output("stream", text=f"results: {root}/replicate_0/x.json\n"),
+        ]
+        write_json(
+            root / name,
+            nbformat.v4.new_notebook(
+                cells=[cell],
+                metadata={"papermill": {"duration": 1.0, "input_path": "/home/me/train.ipynb"}},
+            ),
+        )
     write_report(root)
     return root
 
@@ -59,10 +69,17 @@ def test_a_reference_can_be_read_on_its_own(study, tmp_path):
         text = (reference / name).read_text()
         notebook = nbformat.reads(text, as_version=4)
         nbformat.validate(notebook)
-        image = Image.open(io.BytesIO(base64.b64decode(notebook.cells[0].outputs[0].data["image/jpeg"])))
-        assert image.size == (450, 150) and f'href="{name}"' in (reference / "index.html").read_text()
-        assert notebook.cells[0].outputs[1].text == "results: ./replicate_0/x.json\n" and "/home/me" not in text
-    figure, = (reference / "figures").iterdir()
+        image = Image.open(
+            io.BytesIO(base64.b64decode(notebook.cells[0].outputs[0].data["image/jpeg"]))
+        )
+        assert (
+            image.size == (450, 150) and f'href="{name}"' in (reference / "index.html").read_text()
+        )
+        assert (
+            notebook.cells[0].outputs[1].text == "results: ./replicate_0/x.json\n"
+            and "/home/me" not in text
+        )
+    (figure,) = (reference / "figures").iterdir()
     assert figure.name == "replicate_0_dose_1000_baseline_objects.jpg"
     assert Image.open(io.BytesIO(figure.read_bytes())).width == make_reference.WIDTH_PX
     with (reference / "rows.csv").open() as file:
@@ -70,7 +87,11 @@ def test_a_reference_can_be_read_on_its_own(study, tmp_path):
     assert len(rows) == len(json.loads((reference / "report.json").read_text())["rows"]) == 18
     readme = (reference / "README.md").read_text()
     assert "profile `smoke`" in readme and "| good | 63.1 | 63.1 | 63.1 |" in readme
-    assert not any(str(study) in path.read_text() for path in reference.rglob("*") if path.suffix in (".ipynb", ".html", ".json"))
+    assert not any(
+        str(study) in path.read_text()
+        for path in reference.rglob("*")
+        if path.suffix in (".ipynb", ".html", ".json")
+    )
 
 
 def test_an_earlier_reference_is_replaced_and_anything_else_is_left_alone(study, tmp_path):

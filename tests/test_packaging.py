@@ -1,4 +1,5 @@
-"""What is installed is what is here: the environment file, the wheel's contents, and train.ipynb run from the wheel."""
+"""What is installed is what is here: the environment file, the wheel's contents, and train.ipynb
+run from the wheel."""
 
 import json
 import re
@@ -14,7 +15,7 @@ import yaml
 from run_notebook import papermill, written_last
 
 import fly64lib
-from fly64lib.packaged import notebook, notebooks_folder
+from fly64lib.notebook.paths import notebook, notebooks_folder
 from ptycho_torch.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,7 +25,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 def test_the_conda_environment_is_the_projects_all_extra_on_the_same_python():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     conda = [item for item in environment["dependencies"] if isinstance(item, str)]
-    pip, = (item["pip"] for item in environment["dependencies"] if isinstance(item, dict))
+    (pip,) = (item["pip"] for item in environment["dependencies"] if isinstance(item, dict))
     assert conda == [f"python{PROJECT['requires-python']}", "pip"]
     assert pip == ["-e .[all]"]  # so every package and bound is pyproject.toml's own
     assert environment["name"] == PROJECT["name"]
@@ -32,12 +33,20 @@ def test_the_conda_environment_is_the_projects_all_extra_on_the_same_python():
 
 def test_the_all_extra_names_extras_that_exist():
     extras = PROJECT["optional-dependencies"]
-    named, = extras["all"]
-    assert {"lsqml", "test"} <= set(re.fullmatch(r"fly64\[(.*)\]", named)[1].split(",")) <= set(extras) - {"all"}
+    (named,) = extras["all"]
+    assert (
+        {"lsqml", "test"}
+        <= set(re.fullmatch(r"fly64\[(.*)\]", named)[1].split(","))
+        <= set(extras) - {"all"}
+    )
 
 
 def test_in_a_checkout_the_notebooks_are_found_beside_the_packages():
-    assert notebooks_folder() == Path(fly64lib.__file__).resolve().parents[1] / "notebooks" == ROOT / "notebooks"
+    assert (
+        notebooks_folder()
+        == Path(fly64lib.__file__).resolve().parents[1] / "notebooks"
+        == ROOT / "notebooks"
+    )
     with pytest.raises(ConfigError, match="there is no notebook 'trian'.* there are .*train"):
         notebook("trian")
 
@@ -45,50 +54,117 @@ def test_in_a_checkout_the_notebooks_are_found_beside_the_packages():
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
-    subprocess.run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index",
-                    "--wheel-dir", str(folder), str(ROOT)], check=True, capture_output=True, timeout=300)
-    built, = folder.glob("*.whl")
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--quiet",
+            "--no-deps",
+            "--no-build-isolation",
+            "--no-index",
+            "--wheel-dir",
+            str(folder),
+            str(ROOT),
+        ],
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
+    (built,) = folder.glob("*.whl")
     return built
 
 
-def test_the_wheel_holds_every_file_of_both_packages_every_notebook_the_licence_and_nothing_else(wheel):
+def test_the_wheel_holds_every_file_of_both_packages_every_notebook_the_licence_and_nothing_else(
+    wheel,
+):
     names = set(zipfile.ZipFile(wheel).namelist())
-    source = {path.relative_to(ROOT).as_posix() for package in ("fly64lib", "ptycho_torch")
-              for path in (ROOT / package).rglob("*") if path.is_file() and "__pycache__" not in path.parts}
-    notebooks = {f"fly64lib/_notebooks/{path.name}" for path in (ROOT / "notebooks").glob("*.ipynb")}
+    source = {
+        path.relative_to(ROOT).as_posix()
+        for package in ("fly64lib", "ptycho_torch")
+        for path in (ROOT / package).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    notebooks = {
+        f"fly64lib/_notebooks/{path.name}" for path in (ROOT / "notebooks").glob("*.ipynb")
+    }
     assert {name for name in names if ".dist-info/" not in name} == source | notebooks
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
-    scripts = zipfile.ZipFile(wheel).read(next(name for name in names if name.endswith("entry_points.txt"))).decode()
+    scripts = (
+        zipfile.ZipFile(wheel)
+        .read(next(name for name in names if name.endswith("entry_points.txt")))
+        .decode()
+    )
     assert all(f"{script} = {target}" in scripts for script, target in PROJECT["scripts"].items())
 
 
 def test_an_installed_wheel_runs_train_outside_the_repository(wheel, tmp_path):
-    """An editable installation puts the checkout on the path too: the wheel has to come first, and be all that is used."""
+    """An editable installation puts the checkout on the path too: the wheel has to come first, and
+    be all that is used."""
     installed, work = tmp_path / "installed", tmp_path / "work"
     work.mkdir()
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(installed),
-                    str(wheel)], check=True, capture_output=True, timeout=300)
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--no-index",
+            "--target",
+            str(installed),
+            str(wheel),
+        ],
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
     packaged = installed / "fly64lib" / "_notebooks" / "train.ipynb"
     asked = nbformat.read(packaged, as_version=4)
-    asked.cells.append(nbformat.v4.new_code_cell(  # what a user could type below
-        "import sys, fly64lib.packaged\n"
-        "print('NOTEBOOKS', fly64lib.packaged.notebooks_folder())\n"
-        "print('MODULES', [m.__file__ for m in list(sys.modules.values()) if (getattr(m, '__file__', None) or '').startswith("
-        f"{str(ROOT)!r}) and not m.__file__.startswith(sys.prefix)])"))  # the environment may lie inside the checkout
+    asked.cells.append(
+        nbformat.v4.new_code_cell(  # what a user could type below
+            "import sys, fly64lib.notebook.paths\nprint('NOTEBOOKS',"
+            " fly64lib.notebook.paths.notebooks_folder())\nprint('MODULES', [m.__file__ for m in"
+            " list(sys.modules.values()) if (getattr(m, '__file__', None) or"
+            f" '').startswith({str(ROOT)!r}) and not m.__file__.startswith(sys.prefix)])"
+        )
+    )  # the environment may lie inside the checkout
     nbformat.write(asked, work / "train.ipynb")
-    run = papermill(work / "train.ipynb", work, pythonpath=installed, N=48, simulation="matched", dose=1e4, steps=2,
-                    n_images=48, output_dir="results")
+    run = papermill(
+        work / "train.ipynb",
+        work,
+        pythonpath=installed,
+        N=48,
+        simulation="matched",
+        dose=1e4,
+        steps=2,
+        n_images=48,
+        output_dir="results",
+    )
     assert run.returncode == 0, run.stderr
-    text = "".join(output.get("text", "") for cell in nbformat.read(work / "out.ipynb", as_version=4).cells
-                   for output in cell.get("outputs", []))
+    text = "".join(
+        output.get("text", "")
+        for cell in nbformat.read(work / "out.ipynb", as_version=4).cells
+        for output in cell.get("outputs", [])
+    )
     assert f"NOTEBOOKS {packaged.parent}\n" in text and "MODULES []\n" in text
     assert written_last(work / "results" / "metrics.json", work / "results")
     result = json.loads((work / "results" / "metrics.json").read_text())
-    run_, = result["runs"]
+    (run_,) = result["runs"]
     scores = {row["method"]: row for row in run_["rows"]}
     assert set(scores) == {"pinn", "flat", "truth"} and run_["scored_against"] == "truth"
     assert scores["pinn"]["phase_psnr_skill"] > 3 and scores["flat"]["phase_psnr_skill"] == 0
     assert result["parameters"]["N"] == 48 and result["versions"]["fly64"] == PROJECT["version"]
     assert {path.name for path in (work / "results").iterdir()} >= {
-        "bundle.pt", "model.ckpt", "metrics.csv", "metrics.json", "loss.png", "objects.png", "object.npz", "train.log"}
+        "bundle.pt",
+        "model.ckpt",
+        "metrics.csv",
+        "metrics.json",
+        "loss.png",
+        "objects.png",
+        "object.npz",
+        "train.log",
+    }
     assert len(list((work / "runs" / "data").iterdir())) == 1  # kept under its content's key

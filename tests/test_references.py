@@ -1,4 +1,5 @@
-"""The executed references are those of the notebooks as they stand, and their stored numbers notice changed science."""
+"""The executed references are those of the notebooks as they stand, and their stored numbers notice
+changed science."""
 
 import json
 from dataclasses import replace
@@ -9,15 +10,15 @@ import numpy as np
 import pytest
 from references import FOLDER, REFERENCES, check_cell, sanitized
 
-from fly64lib import trainbook
 from fly64lib.design import StudyDesign
-from fly64lib.expected import DifferentNumbers, check, column, store
 from fly64lib.generation import generate_datasets
+from fly64lib.notebook import train as trainbook
+from fly64lib.notebook.parameters import GenerateParameters, TrainParameters
+from fly64lib.notebook.paths import notebook, notebooks_folder
+from fly64lib.notebook.regression import DifferentNumbers, check, column, store
 from fly64lib.overlap import generate_overlap_views
-from fly64lib.packaged import notebook, notebooks_folder
-from fly64lib.parameters import GenerateParameters, TrainParameters
 from fly64lib.training import run_training_job
-from ptycho_torch.data_contract import read_scan, write_scan
+from ptycho_torch.data.contract import read_scan, write_scan
 from ptycho_torch.errors import DataContractError
 from ptycho_torch.files import read_json, write_json
 
@@ -29,7 +30,8 @@ def test_every_notebook_has_a_reference_and_no_reference_is_left_over():
     assert notebooks == set(REFERENCES), "a notebook needs an entry in tests/references.py"
     assert {path.stem for path in FOLDER.glob("*.ipynb")} == set(REFERENCES), REMAKE
     assert {path.stem for path in (FOLDER / "expected").glob("*.json")} == {
-        name for name, reference in REFERENCES.items() if reference.result}, REMAKE
+        name for name, reference in REFERENCES.items() if reference.result
+    }, REMAKE
 
 
 @pytest.mark.parametrize("name", REFERENCES)
@@ -37,10 +39,14 @@ def test_a_reference_is_its_notebook_with_the_tables_parameters_and_the_check(na
     reference = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
     added = [cell for cell in [check_cell(name)] if cell]
     source = [cell for cell in nbformat.read(notebook(name), as_version=4).cells] + added
-    injected = [cell for cell in reference.cells if "injected-parameters" in cell.metadata.get("tags", [])]
+    injected = [
+        cell for cell in reference.cells if "injected-parameters" in cell.metadata.get("tags", [])
+    ]
     own = [cell for cell in reference.cells if cell not in injected]
     assert [cell.source for cell in own] == [cell.source for cell in source], REMAKE
-    assert [cell.metadata.get("tags", []) for cell in own] == [cell.metadata.get("tags", []) for cell in source], REMAKE
+    assert [cell.metadata.get("tags", []) for cell in own] == [
+        cell.metadata.get("tags", []) for cell in source
+    ], REMAKE
     values: dict = {}
     for cell in injected:
         exec(cell.source, values)
@@ -60,10 +66,14 @@ def test_a_reference_is_executed_and_holds_nothing_of_the_machine_that_made_it(n
             assert sanitized(text) == text and "/tmp" not in text
 
 
-@pytest.mark.parametrize("name", [name for name, reference in REFERENCES.items() if reference.result])
+@pytest.mark.parametrize(
+    "name", [name for name, reference in REFERENCES.items() if reference.result]
+)
 def test_the_stored_columns_and_tolerances_are_the_tables(name):
     stored = read_json(FOLDER / "expected" / f"{name}.json")
-    assert {path: entry["tolerance"] for path, entry in stored.items()} == REFERENCES[name].columns, REMAKE
+    assert {path: entry["tolerance"] for path, entry in stored.items()} == REFERENCES[
+        name
+    ].columns, REMAKE
 
 
 def test_a_column_is_a_path_and_says_what_there_is_where_it_ends():
@@ -75,11 +85,19 @@ def test_a_column_is_a_path_and_says_what_there_is_where_it_ends():
         column(content, "trace/7")
 
 
-@pytest.mark.parametrize(("changed", "message"), [
-    ({"psnr": [1.0, 2.2], "name": ["a", "b"]}, r"psnr/\*, value 1: 2.2, expected 2.0 within 0.1"),
-    ({"psnr": [1.0, None], "name": ["a", "b"]}, "value 1: None"), ({"psnr": [1.0, float("nan")], "name": ["a", "b"]}, "nan"),
-    ({"psnr": [1.0], "name": ["a", "b"]}, "1 values, expected 2"),
-    ({"psnr": [1.0, 2.0], "name": ["a", "c"]}, "'c', expected 'b'")])
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (
+            {"psnr": [1.0, 2.2], "name": ["a", "b"]},
+            r"psnr/\*, value 1: 2.2, expected 2.0 within 0.1",
+        ),
+        ({"psnr": [1.0, None], "name": ["a", "b"]}, "value 1: None"),
+        ({"psnr": [1.0, float("nan")], "name": ["a", "b"]}, "nan"),
+        ({"psnr": [1.0], "name": ["a", "b"]}, "1 values, expected 2"),
+        ({"psnr": [1.0, 2.0], "name": ["a", "c"]}, "'c', expected 'b'"),
+    ],
+)
 def test_a_column_outside_its_tolerance_is_named_with_its_values(tmp_path, changed, message):
     write_json(tmp_path / "result.json", {"psnr": [1.0, 2.0], "name": ["a", "b"]})
     store(tmp_path / "result.json", tmp_path / "expected.json", {"psnr/*": 0.1, "name/*": 0})
@@ -92,22 +110,31 @@ def test_a_column_outside_its_tolerance_is_named_with_its_values(tmp_path, chang
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> tuple[Path, TrainParameters]:
-    """train.ipynb's reference, by the functions that the notebook calls: its data and its bundle."""
+    """train.ipynb's reference, by the functions that the notebook calls: its data and its
+    bundle."""
     root = tmp_path_factory.mktemp("reference")
     design = GenerateParameters(**REFERENCES["generate"].parameters).design
     generate_datasets(root / "C", design)
     generate_overlap_views(root / "C", root / "D", root / "overlap", StudyDesign(), controls=False)
-    files = {f"{half}_npz": str(root / "D" / "dose_1000" / "sparse" / f"sparse_{half}.npz") for half in ("train", "test")}
-    parameters = TrainParameters(**{**REFERENCES["train"].parameters, **files, "output_dir": str(root / "E")})
+    files = {
+        f"{half}_npz": str(root / "D" / "dose_1000" / "sparse" / f"sparse_{half}.npz")
+        for half in ("train", "test")
+    }
+    parameters = TrainParameters(
+        **{**REFERENCES["train"].parameters, **files, "output_dir": str(root / "E")}
+    )
     return root, parameters
 
 
 def metrics(parameters: TrainParameters, trained_with: TrainParameters) -> Path:
-    """metrics.json of a network trained with one set of parameters and judged on the files of another."""
-    (label, job), = trainbook.training_jobs(trained_with).items()
+    """metrics.json of a network trained with one set of parameters and judged on the files of
+    another."""
+    ((label, job),) = trainbook.training_jobs(trained_with).items()
     if not (job.artifact_dir / "bundle.pt").is_file():
         job_result = run_training_job(job, config=trainbook.training_config(trained_with))
-        write_json(job.artifact_dir / "kept.json", {key: job_result[key] for key in ("images", "groups")})
+        write_json(
+            job.artifact_dir / "kept.json", {key: job_result[key] for key in ("images", "groups")}
+        )
     jobs = {label: replace(job, test_data_path=Path(parameters.test_npz))}
     judged = {label: trainbook.judge_job(jobs[label], label)}
     results = {label: read_json(job.artifact_dir / "kept.json")}
@@ -116,7 +143,9 @@ def metrics(parameters: TrainParameters, trained_with: TrainParameters) -> Path:
 
 def test_the_same_science_is_within_the_stored_tolerances(trained):
     _, parameters = trained
-    assert "phase_psnr: as stored" in check(metrics(parameters, parameters), FOLDER / "expected" / "train.json")
+    assert "phase_psnr: as stored" in check(
+        metrics(parameters, parameters), FOLDER / "expected" / "train.json"
+    )
 
 
 def test_a_conjugate_probe_in_all_of_the_data_leaves_the_stored_tolerances(trained):
@@ -136,7 +165,9 @@ def test_positions_that_are_half_a_pixel_off_leave_the_stored_tolerances(trained
     root, parameters = trained
     scan = read_scan(parameters.test_npz)
     write_scan(root / "shifted" / "test.npz", replace(scan, xcoords=scan.xcoords + 0.5))
-    wrong = replace(parameters, test_npz=str(root / "shifted" / "test.npz"), output_dir=str(root / "shifted"))
+    wrong = replace(
+        parameters, test_npz=str(root / "shifted" / "test.npz"), output_dir=str(root / "shifted")
+    )
     with pytest.raises(DifferentNumbers, match="phase_psnr, value 0"):
         check(metrics(wrong, parameters), FOLDER / "expected" / "train.json")
 

@@ -1,12 +1,14 @@
-"""pty-chi in a process of its own: `python -m fly64lib.methods.ptychi_worker job.json`, started by `ptychi.py`.
+"""pty-chi in a process of its own: `python -m fly64lib.methods.ptychi_worker job.json`, started by
+`ptychi.py`.
 
-pty-chi changes the default device, the dtype and the random states of its whole process, so it never shares ours. The job
-file names the data, the settings and the result. Progress is one JSON line per epoch on stdout, all else goes to stderr.
+pty-chi changes the default device, the dtype and the random states of its whole process, so it
+never shares ours. The job file names the data, the settings and the result. Progress is one JSON
+line per epoch on stdout, all else goes to stderr.
 
-From our conventions to pty-chi 2.2's: counts as intensities, zero frequency centred (it shifts them itself); the probe
-divided by N, since its FFT is not normalised; positions (y, x) centred on an even canvas, patch top-left = pos + H/2 - N/2.
-Epoch 0 and the object-probe ambiguity would rescale even a fixed probe: both off. Their free scale is fixed at the end.
-"""
+From our conventions to pty-chi 2.2's: counts as intensities, zero frequency centred (it shifts them
+itself); the probe divided by N, since its FFT is not normalised; positions (y, x) centred on an
+even canvas, patch top-left = pos + H/2 - N/2. Epoch 0 and the object-probe ambiguity would rescale
+even a fixed probe: both off. Their free scale is fixed at the end."""
 
 import json
 import sys
@@ -18,7 +20,7 @@ import ptychi.api as api
 import torch
 from ptychi.api.task import PtychographyTask
 
-from fly64lib.methods import defocused, measured, photons_restored
+from fly64lib.methods.base import defocused, measured, photons_restored
 from ptycho_torch.errors import PtychoError
 from ptycho_torch.memmap_bridge import PyTorchMemmapBridge, RawDataTorch
 
@@ -26,35 +28,55 @@ OPTIONS = {"lsqml": api.LSQMLOptions, "rpie": api.RPIEOptions, "dm": api.DMOptio
 
 
 def run(job: dict[str, Any], progress: TextIO) -> None:
-    """Reconstruct `job["dataset"]` with `job["settings"]` and write the arrays to `job["result"]`."""
+    """Reconstruct `job["dataset"]` with `job["settings"]` and write the arrays to
+    `job["result"]`."""
     settings = job["settings"]
     torch.set_num_threads(settings["threads"])
     if settings["device"] == "gpu" and not torch.cuda.is_available():
-        raise PtychoError("device='gpu' was asked for, and torch finds no GPU here; use device='cpu'")
+        raise PtychoError(
+            "device='gpu' was asked for, and torch finds no GPU here; use device='cpu'"
+        )
     raw = PyTorchMemmapBridge(job["dataset"]).raw_data_torch
     options = make_options(settings)
-    with measured() as cost, PtychographyTask(options, **task_data(raw, settings["probe_defocus_rad"])) as task:
+    with (
+        measured() as cost,
+        PtychographyTask(options, **task_data(raw, settings["probe_defocus_rad"])) as task,
+    ):
         for epoch in range(settings["epochs"]):
             task.run(1)
             loss = float(task.reconstructor.loss_tracker.table["loss"].iloc[-1])
-            print(json.dumps({"epoch": epoch + 1, "loss": loss if np.isfinite(loss) else None}), file=progress, flush=True)
+            print(
+                json.dumps({"epoch": epoch + 1, "loss": loss if np.isfinite(loss) else None}),
+                file=progress,
+                flush=True,
+            )
         H, W = raw.object_guess.shape
         canvas = task.get_data_to_cpu("object", as_numpy=True)[0, :H, :W]
         probe = task.get_data_to_cpu("probe", as_numpy=True)[0] * raw.N
         if settings["probe"] == "refine":
             canvas, probe = photons_restored(canvas, probe, float(raw.probe.abs().square().sum()))
-    np.savez(job["result"], object=canvas.astype(np.complex64), probe=probe.astype(np.complex64), seconds=cost.seconds,
-             cpu_seconds=cost.cpu_seconds, peak_memory_mb=np.nan if cost.peak_memory_mb is None else cost.peak_memory_mb)
+    np.savez(
+        job["result"],
+        object=canvas.astype(np.complex64),
+        probe=probe.astype(np.complex64),
+        seconds=cost.seconds,
+        cpu_seconds=cost.cpu_seconds,
+        peak_memory_mb=np.nan if cost.peak_memory_mb is None else cost.peak_memory_mb,
+    )
 
 
 def make_options(settings: dict[str, Any]) -> Any:
     """pty-chi's options for the named method; what is not set here is its default."""
     options = OPTIONS[settings["method"]]()
     reconstructor = options.reconstructor_options
-    reconstructor.default_device = api.Devices.GPU if settings["device"] == "gpu" else api.Devices.CPU
+    reconstructor.default_device = (
+        api.Devices.GPU if settings["device"] == "gpu" else api.Devices.CPU
+    )
     reconstructor.num_epochs, reconstructor.random_seed = settings["epochs"], settings["seed"]
     if settings["method"] == "dm":
-        reconstructor.chunk_length = settings["batch_size"]  # memory only: DM always steps on all patterns
+        reconstructor.chunk_length = settings[
+            "batch_size"
+        ]  # memory only: DM always steps on all patterns
         reconstructor.exit_wave_update_relaxation = settings["relaxation"]
     else:
         reconstructor.batch_size = settings["batch_size"]
@@ -70,16 +92,23 @@ def make_options(settings: dict[str, Any]) -> Any:
 
 
 def task_data(raw: RawDataTorch, probe_defocus_rad: float) -> dict[str, Any]:
-    """The arrays of a data file in pty-chi's conventions, from an empty object on the file's canvas made even."""
+    """The arrays of a data file in pty-chi's conventions, from an empty object on the file's canvas
+    made even."""
     H, W = (size + size % 2 for size in raw.object_guess.shape)
     positions = raw.positions - torch.tensor([H / 2, W / 2], dtype=torch.float64)
     probe = defocused(raw.probe, probe_defocus_rad) if probe_defocus_rad else raw.probe
-    return {"diffraction_data": raw.counts(slice(None)),
-            "object_data": torch.ones(1, H, W, dtype=torch.complex64),
-            "probe_data": probe[None] / raw.N,
-            "probe_position_y_px": positions[:, 0].float(), "probe_position_x_px": positions[:, 1].float()}
+    return {
+        "diffraction_data": raw.counts(slice(None)),
+        "object_data": torch.ones(1, H, W, dtype=torch.complex64),
+        "probe_data": probe[None] / raw.N,
+        "probe_position_y_px": positions[:, 0].float(),
+        "probe_position_x_px": positions[:, 1].float(),
+    }
 
 
 if __name__ == "__main__":
-    lines, sys.stdout = sys.stdout, sys.stderr  # pty-chi prints as it likes; stdout is the protocol's
+    lines, sys.stdout = (
+        sys.stdout,
+        sys.stderr,
+    )  # pty-chi prints as it likes; stdout is the protocol's
     run(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")), lines)

@@ -2,9 +2,9 @@
 
     python pbs.py submit NAME JOBSCRIPT | status NAME JOB | cancel NAME JOB...
 
-PBS has no executor plugin. Resources come from the job script's first lines, where Snakemake writes the job's properties.
-A queue or an account goes through qsub's own variables: `PBS_DEFAULT`, `QSUB_OPTIONS="-q debug -A project"`.
-"""
+PBS has no executor plugin. Resources come from the job script's first lines, where Snakemake writes
+the job's properties. A queue or an account goes through qsub's own variables: `PBS_DEFAULT`,
+`QSUB_OPTIONS="-q debug -A project"`."""
 
 import json
 import os
@@ -16,14 +16,31 @@ from pathlib import Path
 
 def submit(name: str, script: str) -> str:
     """Submit a job script and print its id."""
-    properties = next(line for line in Path(script).read_text().splitlines() if line.startswith("# properties = "))
+    properties = next(
+        line for line in Path(script).read_text().splitlines() if line.startswith("# properties = ")
+    )
     job = json.loads(properties.removeprefix("# properties = "))
     asked = job["resources"]
     minutes = asked.get("runtime", 60)
     return subprocess.run(
-        ["qsub", "-N", name, "-V", "-j", "oe", "-l", f"select=1:ncpus={job['threads']}:mem={asked.get('mem_mb', 1000)}mb",
-         "-l", f"walltime={minutes // 60:02d}:{minutes % 60:02d}:00", *shlex.split(os.environ.get("QSUB_OPTIONS", "")), script],
-        check=True, capture_output=True, text=True).stdout.strip()
+        [
+            "qsub",
+            "-N",
+            name,
+            "-V",
+            "-j",
+            "oe",
+            "-l",
+            f"select=1:ncpus={job['threads']}:mem={asked.get('mem_mb', 1000)}mb",
+            "-l",
+            f"walltime={minutes // 60:02d}:{minutes % 60:02d}:00",
+            *shlex.split(os.environ.get("QSUB_OPTIONS", "")),
+            script,
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
 
 
 def status(name: str, job: str) -> str:
@@ -31,7 +48,7 @@ def status(name: str, job: str) -> str:
     asked = subprocess.run(["qstat", "-x", "-f", "-F", "json", job], capture_output=True, text=True)
     if asked.returncode:
         return "failed"
-    found, = json.loads(asked.stdout)["Jobs"].values()
+    (found,) = json.loads(asked.stdout)["Jobs"].values()
     if found["job_state"] not in ("F", "C"):
         return "running"
     return "success" if found.get("Exit_status") == 0 else "failed"

@@ -1,8 +1,7 @@
 """What a run of the study does: a profile's settings, and the notebooks that they ask for.
 
-Profiles are the small files in `profiles/`. Their numbers are of one study: results of different profiles are never
-compared with each other.
-"""
+Profiles are the small files in `profiles/`. Their numbers are of one study: results of different
+profiles are never compared with each other."""
 
 import ast
 from dataclasses import asdict, dataclass, fields, replace
@@ -11,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from fly64lib.catalogue import ITERATIVE, METHOD_NAMES, networks
 from fly64lib.design import CONTROL_VIEWS, VIEWS, StudyDesign, dose_folder
+from fly64lib.methods.registry import ITERATIVE, METHOD_NAMES, networks
 from ptycho_torch.config import ModelConfig
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.fields import check_choice, check_range, check_types, from_dict, refuse_unknown
@@ -22,7 +21,8 @@ FOLDER = Path(__file__).parent / "profiles"
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """Everything that decides a run's results, and its limits. Threads are fixed: `--cores` changes no result."""
+    """Everything that decides a run's results, and its limits. Threads are fixed: `--cores` changes
+    no result."""
 
     doses: tuple[float, ...]
     views: tuple[str, ...] = VIEWS
@@ -34,7 +34,9 @@ class Profile:
     simulation: str = "fine"
     N: int = 64
     scan_step: int = 1
-    canvas_passes: tuple[int, ...] = ModelConfig.canvas_passes  # that make the networks' input; more for bright data
+    canvas_passes: tuple[int, ...] = (
+        ModelConfig.canvas_passes
+    )  # that make the networks' input; more for bright data
     train_steps: int = 400
     shared_train_steps: int = 2000  # of a network that serves all conditions of a replicate
     train_images: int | None = 1000  # of the baseline; None: all
@@ -50,9 +52,19 @@ class Profile:
 
     def __post_init__(self) -> None:
         check_types(self)
-        StudyDesign(doses=self.doses, specimen=self.specimen, simulation=self.simulation, N=self.N,
-                    scan_step=self.scan_step)
-        known_names = {"views": VIEWS, "controls": CONTROL_VIEWS, "methods": METHOD_NAMES, "control_methods": self.methods}
+        StudyDesign(
+            doses=self.doses,
+            specimen=self.specimen,
+            simulation=self.simulation,
+            N=self.N,
+            scan_step=self.scan_step,
+        )
+        known_names = {
+            "views": VIEWS,
+            "controls": CONTROL_VIEWS,
+            "methods": METHOD_NAMES,
+            "control_methods": self.methods,
+        }
         for name, known in known_names.items():
             chosen = getattr(self, name)
             if len(set(chosen)) < len(chosen) or not (chosen or name.startswith("control")):
@@ -60,19 +72,41 @@ class Profile:
             for one in chosen:
                 check_choice(name, one, known)
         if self.controls and not self.control_methods or set(self.control_methods) & set(ITERATIVE):
-            raise ConfigError(f"control_methods={self.control_methods}: expected some, none of {', '.join(ITERATIVE)}")
-        if self.controls and networks(self.control_methods, "condition") and "baseline" not in self.views:
-            raise ConfigError("control views are reconstructed by the baseline's networks: add baseline to views, or set "
-                              "controls=()")
+            raise ConfigError(
+                f"control_methods={self.control_methods}: expected some, none of"
+                f" {', '.join(ITERATIVE)}"
+            )
+        if (
+            self.controls
+            and networks(self.control_methods, "condition")
+            and "baseline" not in self.views
+        ):
+            raise ConfigError(
+                "control views are reconstructed by the baseline's networks: add baseline to views,"
+                " or set controls=()"
+            )
         ModelConfig(canvas_passes=self.canvas_passes)  # what it refuses is refused here
         check_choice("accelerator", self.accelerator, ("cpu", "gpu", "auto"))
-        for name in ("replicates", "train_steps", "shared_train_steps", "batch_size", "classical_steps", "lsqml_epochs",
-                     "threads", "memory_mb", "timeout_s", "cell_timeout_s"):
+        for name in (
+            "replicates",
+            "train_steps",
+            "shared_train_steps",
+            "batch_size",
+            "classical_steps",
+            "lsqml_epochs",
+            "threads",
+            "memory_mb",
+            "timeout_s",
+            "cell_timeout_s",
+        ):
             check_range(name, getattr(self, name), 1)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready values; `from_dict(Profile, ...)` is the way back."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+        }
 
     @property
     def fast_methods(self) -> tuple[str, ...]:
@@ -80,18 +114,24 @@ class Profile:
         return tuple(method for method in self.methods if method not in ITERATIVE)
 
     def notebooks(self) -> list[str]:
-        """Every executed notebook of the study, relative to its folder, in the order of the phases."""
+        """Every executed notebook of the study, relative to its folder, in the order of the
+        phases."""
         slow = [method for method in self.methods if method in ITERATIVE]
         phases: list[list[str]] = [[], [], [], []]
         for replicate in range(self.replicates):
             root = f"notebooks/replicate_{replicate}"
             phases[0] += [f"{root}/generate.ipynb", f"{root}/overlap.ipynb"]
-            phases[1] += [f"{root}/sim/train_{network.objective}.ipynb" for network in networks(self.methods, "replicate")]
+            phases[1] += [
+                f"{root}/sim/train_{network.objective}.ipynb"
+                for network in networks(self.methods, "replicate")
+            ]
             for dose in self.doses:
                 for view in self.views:
                     here = f"{root}/{dose_folder(dose)}/{view}"
-                    phases[1] += [f"{here}/train_{network.folder(dose, view).rpartition('/')[2]}.ipynb"
-                                  for network in networks(self.methods, "condition")]
+                    phases[1] += [
+                        f"{here}/train_{network.folder(dose, view).rpartition('/')[2]}.ipynb"
+                        for network in networks(self.methods, "condition")
+                    ]
                     phases[2] += [f"{here}/reconstruct.ipynb"] * bool(self.fast_methods)
                     phases[2] += [f"{here}/reconstruct_{method}.ipynb" for method in slow]
                     phases[3] += [f"{here}/compare.ipynb"]
@@ -102,9 +142,12 @@ class Profile:
 
 
 def load_profile(name: str, settings: list[str] | None = None) -> Profile:
-    """The profile of a name, with `key=value` settings in place of its own. Raises ConfigError for what it doesn't know."""
+    """The profile of a name, with `key=value` settings in place of its own. Raises ConfigError for
+    what it doesn't know."""
     check_choice("profile", name, profile_names())
-    profile = from_dict(Profile, yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8")))
+    profile = from_dict(
+        Profile, yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+    )
     given = {}
     for setting in settings or []:
         key, equals, text = setting.partition("=")
@@ -124,7 +167,8 @@ def profile_names() -> list[str]:
 
 
 def parse_value(text: str) -> Any:
-    """A value as Python writes it (`1e5`, `None`, `True`, `[1000, 10000]`); anything else is text."""
+    """A value as Python writes it (`1e5`, `None`, `True`, `[1000, 10000]`); anything else is
+    text."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):

@@ -1,4 +1,5 @@
-"""How nbval runs the references: in their order, from an empty folder, each kernel on private sockets."""
+"""How nbval runs the references: in their order, from an empty folder, each kernel on private
+sockets."""
 
 import shutil
 from contextlib import ExitStack
@@ -9,10 +10,12 @@ from typing import Any
 import nbval.kernel
 import pytest
 from jupyter_client.manager import KernelManager
-from papermill import engines  # noqa: F401  before fly64lib.engine, which it imports itself
+from papermill import (
+    engines,
+)  # noqa: F401  before fly64lib.notebook.papermill_engine, which it imports itself
 from references import FOLDER, REFERENCES
 
-from fly64lib.engine import private_folder
+from fly64lib.notebook.papermill_engine import private_folder
 
 collect_ignore = ["runs"]  # what the notebooks write
 
@@ -24,7 +27,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(stack.close)
 
     def started(startup_timeout: float = 60, kernel_name: str = "python3", **options: Any) -> tuple:
-        manager = KernelManager(kernel_name=kernel_name, transport="ipc", connection_file=str(folder / f"{next(number)}.json"))
+        manager = KernelManager(
+            kernel_name=kernel_name,
+            transport="ipc",
+            connection_file=str(folder / f"{next(number)}.json"),
+        )
         manager.start_kernel(**options)
         client = manager.client()
         client.start_channels()
@@ -38,6 +45,10 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The order of the table; what an earlier run left goes when the first of them is to run."""
     order = list(REFERENCES)
-    items.sort(key=lambda item: order.index(Path(item.path).stem) if Path(item.path).suffix == ".ipynb" else -1)
+    items.sort(
+        key=lambda item: (
+            order.index(Path(item.path).stem) if Path(item.path).suffix == ".ipynb" else -1
+        )
+    )
     if any(item.path == FOLDER / f"{order[0]}.ipynb" for item in items):
         shutil.rmtree(FOLDER / "runs", ignore_errors=True)

@@ -1,0 +1,319 @@
+"""The gauge of a ptychographic object: what the data leave open is taken out before anything is
+scored.
+
+With the probe known, the patterns determine the object up to one global phase. With the probe
+unknown, object and probe may also trade a phase ramp, a shift and a scale (Guizar-Sicairos et al.,
+Opt. Express 19, 21345 (2011)). Removed is
+
+    image(r) = scale exp(i phase) S[ exp(i ramp . (r - c)) reconstruction ](r - shift),   c the
+    central pixel,
+
+S the band-limited continuation. All values are those *applied to the reconstruction*: content that
+lies one row too far down has shift_px = (-1, 0). Rows come first, y is rows. This decides the
+numbers, so it stands apart from metrics."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Complex, Float
+from scipy import fft
+from scipy.optimize import least_squares
+
+from ptycho_torch.errors import ConfigError, DataContractError
+
+GAUGES = ("known_probe", "unknown_probe")
+MIN_SIDE_PX = 44  # the 11 px window of SSIM must fit after the two halvings of a 3-scale MS-SSIM
+MAX_SHIFT_PX = (
+    3  # searched on each axis; a reconstruction farther off is a failed one, not a matter of gauge
+)
+_FALSE_ALARM = 1e-3  # probability that an unrelated image is said to be registered
+NO_CONTRAST = 1e-6  # relative spread below which an image in float32 is flat
+
+Image = Complex[np.ndarray, "H W"]
+Mask = Bool[np.ndarray, "H W"]
+Pixels = Float[np.ndarray, "2"]  # rows, columns
+
+
+@dataclass(frozen=True, eq=False)
+class Alignment:
+    """An aligned image and the gauge that was removed, in the convention of the module's equation.
+
+    `registered` is False where a shift was to be found (unknown probe) and none could be: a flat
+    image, one unrelated to the truth, or one more than `MAX_SHIFT_PX` off. Then shift_px is 0, and
+    phase, ramp and scale are still removed."""
+
+    image: Image
+    phase_rad: float
+    ramp_rad_per_px: Pixels
+    shift_px: Pixels
+    scale: float
+    registered: bool
+
+
+def scored_region(
+    xcoords: np.ndarray, ycoords: np.ndarray, canvas_shape: tuple[int, int]
+) -> tuple[slice, slice]:
+    """Rows and columns of the canvas inside the bounding box of the patch centres (px), rounded
+    inwards.
+
+    Raises :class:`DataContractError` for no or non-finite positions, positions outside the canvas,
+    and a region with a side under `MIN_SIDE_PX`, which a 3-scale MS-SSIM cannot score."""
+    if np.shape(xcoords) != np.shape(ycoords) or np.size(xcoords) == 0:
+        raise DataContractError(
+            f"scored region: {np.shape(xcoords)} xcoords and {np.shape(ycoords)} ycoords came; "
+            "at least one position with both is needed"
+        )
+    if not (np.isfinite(xcoords).all() and np.isfinite(ycoords).all()):
+        raise DataContractError(
+            "scored region: positions hold NaN or infinity; check xcoords and ycoords"
+        )
+    rows, columns = (
+        slice(int(np.ceil(np.min(axis))), int(np.floor(np.max(axis))) + 1)
+        for axis in (ycoords, xcoords)
+    )
+    if (
+        min(rows.start, columns.start) < 0
+        or rows.stop > canvas_shape[0]
+        or columns.stop > canvas_shape[1]
+    ):
+        raise DataContractError(
+            f"scored region: positions span rows {rows.start}..{rows.stop - 1}, columns "
+            f"{columns.start}..{columns.stop - 1}, outside the canvas of {tuple(canvas_shape)} px"
+        )
+    size = rows.stop - rows.start, columns.stop - columns.start
+    if min(size) < MIN_SIDE_PX:
+        raise DataContractError(
+            f"scored region: the positions span {size[0]} x {size[1]} px; a 3-scale MS-SSIM needs "
+            f"at least {MIN_SIDE_PX} px on each side: score a larger part of the scan"
+        )
+    return rows, columns
+
+
+def align(
+    reconstruction: np.ndarray,
+    truth: np.ndarray,
+    gauge: str = "known_probe",
+    mask: np.ndarray | None = None,
+) -> Alignment:
+    """Remove the gauge freedom of `reconstruction` (H, W) against `truth` (H, W), judged on `mask`
+    (H, W) if given.
+
+    known_probe: phase = arg sum conj(reconstruction) truth, nothing else. unknown_probe: ramp,
+    shift (each axis within `MAX_SHIFT_PX`) and phase jointly by least squares of the transformed
+    truth to the reconstruction, so that noise stays out of the model; started from the best of all
+    whole-pixel shifts and FFT ramps. Then scale = sum |truth| / sum |image|: a least-squares
+    complex factor would shrink a noisy object towards zero and flatter it.
+
+    A shift brings in pixels from outside: within `MAX_SHIFT_PX` of the border the image is a
+    mirrored guess, which is never used here and should not be scored. Raises
+    :class:`DataContractError` for real, non-finite, zero or differently shaped images,
+    :class:`ConfigError` for an unknown gauge."""
+    if gauge not in GAUGES:
+        raise ConfigError(f"gauge {gauge!r} is unknown; choose one of {', '.join(GAUGES)}")
+    rec, truth = _checked("reconstruction", reconstruction), _checked("truth", truth)
+    if rec.shape != truth.shape:
+        raise DataContractError(
+            f"reconstruction has shape {rec.shape}, truth {truth.shape}; crop both to one region"
+        )
+    inside = np.ones(rec.shape, bool) if mask is None else np.array(mask)
+    if inside.dtype != bool or inside.shape != rec.shape:
+        raise DataContractError(
+            f"mask is {inside.dtype} of shape {inside.shape}; a bool array of {rec.shape} is due"
+        )
+    ramp, shift, registered = np.zeros(2), np.zeros(2), True
+    if gauge == "unknown_probe":
+        interior = np.zeros_like(inside)
+        interior[MAX_SHIFT_PX:-MAX_SHIFT_PX, MAX_SHIFT_PX:-MAX_SHIFT_PX] = True
+        inside &= interior
+    if not rec[inside].any() or not truth[inside].any():
+        raise DataContractError(
+            f"nothing to align: of the {inside.sum()} judged pixels none differs from zero in the "
+            "reconstruction or none in the truth; check both and the mask"
+        )
+    if gauge == "unknown_probe":
+        ramp, shift, registered = _ramp_and_shift(rec, truth, inside)
+    image = _shifted(_ramped(rec, ramp), shift)
+    phase = float(np.angle(np.vdot(image[inside], truth[inside])))
+    scale = (
+        float(np.abs(truth[inside]).sum() / np.abs(image[inside]).sum())
+        if gauge == "unknown_probe"
+        else 1.0
+    )
+    return Alignment(scale * np.exp(1j * phase) * image, phase, ramp, shift, scale, registered)
+
+
+def _ramp_and_shift(rec: Image, truth: Image, inside: Mask) -> tuple[Pixels, Pixels, bool]:
+    """Ramp (rad/px) and shift (px) to apply to `rec`, and whether the shift means anything."""
+    if _has_structure(rec, inside) and _has_structure(truth, inside):
+        tilt, displacement = _fit(rec, truth, inside, *_coarse(rec, truth, inside), moving=True)
+        if (np.abs(displacement) <= MAX_SHIFT_PX).all() and _related(
+            _ramped(rec, -tilt), _shifted(truth, displacement), inside
+        ):
+            return -tilt, -displacement, True
+    tilt, unmoved = _fit(rec, truth, inside, *_coarse(rec, truth, inside, reach=0), moving=False)
+    return -tilt, unmoved, False
+
+
+def _has_structure(image: Image, inside: Mask) -> bool:
+    """Whether more than a phase ramp is there; a ramp alone has no place."""
+    constant = np.ones_like(image)
+    tilt, _ = _fit(
+        image, constant, inside, *_coarse(image, constant, inside, reach=0), moving=False
+    )
+    return has_contrast(_ramped(image, -tilt)[inside])
+
+
+def _coarse(
+    rec: Image, truth: Image, inside: Mask, reach: int = MAX_SHIFT_PX
+) -> tuple[Pixels, Pixels]:
+    """Tilt and whole-pixel displacement of `rec` against `truth` with the largest normalised
+    correlation."""
+    double = (
+        2 * rec.shape[0],
+        2 * rec.shape[1],
+    )  # half the natural spacing: no ramp falls far between two frequencies
+    best, tilt, displacement = -1.0, np.zeros(2), np.zeros(2)
+    padded = np.pad(truth, reach, "symmetric")
+    for row, column in _lags(reach):
+        moved = inside * padded[reach - row :, reach - column :][: rec.shape[0], : rec.shape[1]]
+        power = np.linalg.norm(moved)
+        correlation = np.abs(fft.fft2(moved.conj() * rec, double)) / (power if power > 0 else 1.0)
+        peak = np.unravel_index(correlation.argmax(), double)
+        if correlation[peak] > best:
+            best, displacement = correlation[peak], np.array([row, column], float)
+            tilt = (
+                2 * np.pi * np.array([fft.fftfreq(n)[k] for n, k in zip(double, peak, strict=True)])
+            )
+    return tilt, displacement
+
+
+def _lags(reach: int) -> Iterator[tuple[int, int]]:
+    """Whole-pixel shifts, the smallest first, so that a tie (a flat image) goes to no shift."""
+    every = range(-reach, reach + 1)
+    return iter(
+        sorted(
+            ((row, column) for row in every for column in every),
+            key=lambda lag: lag[0] ** 2 + lag[1] ** 2,
+        )
+    )
+
+
+def _fit(
+    rec: Image, truth: Image, inside: Mask, tilt: Pixels, displacement: Pixels, moving: bool
+) -> tuple[Pixels, Pixels]:
+    """Least squares of factor * exp(i tilt . (r - c)) * truth(r - displacement) to `rec` on the
+    pixels `inside`.
+
+    The complex factor serves the fit only. With `moving` False the displacement stays.
+    """
+    spectrum, frequencies, rows_columns = (
+        _spectrum(truth),
+        _frequencies(rec.shape),
+        _centred(rec.shape),
+    )
+
+    def model(x: np.ndarray, slope: np.ndarray | float = 1.0) -> np.ndarray:
+        d = x[4:] if moving else displacement
+        turn = np.exp(-2j * np.pi * (frequencies[0] * d[0] + frequencies[1] * d[1]))
+        moved = fft.ifft2(spectrum * turn * slope)[: rec.shape[0], : rec.shape[1]]
+        return (
+            np.exp(1j * (x[2] * rows_columns[0] + x[3] * rows_columns[1]))[inside] * moved[inside]
+        )
+
+    def residual(x: np.ndarray) -> np.ndarray:
+        return ((x[0] + 1j * x[1]) * model(x) - rec[inside]).view(float)
+
+    def jacobian(x: np.ndarray) -> np.ndarray:
+        bare, factor = model(x), x[0] + 1j * x[1]
+        columns = [
+            bare,
+            1j * bare,
+            *(1j * factor * bare * np.broadcast_to(r, rec.shape)[inside] for r in rows_columns),
+        ]
+        if moving:
+            columns += [factor * model(x, -2j * np.pi * f) for f in frequencies]
+        return np.stack([column.view(float) for column in columns], 1)
+
+    start = np.concatenate([np.zeros(2), tilt, displacement if moving else []])
+    bare = model(start)
+    factor = np.vdot(bare, rec[inside]) / np.vdot(bare, bare).real
+    start[:2] = factor.real, factor.imag
+    found = least_squares(
+        residual,
+        start,
+        jacobian,
+        method="lm",
+        x_scale="jac",
+        max_nfev=20,
+        ftol=1e-10,
+        xtol=1e-10,
+        gtol=1e-10,
+    )
+    return found.x[2:4], found.x[4:] if moving else displacement
+
+
+def _related(rec: Image, truth: Image, inside: Mask) -> bool:
+    """Whether two registered images correlate more than unrelated ones of the same power spectra
+    would.
+
+    The squared correlation of unrelated images with n degrees of freedom exceeds x with probability
+    (1 - x)^(n - 1), where n = sum |A|^2 sum |B|^2 / sum |A B|^2 over their spectra; the best of all
+    tried shifts has as many chances."""
+    a, b = (inside * (image - image[inside].mean()) for image in (rec, truth))
+    power_a, power_b = (np.abs(fft.fft2(image)) ** 2 for image in (a, b))
+    freedom = power_a.sum() * power_b.sum() / (power_a * power_b).sum()
+    missed = 1 - np.abs(np.vdot(a, b)) ** 2 / (np.vdot(a, a).real * np.vdot(b, b).real)
+    tries = (2 * MAX_SHIFT_PX + 1) ** 2
+    return bool(tries * max(missed, 0.0) ** (freedom - 1) < _FALSE_ALARM)
+
+
+def _checked(name: str, image: np.ndarray) -> Image:
+    if not np.iscomplexobj(image) or np.ndim(image) != 2:
+        raise DataContractError(
+            f"{name} is {np.asarray(image).dtype} of shape {np.shape(image)}; a complex object "
+            "(H, W) is needed, not its phase or its amplitude"
+        )
+    if not np.isfinite(image).all():
+        raise DataContractError(
+            f"{name} holds {(~np.isfinite(image)).sum()} NaN or infinite pixels; mend its source"
+        )
+    return np.asarray(image, np.complex128)
+
+
+def has_contrast(pixels: np.ndarray) -> bool:
+    """Whether the pixels differ by more than the rounding of float32 files."""
+    return bool(np.linalg.norm(pixels - pixels.mean()) > NO_CONTRAST * np.linalg.norm(pixels))
+
+
+def _centred(shape: tuple[int, int]) -> tuple[Float[np.ndarray, "H 1"], Float[np.ndarray, "1 W"]]:
+    rows, columns = (np.arange(float(n)) - n // 2 for n in shape)
+    return rows[:, None], columns[None]
+
+
+def _ramped(image: Image, tilt: Pixels) -> Image:
+    rows, columns = _centred(image.shape)
+    return image * np.exp(1j * (tilt[0] * rows + tilt[1] * columns))
+
+
+def _spectrum(image: Image) -> Complex[np.ndarray, "HH WW"]:
+    """Spectrum of the image continued by its mirror images: no jump at a border rings, and no power
+    on Nyquist."""
+    return fft.fft2(np.pad(image, ((0, image.shape[0]), (0, image.shape[1])), "symmetric"))
+
+
+def _frequencies(
+    shape: tuple[int, int],
+) -> tuple[Float[np.ndarray, "HH 1"], Float[np.ndarray, "1 WW"]]:
+    """Frequencies (cycles per px) of :func:`_spectrum`."""
+    return fft.fftfreq(2 * shape[0])[:, None], fft.fftfreq(2 * shape[1])[None]
+
+
+def _shifted(image: Image, shift: Pixels) -> Image:
+    """Content moved towards larger indices by `shift` (px); no shift leaves the very same
+    values."""
+    if not shift.any():
+        return image
+    rows, columns = _frequencies(image.shape)
+    turned = _spectrum(image) * np.exp(-2j * np.pi * (rows * shift[0] + columns * shift[1]))
+    return fft.ifft2(turned)[: image.shape[0], : image.shape[1]]

@@ -1,0 +1,227 @@
+"""From a detector's frames to DATA-001 patterns: counts or amplitude, where zero frequency lies,
+crop, bin.
+
+    crop to N of N0 pixels    object pixel times N0 / N, positions in pixels divided by it; the
+    probe keeps the central
+                              N x N of its spectrum, the object likewise
+    bin by k                  counts are summed; the object pixel stays, the field of view shrinks
+    to N / k pixels
+
+The middle of the block that zero frequency falls into lies beside it, (k - 1) / 2 pixels where N /
+k is even: the probe takes the phase ramp that says so, since F(q + s) = F[P exp(-2 pi i s r /
+N)](q)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from fly64lib.formats.raw import RawScan
+from fly64lib.simulate.probes import fourier_crop
+from ptycho_torch.data.npz import broken
+
+MOST = 1e12  # photons in a pixel: what is larger is a mark, not a count
+CLEAR = 1.3  # ratio of second moments from which the place of zero frequency counts as found
+WHOLE_ABSOLUTE, WHOLE_RELATIVE = 0.05, 1e-6  # as in reading: what float32 loses in the root
+
+
+@dataclass(frozen=True)
+class Frames:
+    """What one pass over all frames found."""
+
+    mean: np.ndarray  # (rows, columns) of |value|, bad pixels 0
+    bad: np.ndarray  # (rows, columns) bool: called bad by the file, or negative, not finite or saturated in any frame
+    told_bad: int  # how many of them the file calls bad
+    whole: bool
+    squares_whole: bool
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How frames become patterns."""
+
+    values: str  # intensity | amplitude
+    corner: bool  # zero frequency at the corner
+    centre_px: tuple[int, int]  # pixel of zero frequency after that is undone
+    crop: int
+    bin: int
+    photons_per_unit: float = 1.0
+    round: bool = False
+
+    @property
+    def N(self) -> int:
+        return self.crop // self.bin
+
+
+def look(scan: RawScan) -> Frames:
+    """Mean frame and bad pixels, and whether values or their squares are whole numbers."""
+    total = np.zeros(scan.detector_px)
+    bad = np.zeros(scan.detector_px, bool) if scan.bad is None else scan.bad.copy()
+    told, whole, squares = int(bad.sum()), True, True
+    for block in scan.blocks():
+        values = block.astype(np.float64)
+        bad |= ~((values >= 0) & (values < MOST)).all(0)  # NaN is neither
+        if block.dtype in (np.uint16, np.uint32):
+            bad |= (block == np.iinfo(block.dtype).max).any(
+                0
+            )  # saturated, or a detector's mark for a gap
+        values[:, bad] = 0
+        total += values.sum(0)
+        whole = whole and bool((values == np.rint(values)).all())
+        squares = squares and bool(
+            (
+                np.abs(values**2 - np.rint(values**2))
+                <= WHOLE_ABSOLUTE + WHOLE_RELATIVE * values**2
+            ).all()
+        )
+    total[bad] = 0
+    if not total.any():
+        raise broken(
+            scan.source,
+            None,
+            "every value of every pattern is 0 or unusable",
+            "photons in at least one pattern",
+            "check the source",
+        )
+    return Frames(total / scan.n, bad, told, whole, squares)
+
+
+def decide(
+    scan: RawScan,
+    frames: Frames,
+    *,
+    values: str | None,
+    zero_frequency: str | None,
+    centre_px: tuple[int, int] | None,
+    crop: int | None,
+    bin_by: int,
+    photons_per_unit: float | None,
+    round_counts: bool,
+) -> Reading:
+    """The reading that options, the file and the frames themselves lead to; refused where they
+    leave it open."""
+    if values is None:
+        values = (
+            "intensity"
+            if frames.whole or photons_per_unit
+            else "amplitude"
+            if frames.squares_whole
+            else None
+        )
+    if values is None:
+        raise broken(
+            scan.source,
+            None,
+            "patterns whose values are not whole, and neither are their squares",
+            "photon counts, or their square root",
+            "say --values intensity or --values amplitude, and for scaled intensity "
+            "--photons-per-unit K",
+        )
+    rows, columns = scan.detector_px
+    crop = crop or rows
+    if (
+        crop > min(rows, columns)
+        or crop % bin_by
+        or crop // bin_by < 2
+        or (crop == rows != columns)
+    ):
+        raise broken(
+            scan.source,
+            None,
+            f"frames of {rows} x {columns} px, to be cropped to {crop} and binned by {bin_by}",
+            "a square of at most the frame's size, a multiple of the bin",
+            f"pass --crop N, N <= {min(rows, columns)}",
+        )
+    corner = _corner(scan, frames, values, zero_frequency)
+    centre = centre_px or (rows // 2, columns // 2)
+    if any(
+        not crop // 2 <= at <= length - (crop - crop // 2)
+        for at, length in zip(centre, (rows, columns), strict=True)
+    ):
+        raise broken(
+            scan.source,
+            None,
+            f"a square of {crop} px about ({centre[0]}, {centre[1]}) leaves the frame of {rows} x "
+            f"{columns} px",
+            "a square inside",
+            "crop to less, or correct --centre ROW COLUMN",
+        )
+    return Reading(values, corner, centre, crop, bin_by, photons_per_unit or 1.0, round_counts)
+
+
+def window(image: np.ndarray, reading: Reading) -> np.ndarray:
+    """The cropped square of frames (.., rows, columns), zero frequency on pixel crop // 2."""
+    if reading.corner:
+        image = np.fft.fftshift(image, axes=(-2, -1))
+    (top, left), N = (at - reading.crop // 2 for at in reading.centre_px), reading.crop
+    return image[..., top : top + N, left : left + N]
+
+
+def patterns(scan: RawScan, reading: Reading, bad: np.ndarray) -> Iterator[np.ndarray]:
+    """Amplitudes (k, N, N) float32, in order. Pixels in `bad` (rows, columns) count nothing."""
+    k, N = reading.bin, reading.N
+    for block in scan.blocks():
+        counts = block.astype(np.float64)
+        counts[:, bad] = 0
+        counts = counts**2 if reading.values == "amplitude" else counts
+        counts = (
+            window(counts, reading).reshape(len(counts), N, k, N, k).sum((2, 4))
+            * reading.photons_per_unit
+        )
+        yield np.sqrt(np.rint(counts) if reading.round else counts).astype(np.float32)
+
+
+def probe_on_grid(probe: np.ndarray, reading: Reading) -> np.ndarray:
+    """Probe modes (modes, source_N, source_N) as the cropped and binned detector sees them,
+    complex128."""
+    probe = np.stack([fourier_crop(mode, (reading.crop, reading.crop), "power") for mode in probe])
+    if reading.bin == 1:
+        return probe
+    r = np.arange(reading.crop) - reading.crop // 2
+    # The pixel that holds zero frequency is number N // 2 of the binned ones, whose block has its
+    # middle beside it.
+    beside = reading.N // 2 * reading.bin + (reading.bin - 1) / 2 - reading.crop // 2
+    ramp = np.exp(-2j * np.pi * beside * r / reading.crop)
+    first = reading.crop // 2 - reading.N // 2
+    inside = slice(first, first + reading.N)
+    return (probe * ramp[:, None] * ramp)[:, inside, inside]
+
+
+def object_on_grid(image: np.ndarray, source_N: int, reading: Reading) -> np.ndarray:
+    """The object on the cropped detector's pixels. Its edges are first grown by ones to a multiple
+    of the ratio."""
+    step = source_N // np.gcd(source_N, reading.crop)
+    image = np.pad(image, [(0, -edge % step) for edge in image.shape], constant_values=1)
+    return fourier_crop(
+        image, tuple(edge * reading.crop // source_N for edge in image.shape), "mean"
+    )
+
+
+def _corner(scan: RawScan, frames: Frames, values: str, asked: str | None) -> bool:
+    """Whether zero frequency lies at the corner: asked for, or where the mean frame is the more
+    compact."""
+    told = asked or scan.zero_frequency
+    power = frames.mean**2 if values == "amplitude" else frames.mean
+    rows, columns = (np.arange(length) - length // 2 for length in power.shape)
+    distance = rows[:, None] ** 2.0 + columns**2.0
+    centre, corner = (distance * power).sum(), (distance * np.fft.fftshift(power)).sum()
+    clear = max(centre, corner) > CLEAR * min(centre, corner)
+    if told is None and not clear:
+        raise broken(
+            scan.source,
+            None,
+            "a mean pattern that is as wide about its centre as about its corner",
+            "one place of zero frequency",
+            "say --zero-frequency centre or --zero-frequency corner",
+        )
+    if told is None:
+        return bool(corner < centre)
+    if asked is None and clear and (corner < centre) != (told == "corner"):
+        raise broken(
+            scan.source,
+            None,
+            f"zero frequency at the {'centre' if told == 'corner' else 'corner'}",
+            f"at the {told}, as this format has it",
+            "say which holds with --zero-frequency centre or corner",
+        )
+    return told == "corner"

@@ -1,0 +1,82 @@
+"""Which code of the two packages a notebook runs, as one hash: Snakemake does not see library code
+on its own.
+
+The modules that the notebook's cells import, what those import, and so on; imports inside functions
+count, and so does text that is a module's name, as in `[sys.executable, "-m",
+"fly64lib.methods.ptychi_worker"]`. A change in a figure reruns the notebooks that draw with it, not
+the trainings."""
+
+import ast
+import hashlib
+import re
+from functools import cache
+from pathlib import Path
+
+import nbformat
+
+import fly64lib
+import ptycho_torch
+
+_ROOTS = {package.__name__: Path(package.__file__).parent for package in (fly64lib, ptycho_torch)}
+_MODULE = re.compile(rf"({'|'.join(_ROOTS)})(\.\w+)+")
+
+
+def code_hash(notebook: str | Path) -> str:
+    """Hash of a notebook's cells and of all source files of the project that they reach."""
+    cells = [
+        cell.source
+        for cell in nbformat.read(notebook, as_version=4).cells
+        if cell.cell_type == "code"
+    ]
+    digest = hashlib.sha256("\n\n".join(cells).encode())
+    for path in source_files("\n\n".join(cells)):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def source_files(source: str) -> list[Path]:
+    """The project's files that Python text reaches through its imports, sorted."""
+    found, left = set(), set(_named(source))
+    while left:
+        path = left.pop()
+        found.add(path)
+        left |= _reached(path) - found
+    return sorted(found)
+
+
+@cache
+def _reached(path: Path) -> frozenset[Path]:
+    return _named(path.read_text(encoding="utf-8"))
+
+
+def _named(source: str) -> frozenset[Path]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        elif (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and _MODULE.fullmatch(node.value)
+        ):
+            names.add(node.value)
+    return frozenset(path for name in names for path in _files(name))
+
+
+def _files(module: str) -> list[Path]:
+    """The file of a module and the `__init__` of each package above it; none for a module that is
+    not the project's."""
+    package, *parts = module.split(".")
+    if package not in _ROOTS:
+        return []
+    folder, files = _ROOTS[package], [_ROOTS[package] / "__init__.py"]
+    for part in parts:
+        files += [
+            file
+            for file in (folder / f"{part}.py", folder / part / "__init__.py")
+            if file.is_file()
+        ]
+        folder = folder / part
+    return files

@@ -1,0 +1,119 @@
+"""explore.ipynb: one condition of a finished study at a time, chosen by drop-down menus, all from
+the files on disk."""
+
+from collections.abc import Mapping
+from io import BytesIO
+
+from IPython.display import Image, Markdown, display
+from matplotlib.figure import Figure
+
+from fly64lib.design import dose_folder
+from fly64lib.evaluate.metrics import frc_curve
+from fly64lib.notebook.parameters import ExploreParameters
+from fly64lib.plots import figures
+from fly64lib.plots.curves import REFERENCES
+from fly64lib.report.rows import Study, load_condition, number, select
+from ptycho_torch.errors import DataContractError, MissingDependencyError
+from ptycho_torch.files import read_json
+
+KEYS = ("replicate", "dose", "view", "method")
+_SHOWN = {
+    "photons per object pixel": "photons_per_pixel",
+    "images": "images",
+    "phase PSNR / dB": "phase_psnr",
+    "above flat / dB": "phase_psnr_skill",
+    "phase MS-SSIM": "phase_ms_ssim",
+    "amplitude PSNR / dB": "amplitude_psnr",
+    "FRC 0.5 / Nyquist": "frc_half",
+    "held-out deviance": "deviance_held_out",
+    "CPU s": "cpu_seconds",
+}
+
+
+def choices(study: Study) -> dict[str, list]:
+    """What there is to choose from, by key, in order of appearance."""
+    rows = [row for row in study.rows if row["method"] not in REFERENCES]
+    return {key: list(dict.fromkeys(row[key] for row in rows)) for key in KEYS}
+
+
+def start(study: Study, parameters: ExploreParameters) -> dict:
+    """The first condition to show: what the parameters say, and for what they leave open the first
+    that there is."""
+    asked = {key: getattr(parameters, key) for key in KEYS if getattr(parameters, key) is not None}
+    found = [row for row in select(study.rows, **asked) if row["method"] not in REFERENCES]
+    if not found:
+        raise DataContractError(f"{study.root} has no {asked}; there are {choices(study)}")
+    return {key: found[0][key] for key in KEYS}
+
+
+def show(study: Study, choice: Mapping) -> None:
+    """Display metrics, object and error, FRC, scan positions and measured overlap of one row; says
+    what is missing."""
+    found = select(study.rows, **choice)
+    if not found:
+        display(Markdown(f"**There is no {choice['method']} for this condition.**"))
+        return
+    (row,) = found
+    display(Markdown(_table({title: number(row.get(key)) for title, key in _SHOWN.items()})))
+    images, truth, region = load_condition(study, row)
+    image = images[row["method"]]
+    display(_png(figures.objects({row["method"]: image}, truth, region, errors=True)))
+    display(_png(figures.frc_curves({row["method"]: frc_curve(image[region], truth[region])})))
+    folder = study.root / row["folder"]
+    positions = (
+        row["view"] if "_fluence" not in row["view"] else "baseline"
+    )  # fluence views lie where the baseline lies
+    for path in sorted(folder.glob(f"*/overlap/{positions}_test.png")):
+        display(Image(str(path)))
+    for path in sorted(
+        folder.glob(f"*/{dose_folder(row['dose'])}/{row['view']}/overlap_test.json")
+    ):
+        measured = read_json(path)
+        display(
+            Markdown(
+                _table(
+                    {
+                        "groups": str(measured["groups"]),
+                        "probe diameter D / px": number(measured["probe_diameter_px"]),
+                        **{
+                            f"disc overlap {name.replace('_', ' ')}": number(
+                                measured[name]["mean_disc_overlap"]
+                            )
+                            for name in ("within_groups", "between_images", "between_groups")
+                        },
+                        "pixels under a tenth of the mean fluence": (
+                            f"{measured['fluence']['share_under_tenth']:.1%}"
+                        ),
+                    }
+                )
+            )
+        )
+
+
+def browser(study: Study, first: Mapping) -> object:
+    """Drop-down menus above what :func:`show` displays. Raises MissingDependencyError without
+    ipywidgets."""
+    try:
+        import ipywidgets
+    except ImportError as error:
+        raise MissingDependencyError(
+            "choosing needs ipywidgets: pip install 'fly64[lab]'"
+        ) from error
+    menus = {
+        key: ipywidgets.Dropdown(options=options, value=first[key], description=key)
+        for key, options in choices(study).items()
+    }
+    output = ipywidgets.interactive_output(lambda **choice: show(study, choice), menus)
+    return ipywidgets.VBox([ipywidgets.HBox(list(menus.values())), output])
+
+
+def _table(entries: Mapping[str, str]) -> str:
+    return (
+        f"| {' | '.join(entries)} |\n|{' --- |' * len(entries)}\n| {' | '.join(entries.values())} |"
+    )
+
+
+def _png(figure: Figure) -> Image:
+    data = BytesIO()
+    figure.savefig(data, dpi=90, format="png")
+    return Image(data.getvalue())

@@ -1,0 +1,63 @@
+"""A papermill engine, `papermill --engine fly64`: private sockets, and a time limit for the
+notebook as a whole.
+
+Kernels talk over IPC sockets in a folder of their own: TCP ports of kernels that start together can
+collide. papermill imports this module while it is itself imported (its entry points), so import
+papermill first."""
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from papermill.engines import NBClientEngine
+from traitlets.config import Config
+
+from ptycho_torch.errors import ConfigError
+
+_SOCKET_PATH_LIMIT = 100  # a Unix socket's path may have 107 bytes, of which some name the port
+
+
+class PrivateKernelEngine(NBClientEngine):
+    """papermill's engine with sockets in a private folder, and a time limit for the notebook as a
+    whole."""
+
+    @classmethod
+    def execute_managed_notebook(
+        cls,
+        nb_man: Any,
+        kernel_name: str,
+        *,
+        execution_timeout: float | None = None,
+        notebook_timeout: float | None = None,
+        **options: Any,
+    ) -> Any:
+        ends = time.monotonic() + (notebook_timeout or float("inf"))
+
+        def seconds_for(cell: object) -> float | None:
+            left = min(execution_timeout or float("inf"), max(ends - time.monotonic(), 0.1))
+            return None if left == float("inf") else left
+
+        with private_folder() as folder:
+            private = Config(
+                {"KernelManager": {"transport": "ipc", "connection_file": str(folder / "k.json")}}
+            )
+            return super().execute_managed_notebook(
+                nb_man, kernel_name, config=private, timeout_func=seconds_for, **options
+            )
+
+
+@contextmanager
+def private_folder() -> Iterator[Path]:
+    """A folder that only this user can enter, with a path short enough for sockets; removed
+    afterwards."""
+    with tempfile.TemporaryDirectory(prefix="fly64-") as folder:
+        if len(os.fsencode(folder)) > _SOCKET_PATH_LIMIT - len("/k-ipc-99"):
+            raise ConfigError(
+                f"{folder} is too long a path for a socket; set TMPDIR to a shorter one, such as"
+                " /tmp"
+            )
+        yield Path(folder)

@@ -1,0 +1,169 @@
+"""Runs a notebook with papermill so that its output can be trusted: checked before, private while
+running, atomic after.
+
+papermill alone only warns about an unknown parameter, passes any type, rewrites the output in place
+after every cell, and calls a notebook `completed` whose kernel died. Here a run either ends with
+the executed notebook in place and a result file that the run itself wrote, or raises and leaves
+`OUT.failed.ipynb`."""
+
+import os
+import re
+import resource
+import time
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill  # before fly64lib.notebook.papermill_engine, which it imports itself
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from papermill.engines import papermill_engines
+from papermill.exceptions import PapermillException, PapermillExecutionError
+
+from fly64lib.notebook import parameters as notebook_parameters
+from fly64lib.notebook.papermill_engine import PrivateKernelEngine
+from fly64lib.notebook.paths import notebook
+from ptycho_torch.errors import ConfigError, PtychoError
+from ptycho_torch.fields import check_range, from_dict, refuse_unknown
+
+KERNEL = "python3"
+_RESULT = re.compile(r"^results: (.+)$", re.MULTILINE)
+_GUARD = re.compile(r"read_parameters\((\w+),")
+
+
+class NotebookError(PtychoError):
+    """A notebook that did not end as it should; the message names the notebook that was kept."""
+
+
+def check_parameters(source: str | Path, given: dict[str, Any]) -> dict[str, Any]:
+    """`given` with its values as the notebook's own checked dataclass holds them.
+
+    Raises ConfigError for a name that the notebook's parameters cell does not have, and for a type
+    or value that the dataclass refuses. A notebook without `read_parameters(...)` has only its
+    names checked."""
+    try:
+        document = nbformat.read(source, as_version=4)
+        _ = [cell.cell_type for cell in document.cells], document.metadata
+    except OSError:
+        raise
+    except Exception as error:  # nbformat raises nearly anything for what is not a notebook
+        why = (str(error).splitlines() or [""])[0][:200]
+        raise ConfigError(
+            f"{source}: not a notebook that Jupyter can read ({type(error).__name__}: {why}); open"
+            " it in JupyterLab and save it again"
+        ) from error
+    if given and not any("parameters" in cell.metadata.get("tags", ()) for cell in document.cells):
+        raise ConfigError(
+            f"{source} has no cell tagged 'parameters', so it takes none; got"
+            f" {', '.join(sorted(given))}"
+        )
+    if "kernelspec" not in document.metadata:
+        raise ConfigError(
+            f"{source} names no kernel; open and save it in JupyterLab with the kernel {KERNEL}"
+        )
+    refuse_unknown(
+        given, papermill.inspect_notebook(str(source)) if given else {}, Path(source).name
+    )
+    guard = _GUARD.search(
+        "\n".join(cell.source for cell in document.cells if cell.cell_type == "code")
+    )
+    if not guard or not hasattr(notebook_parameters, guard[1]):
+        return given
+    checked = from_dict(getattr(notebook_parameters, guard[1]), given)
+    values = {name: getattr(checked, name) for name in given}
+    return {
+        name: list(value) if isinstance(value, tuple) else value for name, value in values.items()
+    }
+
+
+def run_notebook(
+    name_or_path: str | Path,
+    output: str | Path,
+    parameters: dict[str, Any] | None = None,
+    *,
+    timeout_s: float | None = None,
+    cell_timeout_s: float | None = None,
+) -> Path:
+    """Execute a notebook, one of the project's by name or any file, and return the result file that
+    it wrote.
+
+    The last line of its last cell says which that is: `results: PATH`. Limits are in seconds: of
+    the whole notebook, of each cell. Raises ConfigError before anything is started, NotebookError
+    after a failure; then the notebook with its traceback is `OUT.failed.ipynb`, and an earlier
+    `OUT` stays as it was. The executed notebook's metadata say under `fly64` what CPU time its
+    kernel took, its child processes included."""
+    source = (
+        Path(name_or_path) if str(name_or_path).endswith(".ipynb") else notebook(str(name_or_path))
+    )
+    output = Path(output)
+    if not source.is_file():
+        raise ConfigError(f"{source}: no such notebook")
+    if output.suffix != ".ipynb" or output.resolve() == source.resolve():
+        raise ConfigError(f"output {output}: expected another file than the source, named *.ipynb")
+    check_range("timeout_s", timeout_s, 1)
+    check_range("cell_timeout_s", cell_timeout_s, 1)
+    checked = check_parameters(source, parameters or {})
+    output.parent.mkdir(parents=True, exist_ok=True)
+    temporary, failed = (
+        output.with_name(f".tmp-{os.getpid()}-{output.name}"),
+        output.with_suffix(".failed.ipynb"),
+    )
+    papermill_engines.register("fly64", PrivateKernelEngine)
+    started, kernels_before = time.time(), _cpu_seconds(resource.RUSAGE_CHILDREN)
+    try:
+        executed = papermill.execute_notebook(
+            source,
+            temporary,
+            checked,
+            engine_name="fly64",
+            kernel_name=KERNEL,
+            progress_bar=False,
+            execution_timeout=cell_timeout_s,
+            notebook_timeout=timeout_s,
+        )
+        result = _result_of(executed, source, started)
+        executed.metadata["fly64"] = {
+            "cpu_seconds": round(_cpu_seconds(resource.RUSAGE_CHILDREN) - kernels_before, 2)
+        }
+        nbformat.write(executed, temporary)
+        os.replace(temporary, output)
+    except BaseException as error:
+        if temporary.is_file():
+            os.replace(temporary, failed)
+        if isinstance(
+            error, (PapermillException, CellTimeoutError, DeadKernelError, NotebookError)
+        ):
+            raise NotebookError(f"{source.name} failed: {_reason(error)}; see {failed}") from error
+        raise
+    failed.unlink(missing_ok=True)
+    return result
+
+
+def _result_of(executed: Any, source: Path, started: float) -> Path:
+    """The file that the last cell's `results: PATH` names, written by this run."""
+    cells = [cell for cell in executed.cells if cell.cell_type == "code"]
+    said = (
+        _RESULT.findall("".join(part.get("text", "") for part in cells[-1].outputs))
+        if cells
+        else []
+    )
+    if not said:
+        raise NotebookError(
+            f"the last cell of {source.name} did not print 'results: PATH', the file that it wrote"
+            " last"
+        )
+    result = Path(said[-1].strip())
+    # Some file systems keep whole seconds.
+    if not result.is_file() or result.stat().st_mtime < started - 1:
+        raise NotebookError(f"{result} was not written by this run")
+    return result
+
+
+def _cpu_seconds(who: int) -> float:
+    used = resource.getrusage(who)
+    return used.ru_utime + used.ru_stime
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, PapermillExecutionError):
+        return f"{error.ename}: {error.evalue} (code cell {error.exec_count})"
+    return str(error).splitlines()[0]

@@ -1,0 +1,88 @@
+"""Simulated fields to train on: procedural objects under an experiment's own probe, at any dose and
+overlap.
+
+What `pinn-sim` learns from. Nothing of the experiment but its probe is used: neither its patterns
+nor any truth. Positions are those of the study's kinds of views (tight groups, dense or sparse, and
+jittered single images), of other sizes and spacings."""
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from jaxtyping import Complex, Float
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from fly64lib.simulate.probes import outer_half_maximum_diameter
+from fly64lib.simulate.specimens import procedural
+from fly64lib.simulate.views import select_groups
+from ptycho_torch.config import ModelConfig
+from ptycho_torch.network.features import make_features, view_layout
+from ptycho_torch.network.model import FieldBatch
+from ptycho_torch.physics import optics
+from ptycho_torch.physics.noise import draw_counts
+from ptycho_torch.physics.patches import cut
+from ptycho_torch.training.loaders import FieldDataModule
+
+DOSES = (400.0, 250_000.0)  # photons per exposure, drawn evenly on a logarithmic axis
+KINDS = {"dense": 0.35, "sparse": 0.35, "single": 0.3}  # kind of view: how often
+_CHUNK = 64
+
+
+class ProceduralFields(Dataset):
+    """Fields by seed; those of an epoch are kept, since each is shown several times."""
+
+    def __init__(self, probe: Complex[Tensor, "modes N N"], model: ModelConfig):
+        self.probe, self.model = probe / probe.abs().square().sum().sqrt(), model
+        self.diameter_px = outer_half_maximum_diameter(probe.numpy())
+        self._made = lru_cache(maxsize=FieldDataModule.PER_EPOCH)(self._make)
+
+    def __getitem__(self, seed: int) -> FieldBatch:
+        return self._made(seed)
+
+    def _make(self, seed: int) -> FieldBatch:
+        rng, N = np.random.default_rng(seed), self.model.N
+        layout = view_layout(torch.from_numpy(positions(rng, self.diameter_px)), N)
+        canvas = torch.from_numpy(_object(rng, layout.shape[1:], N).astype(np.complex64))[None]
+        probe = self.probe * np.exp(rng.uniform(*np.log(DOSES))) ** 0.5
+        generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
+        counts = torch.cat(
+            [
+                draw_counts(
+                    optics.expected_counts(
+                        cut(canvas, layout.address[i], N),
+                        optics.shift_probe(probe, layout.residual_px[i]),
+                    ),
+                    generator,
+                )
+                for i in torch.arange(len(layout.address)).split(_CHUNK)
+            ]
+        )
+        return FieldBatch(make_features(counts.__getitem__, layout, probe, self.model), canvas)
+
+
+def positions(rng: np.random.Generator, diameter_px: float) -> Float[np.ndarray, "n 2"]:
+    """Patch centres (y, x) in px of one of KINDS of views, over an area of 1.7 .. 3.3 by 2.3 .. 5.3
+    probe diameters."""
+    height, width = rng.uniform(1.7, 3.3) * diameter_px, rng.uniform(2.3, 5.3) * diameter_px
+    kind = rng.choice(list(KINDS), p=list(KINDS.values()))
+    step = (
+        rng.uniform(0.11, 0.4) * diameter_px if kind == "single" else 0.055 * diameter_px
+    )  # fly001's
+    grid = np.stack(
+        np.meshgrid(np.arange(0, height, step), np.arange(0, width, step), indexing="ij"), -1
+    ).reshape(-1, 2)
+    centres = grid + rng.uniform(-0.3, 0.3, grid.shape) * step
+    if kind != "single":
+        spacing = {"dense": 0.3, "sparse": 0.8}[kind] * diameter_px * rng.uniform(0.85, 1.2)
+        centres = centres[np.unique(select_groups(centres, spacing, seed=int(rng.integers(2**31))))]
+    return centres + rng.uniform(0, 1, 2)
+
+
+def _object(rng: np.random.Generator, shape: tuple[int, int], N: int) -> Complex[np.ndarray, "H W"]:
+    """A window of a procedural object whose details have the size they have on a standard
+    canvas."""
+    side = max(*shape, round(232 * N / 64))
+    whole = procedural((side, side), int(rng.integers(2**31)))
+    row, column = (rng.integers(side - length + 1) for length in shape)
+    return whole[row : row + shape[0], column : column + shape[1]]

@@ -1,0 +1,72 @@
+"""Scan positions: the published snake of fly001, and jittered rasters for small specimens.
+
+Positions are patch centres (xcoords, ycoords) in object pixels, float64; the patch's top-left (row,
+column) is (y - N/2, x - N/2). The snake is a model fitted to the public twentieth of the scan (516
+positions): rows of constant speed, mirrored in turn, that stand at each turn while y steps to the
+next row. The fit leaves 0.15 px rms (the stage's own wander; 0.33 px at most), under a tenth of the
+distance between positions."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ptycho_torch.errors import ConfigError
+
+CANVAS = 232  # pixels at N = 64; the scan is symmetric about CANVAS / 2
+ROWS, PER_ROW, LAST_ROW = 100, 103, 4
+STEP_PX, PITCH_PX = 1.6567, 1.6581  # along a row, from row to row
+TURN_PX = 34.0275  # nearest to the canvas' edge that a row comes
+# Samples of a row, counted from its first: the last row's motion ends, this row's motion starts; y
+# leaves and arrives.
+TURN_ENDS, ROW_STARTS, Y_LEAVES, Y_ARRIVES = 1.2767, 5.2649, 1.6596, 5.3193
+FIRST_ROW_PX = 197.2315  # y of the first row once the turn is over
+
+
+def snake_scan(scale: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """(xcoords, ycoords) of the 10,304 positions in scan order, for N = 64 on a 232 x 232 canvas,
+    times `scale`.
+
+    scale = 2 is the same scan in the pixels of N = 128, or of a grid twice as fine.
+    """
+    if not scale > 0:
+        raise ConfigError(
+            f"snake_scan got scale = {scale}; expected a positive factor (1 for N = 64, 2 for N ="
+            " 128)"
+        )
+    row, sample = np.divmod(np.arange(ROWS * PER_ROW + LAST_ROW), PER_ROW)
+    samples_from_turn = np.maximum(0, np.maximum(TURN_ENDS - sample, sample - ROW_STARTS))
+    rising = TURN_PX + STEP_PX * samples_from_turn
+    x = np.where(row % 2 == 0, rising, CANVAS - rising)
+    rows_done = row + np.interp(sample, [Y_LEAVES, Y_ARRIVES], [-1, 0])
+    # The scan ends within its last turn. Its published range says that y doesn't step there any
+    # more.
+    y = FIRST_ROW_PX - PITCH_PX * np.minimum(rows_done, ROWS - 1)
+    return x * scale, y * scale
+
+
+def raster_scan(
+    shape: tuple[int, int], N: int, step: float, jitter: float = 0.0, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """(xcoords, ycoords) of a row-by-row grid of pitch `step` px, centred on a (H, W) object and
+    jittered.
+
+    x and y move by up to `jitter` px each (uniform). Every patch of N x N lies within the object.
+    """
+    if not (step > 0 and jitter >= 0):
+        raise ConfigError(
+            f"raster_scan got step = {step}, jitter = {jitter}; expected step > 0 and jitter >= 0,"
+            " in px"
+        )
+    rng = np.random.default_rng(seed)
+    axes = []
+    for size in shape:
+        room = size - N - 2 * jitter
+        if room < 0:
+            raise ConfigError(
+                f"raster_scan: an object of {shape} px has no room for patches of {N} px and a"
+                f" jitter of {jitter} px; expected sides of at least N + 2 jitter"
+            )
+        count = int(room / step) + 1
+        axes.append(size / 2 + step * (np.arange(count) - (count - 1) / 2))
+    y, x = (axis.ravel() for axis in np.meshgrid(*axes, indexing="ij"))
+    return x + rng.uniform(-jitter, jitter, x.shape), y + rng.uniform(-jitter, jitter, y.shape)

@@ -1,0 +1,90 @@
+"""SPLIT-001: training and test positions apart along y, with a guard band that no light of either
+half crosses."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from fly64lib.simulate.probes import power_radius
+from ptycho_torch.errors import ConfigError
+from ptycho_torch.iteration.canvas import Patterns
+from ptycho_torch.physics.patches import in_field, split_positions
+
+_LIT = 0.01  # of the median fluence among pixels that got any light worth the name
+
+
+@dataclass(frozen=True)
+class GuardedSplit:
+    """Indices of both halves and what separates them."""
+
+    train: np.ndarray  # positions above the band (large y)
+    test: np.ndarray  # positions below it
+    guard_px: (
+        float  # width of the band, twice the radius with the wanted share of the probe's power
+    )
+    middle_px: float  # its centre
+    lit_by_both: int  # object pixels that both halves light; measured, 0
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return {"train": self.train, "test": self.test}[name]
+
+
+def split_scan(
+    xcoords: np.ndarray,
+    ycoords: np.ndarray,
+    probe: np.ndarray,
+    canvas_shape: tuple[int, int],
+    guard_power: float,
+) -> GuardedSplit:
+    """Split a scan at the middle of its y range.
+
+    A pixel is lit above 1 % of its half's median fluence (the median over the half's scanned
+    rectangle). Raises ConfigError when a half is empty or a pixel is lit by both: then the halves
+    are not independent."""
+    guard = 2 * power_radius(probe, guard_power)
+    middle = (ycoords.min() + ycoords.max()) / 2
+    train, test = (
+        np.flatnonzero(ycoords > middle + guard / 2),
+        np.flatnonzero(ycoords < middle - guard / 2),
+    )
+    if not (len(train) and len(test)):
+        raise ConfigError(
+            f"a guard band of {guard:.1f} px leaves no positions on one side: the scan is only"
+            f" {np.ptp(ycoords):.1f} px high; use a larger scan or a smaller guard_power (now"
+            f" {guard_power})"
+        )
+    lit = [_lit(xcoords[half], ycoords[half], probe, canvas_shape) for half in (train, test)]
+    both = int((lit[0] & lit[1]).sum())
+    if both:
+        raise ConfigError(
+            f"{both} object pixels are lit by both halves across a guard band of {guard:.1f} px;"
+            f" raise guard_power (now {guard_power})"
+        )
+    return GuardedSplit(train, test, guard, float(middle), both)
+
+
+def _lit(
+    xcoords: np.ndarray, ycoords: np.ndarray, probe: np.ndarray, shape: tuple[int, int]
+) -> np.ndarray:
+    modes = torch.from_numpy(np.asarray(probe, dtype=np.complex64))
+    corners, residual = split_positions(
+        torch.from_numpy(np.stack([ycoords, xcoords], axis=1)), modes.shape[-1]
+    )
+    patterns = Patterns(
+        counts=_no_counts,
+        address=in_field(corners),
+        residual_px=residual,
+        probe=modes,
+        canvas_shape=(1, *shape),
+    )
+    fluence = patterns.fluence()[0].numpy()
+    rows, columns = (
+        slice(int(np.floor(axis.min())), int(np.ceil(axis.max())) + 1)
+        for axis in (ycoords, xcoords)
+    )
+    return fluence > _LIT * np.median(fluence[rows, columns])
+
+
+def _no_counts(indices: torch.Tensor) -> torch.Tensor:
+    raise ConfigError("the fluence needs no counts")

@@ -1,0 +1,69 @@
+"""Groups of neighbouring images (OVERSAMPLING-001): C = gridsize^2 images out of a seed image and
+its K nearest."""
+
+from itertools import combinations
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from ptycho_torch.errors import ConfigError
+
+
+def draw_groups(
+    positions_px: np.ndarray,
+    images_per_group: int,
+    neighbor_count: int,
+    n_groups: int | None,
+    seed: int,
+) -> np.ndarray:
+    """Groups as image indices, int64 (n_groups, C); the first of each row is its seed image.
+
+    Every image seeds a group before one seeds a second. A group is the seed image and C - 1 of its
+    K = `neighbor_count` nearest others, drawn without regard to distance; no two groups hold the
+    same images. With C = 1 a group is an image. `n_groups` defaults to the number of images.
+
+    Raises ConfigError when there are too few images, or fewer distinct groups than asked for.
+    """
+    n, C = len(positions_px), images_per_group
+    n_groups = n if n_groups is None else n_groups
+    if n < C:
+        raise ConfigError(
+            f"{n} images cannot form a group of {C} (gridsize {int(C**0.5)}): use more images or"
+            " gridsize 1"
+        )
+    neighbours = min(neighbor_count, n - 1)
+    if C > 1 and neighbours < C - 1:
+        raise ConfigError(
+            f"neighbor_count={neighbor_count} is too small for groups of {C}: at least {C - 1}"
+        )
+    if C == 1 and n_groups > n:
+        raise ConfigError(
+            f"n_groups={n_groups} is more than the {n} images; a group of gridsize 1 is an image"
+        )
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(n)
+    if C == 1:
+        return np.sort(order[:n_groups])[:, None]
+    nearest = cKDTree(positions_px).query(positions_px, neighbours + 1)[1]
+    others = np.array([[j for j in row if j != i][:neighbours] for i, row in enumerate(nearest)])
+    choices = np.array(list(combinations(range(neighbours), C - 1)))
+    groups, seen = [], set()
+    queues = {i: iter(rng.permutation(choices)) for i in order}
+    while queues and len(groups) < n_groups:
+        for i in [i for i in order if i in queues]:
+            for choice in queues[i]:
+                group = [i, *others[i][choice]]
+                if (key := frozenset(group)) not in seen:
+                    seen.add(key)
+                    groups.append(group)
+                    break
+            else:
+                del queues[i]
+            if len(groups) == n_groups:
+                break
+    if len(groups) < n_groups:
+        raise ConfigError(
+            f"n_groups={n_groups} is more than the {len(groups)} distinct groups of {C} that {n}"
+            f" images with {neighbours} neighbours allow"
+        )
+    return np.array(groups, dtype=np.int64)

@@ -1,0 +1,83 @@
+"""Splits of the measured photons into an input and a score, kept on disk.
+
+Both parts are kept, as integer counts per detector pixel: they are read at every step. They lie in
+an unlinked temporary file that the operating system maps and frees, so that memory does not grow
+with the number of patterns."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ptycho_torch.files import storage_checked
+from ptycho_torch.iteration.canvas import CHUNK
+from ptycho_torch.memmap_bridge import Indices, RawDataTorch
+from ptycho_torch.physics.noise import thin_counts
+
+_RISE = 1e-4  # relative to the least deviance
+
+
+class ThinnedCounts:
+    """The share `keep` of the photons of some images, drawn once per pattern with the seed (seed,
+    its index)."""
+
+    def __init__(self, raw: RawDataTorch, images: Int[Tensor, " n"], keep: float, seed: int):
+        seeds = torch.from_numpy(
+            np.random.SeedSequence(seed).generate_state(len(images), np.uint64).astype(np.int64)
+        )
+        place = Path(tempfile.gettempdir()) / "temporary file of thinned photons"
+        with (
+            storage_checked(place),
+            tempfile.TemporaryFile() as file,
+        ):  # the map keeps the storage alive, the name is gone
+            # Written, not filled through the map: over a disk that is full, a map kills the process
+            # without a word.
+            for chunk in torch.arange(len(images)).split(CHUNK):
+                counts = raw.counts(images[chunk])
+                kept = thin_counts(counts, keep, seeds[chunk])
+                file.write(
+                    torch.stack([kept, counts - kept], dim=1).numpy().astype(np.uint32).tobytes()
+                )
+            file.flush()
+            self._parts = np.memmap(
+                file, dtype=np.uint32, mode="r", shape=(len(images), 2, raw.N, raw.N)
+            )
+
+    def kept(self, indices: Int[Tensor, " m"]) -> Float[Tensor, "m N N"]:
+        """Photons for the network's input; `indices` count within the images."""
+        return torch.from_numpy(self._parts[indices.numpy(), 0].astype(np.float32))
+
+    def rest(self, indices: Int[Tensor, " m"]) -> Float[Tensor, "m N N"]:
+        """The photons that `kept` left out, independent of them."""
+        return torch.from_numpy(self._parts[indices.numpy(), 1].astype(np.float32))
+
+
+def past_the_valley(scores: dict[float, float]) -> bool:
+    """Whether a search over weights may end: the photons held out like the last one less than the
+    best by more than chance."""
+    return [*scores.values()][-1] > (1 + _RISE) * min(scores.values())
+
+
+class PartOfThePhotons(RawDataTorch):
+    """A scan as a share of its photons would have measured it: other counts, a fainter probe, all
+    else the same."""
+
+    def __init__(self, raw: RawDataTorch, counts: Callable[[Tensor], Tensor], share: float):
+        super().__init__(raw.scan, raw.source)
+        self.probe = raw.probe * share**0.5
+        self._counts = counts
+
+    def counts(self, indices: Indices) -> Float[Tensor, "*batch N N"]:
+        """Photon counts of the share."""
+        return self._counts(torch.arange(self.n)[indices])
+
+
+def split_photons(raw: RawDataTorch, keep: float, seed: int) -> tuple[RawDataTorch, RawDataTorch]:
+    """Two independent measurements of one scan, with the shares `keep` and 1 - `keep` of its
+    photons."""
+    photons = ThinnedCounts(raw, torch.arange(raw.n), keep, seed)
+    return PartOfThePhotons(raw, photons.kept, keep), PartOfThePhotons(raw, photons.rest, 1 - keep)

@@ -1,0 +1,122 @@
+"""The physics-informed model: features -> network -> object canvas -> diffraction -> expected
+counts.
+
+The probe is a buffer here and nowhere else in training; the counts' scale is in it and in nothing
+else."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Complex, Float, Int
+from torch import Tensor, nn
+
+from ptycho_torch.config import ModelConfig
+from ptycho_torch.iteration.canvas import Patterns
+from ptycho_torch.network.features import Features, channel_count, fluence_of
+from ptycho_torch.network.poisson_loss import poisson_loss
+from ptycho_torch.network.unet import CanvasUNet
+from ptycho_torch.physics.patches import cut
+
+_PLENTY = 30.0  # photons per object pixel
+_LEAST_ERROR = 1e-7  # mean squared, under the log: what an exact field would score
+
+
+class Batch(NamedTuple):
+    """One optimiser step's data: the fields' features and the patterns that score them."""
+
+    features: Features
+    address: Int[Tensor, "n 3"]  # (field, row, column) of each scored patch
+    residual_px: Float[Tensor, "n 2"]
+    counts: Float[Tensor, "n N N"]  # photons that the features have not seen
+    share: float  # their share of all photons
+    truth: Complex[Tensor, "n N N"] | None  # truth patches, loaded for supervised training only
+
+
+class FieldBatch(NamedTuple):
+    """One optimiser step's simulated fields, whose objects are known everywhere."""
+
+    features: Features
+    truth: Complex[Tensor, "fields H W"]
+
+
+class PtychoModel(nn.Module):
+    """Object and expected counts from features, for a fixed probe."""
+
+    probe: Complex[Tensor, "modes N N"]
+
+    def __init__(self, config: ModelConfig, probe: Complex[Tensor, "modes N N"]):
+        super().__init__()
+        self.config = config
+        self.register_buffer("probe", probe)
+        self.network = CanvasUNet(channel_count(config), config.width, config.depth)
+
+    def object_canvas(self, features: Features, symmetry: int = 0) -> Complex[Tensor, "fields H W"]:
+        """The passes' canvas plus the network's correction, computed in one of the 8 orientations
+        of the square.
+
+        Under plenty of light the network's output counts in standard deviations of the canvas's
+        noise, which falls with the root of the fluence: what it has not learned then costs little.
+        Under little light it counts as it is: it has much to correct there, and few steps to learn
+        it in."""
+        correction = _orient_back(self.network(_orient(features.channels, symmetry)), symmetry)
+        return features.base + correction * torch.rsqrt(1 + fluence_of(features.channels) / _PLENTY)
+
+    def loss(
+        self, canvas: Complex[Tensor, "fields H W"], batch: Batch | FieldBatch
+    ) -> Float[Tensor, ""]:
+        """Poisson loss of the unseen photons, or, supervised, the probe-weighted squared error to
+        the truth patches.
+
+        Of simulated fields: :func:`field_loss`.
+        """
+        if isinstance(batch, FieldBatch):
+            return field_loss(canvas, batch.truth, fluence_of(batch.features.channels))
+        if self.config.objective == "poisson":
+            patterns = Patterns(
+                lambda i: batch.counts[i],
+                batch.address,
+                batch.residual_px,
+                self.probe * batch.share**0.5,
+                tuple(canvas.shape),
+                passes=False,
+            )
+            return poisson_loss(canvas, patterns, batch.counts.sum())
+        patches = cut(canvas, batch.address, self.config.N)
+        weight = self.probe.abs().square().sum(0)
+        field = batch.address[:, 0]  # each has a global phase of its own, which no data fix
+        overlap = (weight * patches.detach() * batch.truth.conj()).sum((-2, -1))
+        overlap = overlap.new_zeros(len(canvas)).index_add(0, field, overlap)[field, None, None]
+        error = patches * torch.exp(-1j * torch.angle(overlap)) - batch.truth
+        return (weight * error.abs().square()).sum() / (weight.sum() * len(patches))
+
+
+def field_loss(
+    canvas: Complex[Tensor, "fields H W"],
+    truth: Complex[Tensor, "fields H W"],
+    fluence: Float[Tensor, "fields H W"],
+) -> Float[Tensor, ""]:
+    """log10 of the mean squared error of the amplitude plus that of the phase, global phase
+    removed, mean over fields.
+
+    A decibel is worth the same at every dose, so that one network can learn all of them. A pixel's
+    weight is its fluence up to the median of the lit ones, so that the bright middle does not
+    decide alone."""
+    lit = torch.where(fluence > 0.1 * fluence.mean((-2, -1), keepdim=True), fluence, torch.nan)
+    weight = torch.minimum(lit, lit.flatten(1).nanmedian(1).values[:, None, None]).nan_to_num(0)
+    weight = weight / weight.sum((-2, -1), keepdim=True)
+    turn = torch.angle((weight * canvas.detach() * truth.conj()).sum((-2, -1), keepdim=True))
+    change = (canvas * torch.exp(-1j * turn) - truth) * truth.conj() / truth.abs().clamp_min(0.1)
+    amplitude, phase = (
+        (weight * part.square()).sum((-2, -1)) for part in (change.real, change.imag)
+    )
+    return (torch.log10(amplitude + _LEAST_ERROR) + torch.log10(phase + _LEAST_ERROR)).mean()
+
+
+def _orient(image: Tensor, symmetry: int) -> Tensor:
+    turned = torch.rot90(image, symmetry % 4, (-2, -1))
+    return turned.flip(-1) if symmetry >= 4 else turned
+
+
+def _orient_back(image: Tensor, symmetry: int) -> Tensor:
+    unflipped = image.flip(-1) if symmetry >= 4 else image
+    return torch.rot90(unflipped, -(symmetry % 4), (-2, -1))

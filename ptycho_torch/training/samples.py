@@ -1,0 +1,112 @@
+"""Training data: groups of images under one of several thinnings, as the batches the model takes.
+
+A `Split` is one data file as training sees it: which images, which groups, where they lie.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from ptycho_torch.config import TrainingConfig
+from ptycho_torch.data.grouping import draw_groups
+from ptycho_torch.errors import ConfigError
+from ptycho_torch.iteration.thinning import ThinnedCounts
+from ptycho_torch.memmap_bridge import RawDataTorch
+from ptycho_torch.network.features import (
+    Features,
+    group_layout,
+    group_side,
+    make_features,
+    view_layout,
+)
+from ptycho_torch.network.model import Batch
+
+
+def choose_groups(raw: RawDataTorch, config: TrainingConfig) -> np.ndarray:
+    """Groups of image indices (G, C) for a data file: the named view's own, or drawn anew
+    (OVERSAMPLING-001).
+
+    Stored groups are never mixed or split: `n_images` keeps whole groups, and combinations do not
+    cross them."""
+    C = config.model.images_per_group
+    rng = np.random.default_rng(config.subsample_seed)
+    if raw.groups is not None and C > 1:
+        if raw.groups.shape[1] != C:
+            raise ConfigError(
+                f"{raw.source}: its groups hold {raw.groups.shape[1]} images, gridsize "
+                f"{config.model.gridsize} asks for {C}"
+            )
+        if config.n_groups is not None and config.n_groups > len(raw.groups):
+            raise ConfigError(
+                f"n_groups={config.n_groups}, but {raw.source} is a named view of {len(raw.groups)}"
+                " groups"
+            )
+        wanted = len(raw.groups) if config.n_groups is None else config.n_groups
+        if config.n_images is not None:
+            wanted = min(wanted, max(1, config.n_images // C))
+        return raw.groups[np.sort(rng.permutation(len(raw.groups))[:wanted])]
+    images = np.arange(raw.n)
+    if config.n_images is not None and config.n_images < raw.n:
+        images = np.sort(rng.permutation(raw.n)[: config.n_images])
+    groups = draw_groups(
+        raw.positions[images].numpy(),
+        C,
+        config.neighbor_count,
+        config.n_groups,
+        config.grouping_seed,
+    )
+    return images[groups]
+
+
+class Split(Dataset):
+    """Batches of one data file; an item is asked for by (thinning, groups)."""
+
+    def __init__(self, raw: RawDataTorch, config: TrainingConfig):
+        if raw.N != config.model.N:
+            raise ConfigError(
+                f"{raw.source} holds {raw.N} px patterns, the configuration says N={config.model.N}"
+            )
+        self.raw, self.config = raw, config
+        groups = choose_groups(raw, config)
+        self.images = torch.from_numpy(np.unique(groups))
+        self.groups = torch.from_numpy(
+            np.searchsorted(self.images.numpy(), groups)
+        )  # within `images`
+        self.positions = raw.positions[self.images]
+        self._view = view_layout(self.positions, raw.N) if config.model.context == "view" else None
+        self._side = None if self._view else group_side(self.positions[self.groups], raw.N)
+        self._thinned = lru_cache(maxsize=None)(self._thin)
+        self._view_features = lru_cache(maxsize=None)(self._make_view_features)
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __getitem__(self, key: tuple[int, list[int]]) -> Batch:
+        thinning, chosen = key
+        config, thinned = self.config, self._thinned(thinning)
+        groups = self.groups[chosen]
+        if self._view is not None:
+            images = groups.reshape(-1)
+            features = self._view_features(thinning)
+            address, residual = self._view.address[images], self._view.residual_px[images]
+        else:
+            images = groups.reshape(-1)
+            layout = group_layout(self.positions[groups], self.raw.N, self._side)
+            kept = thinned.kept(images)
+            features = make_features(
+                lambda i: kept[i], layout, self.raw.probe * config.keep**0.5, config.model
+            )
+            address, residual = layout.address, layout.residual_px
+        supervised = config.model.objective == "supervised"
+        truth = self.raw.truth_patches(self.images[images]) if supervised else None
+        return Batch(features, address, residual, thinned.rest(images), 1 - config.keep, truth)
+
+    def _thin(self, thinning: int) -> ThinnedCounts:
+        seed = self.config.seed * 1024 + thinning  # thinnings <= 1024, so no two runs share a split
+        return ThinnedCounts(self.raw, self.images, self.config.keep, seed)
+
+    def _make_view_features(self, thinning: int) -> Features:
+        probe = self.raw.probe * self.config.keep**0.5
+        return make_features(self._thinned(thinning).kept, self._view, probe, self.config.model)

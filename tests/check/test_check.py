@@ -1,0 +1,229 @@
+"""`fly64 check`: a clean scan raises no warning, and each planted fault raises its own, at its
+place, and no other."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_scan import small_scan
+
+from fly64lib.check.examination import examine
+from fly64lib.cli.main import main
+from ptycho_torch.data.contract import ScanData, write_scan
+
+NAMES = [
+    "contract",
+    "photons",
+    "dose",
+    "exposures",
+    "saturation",
+    "dead pixels",
+    "hot pixels",
+    "beam centre",
+    "object",
+    "overlap",
+    "coverage",
+]
+
+
+def counts_of(scan: ScanData) -> np.ndarray:
+    return np.rint(np.square(scan.diffraction.astype(np.float64)))
+
+
+def with_counts(scan: ScanData, counts: np.ndarray) -> ScanData:
+    return replace(scan, diffraction=np.sqrt(counts).astype(np.float32))
+
+
+def pixel(
+    row: int, column: int, make: Callable[[np.ndarray], object]
+) -> Callable[[ScanData], ScanData]:
+    """A fault that gives one detector pixel, in all patterns, what `make` makes of its counts."""
+
+    def fault(scan: ScanData) -> ScanData:
+        counts = counts_of(scan)
+        counts[:, row, column] = make(counts[:, row, column])
+        return with_counts(scan, counts)
+
+    return fault
+
+
+def saturated(scan: ScanData) -> ScanData:
+    counts = counts_of(scan)
+    return with_counts(scan, np.minimum(counts, np.percentile(counts, 99.5)))
+
+
+def shifted(rows: int, columns: int) -> Callable[[ScanData], ScanData]:
+    return lambda scan: replace(
+        scan, diffraction=np.roll(scan.diffraction, (rows, columns), (1, 2))
+    )
+
+
+def hole(scan: ScanData) -> ScanData:
+    """Positions within 22 px of the scan's middle are not there."""
+    away = (
+        np.hypot(scan.ycoords - np.median(scan.ycoords), scan.xcoords - np.median(scan.xcoords))
+        > 22
+    )
+    return scan.subset(np.flatnonzero(away))
+
+
+def dark_exposure(scan: ScanData) -> ScanData:
+    counts = counts_of(scan)
+    counts[7] = np.random.default_rng(0).binomial(counts[7].astype(int), 0.1)
+    return with_counts(scan, counts)
+
+
+def sparse(scan: ScanData) -> ScanData:
+    """Every third row and column of positions: 24 px apart, under a probe of some 28."""
+    row, column = np.divmod(np.arange(scan.n), 10)
+    return scan.subset(np.flatnonzero((row % 3 == 0) & (column % 3 == 0)))
+
+
+FAULTS = {  # what is planted: the warnings that must come, and words of the first
+    "dead pixel": (pixel(25, 14, lambda c: 0 * c), ["dead pixels"], "1: [25, 14]"),
+    "dead pair": (
+        lambda s: pixel(25, 15, lambda c: 0 * c)(pixel(25, 14, lambda c: 0 * c)(s)),
+        ["dead pixels"],
+        "2: [25, 14], [25, 15]",
+    ),
+    "hot pixel": (pixel(40, 9, lambda c: c + 700), ["hot pixels"], "1: [40, 9]"),
+    "hot pixel in the dark": (pixel(0, 63, lambda c: c + 12), ["hot pixels"], "1: [0, 63]"),
+    "saturated detector": (saturated, ["saturation"], "values pile up at the largest count, "),
+    "beam off by a pixel": (shifted(0, 1), ["beam centre"], "rows, +1.0"),
+    "beam off by three and two": (shifted(3, -2), ["beam centre", "object"], "+3.0"),
+    "hole in the coverage": (hole, ["coverage"], "1 hole with less than 0.1 of the median fluence"),
+    "beam loss in one exposure": (dark_exposure, ["exposures"], "1 patterns are off the median"),
+    "probe of another scale": (
+        lambda s: replace(s, probe=s.probe * np.float32(3)),
+        ["dose"],
+        "photons per exposure",
+    ),
+    "scaled counts": (
+        lambda s: replace(s, diffraction=s.diffraction * np.float32(1.1)),
+        ["photons"],
+        "% of diffraction^2",
+    ),
+    "object upside down": (
+        lambda s: replace(s, object_guess=s.object_guess[::-1, ::-1].copy()),
+        ["object"],
+        "explains 0 %",
+    ),
+    "object conjugated": (
+        lambda s: replace(s, object_guess=s.object_guess.conj()),
+        ["object"],
+        "explains 0 %",
+    ),
+    "steps too wide": (sparse, ["overlap"], "100 % of the images have none within D / 2"),
+    "probe without an edge": (
+        lambda s: replace(s, probe=np.full_like(s.probe, 5)),
+        ["overlap"],
+        "above half its maximum",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def clean() -> ScanData:
+    return small_scan(1e5, N=64, across=9)
+
+
+def warnings(scan: ScanData, folder: Path) -> dict[str, str]:
+    write_scan(folder / "scan.npz", scan)
+    found = examine(folder / "scan.npz")
+    assert [one.what for one in found.verdicts] == NAMES and all(
+        one.good or one.advice for one in found.verdicts
+    )
+    assert found.exit_code == (not all(one.good for one in found.verdicts))
+    return {one.what: one.found for one in found.verdicts if not one.good}
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        {"dose": 1e5},
+        {"dose": 1e3},
+        {"dose": 1e6, "modes": 2},
+        {"dose": 1e4, "specimen": "dead_leaves"},
+        {"dose": 1e5, "specimen": "lines"},
+        {"dose": 1e5, "N": 32},
+        {"dose": 1e4, "across": 3},
+    ],
+    ids=str,
+)
+def test_a_clean_scan_raises_no_warning(tmp_path, kinds):
+    assert warnings(small_scan(**{"N": 64, "across": 9} | kinds), tmp_path) == {}
+
+
+def test_an_empty_starting_object_is_no_fault(clean, tmp_path):
+    empty = replace(
+        clean, object_guess=np.ones_like(clean.object_guess), metadata={"object_kind": "initial"}
+    )
+    assert warnings(empty, tmp_path) == {}
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_a_planted_fault_is_found_where_it_is(clean, tmp_path, kind):
+    plant, expected, words = FAULTS[kind]
+    found = warnings(plant(clean), tmp_path)
+    assert words in found.get(expected[0], ""), found
+    if kind != "probe without an edge":  # a wrong probe makes nearly everything wrong
+        assert list(found) == expected
+
+
+def test_the_hole_is_where_the_positions_are_missing(clean, tmp_path):
+    write_scan(tmp_path / "scan.npz", hole(clean))
+    verdict = examine(tmp_path / "scan.npz").verdicts[-1]
+    ((_, row, column),) = verdict.values["holes"]
+    assert np.hypot(row - np.median(clean.ycoords), column - np.median(clean.xcoords)) < 5
+
+
+def test_few_patterns_and_positions_on_a_line_are_examined_too(clean, tmp_path):
+    for chosen in ([4], [4, 5], [4, 5, 6]):
+        assert "contract" not in warnings(clean.subset(np.array(chosen)), tmp_path)
+    line = clean.subset(np.arange(10))
+    assert "coverage" not in warnings(replace(line, ycoords=np.full(10, 40.0)), tmp_path)
+
+
+def test_the_command_prints_draws_and_tells_scripts(clean, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_scan("good.npz", clean)
+    write_scan("hot.npz", pixel(40, 9, lambda c: c + 700)(clean))
+    Path("broken.npz").write_bytes(Path("good.npz").read_bytes()[:5000])
+    assert main(["check", "good.npz"]) == 0
+    said = capsys.readouterr().out
+    assert (
+        said.count("\nok   ") == len(NAMES) - 1
+        and "picture: good_check.png" in said
+        and "to do:" not in said
+    )
+    with Image.open("good_check.png") as picture:
+        assert picture.size[0] > 1000
+    assert main(["check", "hot.npz", "--json", "--picture", "deep/hot.png"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert (
+        told["exit_code"] == 1
+        and told["picture"] == "deep/hot.png"
+        and Path("deep/hot.png").is_file()
+    )
+    assert [one["values"]["pixels"] for one in told["verdicts"] if not one["good"]] == [[[40, 9]]]
+    assert main(["check", "broken.npz"]) == 2
+    told = capsys.readouterr()
+    assert told.out == "" and told.err.startswith("error: broken.npz: a truncated or damaged zip")
+    assert not Path("broken_check.png").exists()
+
+
+def test_the_real_scan_is_clean(real_scan_path, tmp_path):
+    found = examine(real_scan_path, cache_dir=tmp_path)
+    assert found.exit_code == 0, found.text()
+    values = {one.what: one.values for one in found.verdicts}
+    assert (
+        values["dose"]["photons_mean"] == pytest.approx(440557, rel=1e-5)
+        and values["dose"]["brightest_pixel"] == 963
+    )
+    assert values["object"]["R"] < 0.085 and values["object"]["explained"] > 0.9
+    assert np.abs(values["beam centre"]["offset_px"]).max() < 0.1
+    assert values["overlap"]["probe_diameter_px"] == pytest.approx(29.9, abs=0.1)

@@ -1,0 +1,112 @@
+"""The command `fly64`: every subcommand, and what it says when something is missing."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from toy_study import write_toy_notebooks
+
+from fly64lib.cli.main import PHASES, doctor, main
+from fly64lib.notebook.paths import notebooks_folder
+from fly64lib.sweep.profile import parse_value
+
+
+def test_notebook_takes_parameters_as_papermill_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    source = write_toy_notebooks(tmp_path / "toys") / "report.ipynb"
+    study = tmp_path / "study"
+    command = ["notebook", str(source), str(study / "out.ipynb"), "-p", "study_dir", "."]
+    study.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(study)  # a notebook's relative paths are the caller's
+        assert main(command) == 0
+    assert f"results: {study / 'index.html'}" in capsys.readouterr().out
+    assert main([*command, "-p", "studydir", "."]) == 2
+    assert "did you mean 'study_dir'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1000", 1000),
+        ("1e5", 1e5),
+        ("dense", "dense"),
+        ("None", None),
+        ("True", True),
+        ("true", "true"),
+        ("[1000, 1e4]", [1000, 1e4]),
+        ("runs/data", "runs/data"),
+        ("dense,sparse", "dense,sparse"),
+        ("-1", -1),
+        ("", ""),
+    ],
+)
+def test_a_value_is_read_as_python_writes_it(text: str, value: object) -> None:
+    assert parse_value(text) == value and type(parse_value(text)) is type(value)
+
+
+def test_init_lays_down_every_notebook_once(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["init", str(tmp_path / "mine")]) == 0
+    names = {path.name for path in (tmp_path / "mine").iterdir()}
+    assert (
+        names == {path.name for path in notebooks_folder().glob("*.ipynb")}
+        and "train.ipynb" in names
+    )
+    assert main(["init", str(tmp_path / "mine")]) == 2
+    assert "so that nothing of yours is lost" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["status", "resume", "cancel"])
+def test_a_folder_without_a_study_is_named(
+    tmp_path: Path, command: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert main([command, str(tmp_path)]) == 2
+    assert "holds no study; start one: fly64 run" in capsys.readouterr().err
+
+
+def test_an_unknown_profile_is_refused_with_those_there_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["run", "--profile", "fast", "--output", str(tmp_path / "study")]) == 2
+    assert "profile='fast' is not one of 'full', 'quick', 'smoke'" in capsys.readouterr().err
+    assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_phase_can_be_run_on_its_own(phase: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([phase, "--help"])
+    assert ended.value.code == 0 and "--" in capsys.readouterr().out
+
+
+def test_the_doctor_runs_a_real_kernel_and_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["doctor", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "ok   notebook kernel: python3 runs" in said and "ok   torch" in said
+    assert said.count("to do:") == sum(line.startswith("no ") for line in said.splitlines())
+    monkeypatch.setattr(
+        doctor,
+        "_kernel",
+        lambda: doctor.Finding("notebook kernel", False, "none", "install one", True),
+    )
+    assert main(["doctor", str(tmp_path)]) == 1
+    assert "to do: install one" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("lines", [1, 20_000])  # fits the buffer, or breaks on the way
+def test_a_reader_that_has_seen_enough_ends_a_command_without_a_word(lines: int) -> None:
+    code = (
+        "from fly64lib.commands import run_command; raise SystemExit(run_command(lambda: print('a"
+        f" line' * {lines}) or 0))"
+    )
+    command = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    command.stdout.close()
+    assert command.stderr.read() == b"" and command.wait() == 128 + signal.SIGPIPE
+    command.stderr.close()

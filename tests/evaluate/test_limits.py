@@ -1,0 +1,380 @@
+"""The bounds against dense matrices, an efficient estimator, closed forms and their own limits."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.signal.windows import tukey
+
+from fly64lib.evaluate.gauge import align
+from fly64lib.evaluate.limits import (
+    ClassSpectrum,
+    Information,
+    class_spectrum,
+    gauge_projector,
+    limits,
+)
+from fly64lib.evaluate.metrics import frc_curve, score
+from ptycho_torch.errors import ConfigError, DataContractError, PtychoError
+from ptycho_torch.iteration.canvas import Patterns, canvas_steps
+from ptycho_torch.physics.noise import draw_counts
+from ptycho_torch.physics.optics import expected_counts
+from ptycho_torch.physics.patches import cut, in_field, split_positions
+
+N, SHAPE, WHOLE = 8, (13, 15), (slice(0, 13), slice(0, 15))
+
+
+def _field(rng: np.random.Generator, shape: tuple[int, ...], smooth: float = 0.0) -> np.ndarray:
+    white = rng.standard_normal(shape) + 1j * rng.standard_normal(shape)
+    q2 = np.fft.fftfreq(shape[-2])[:, None] ** 2 + np.fft.fftfreq(shape[-1]) ** 2
+    return np.fft.ifft2(np.fft.fft2(white) * np.exp(-q2 * smooth**2))
+
+
+@pytest.fixture
+def small():
+    """object, probe (2 incoherent modes), xcoords, ycoords: complex, non-square, sub-pixel, every
+    pixel well lit."""
+    rng = np.random.default_rng(3)
+    parts = _field(rng, SHAPE, 3.0)
+    image = (1 + 0.2 * parts.real) * np.exp(1j * parts.imag)
+    probe = 4 * _field(rng, (2, N, N)) * np.array([1, 0.4])[:, None, None]
+    rows, columns = np.meshgrid([0, 2, 3, 5], [0, 1, 3, 5, 7], indexing="ij")
+    y, x = (corner.ravel() + N / 2 for corner in (rows, columns))
+    inward_y, inward_x = (
+        np.where(c == c.min(), 0.25, np.where(c == c.max(), -0.25, 0.375)) for c in (y, x)
+    )
+    return image, probe, x + inward_x, y + inward_y
+
+
+def _dense(image, probe, x, y):
+    """Fisher information by explicit matrices in numpy, over (Re O, Im O, Re P, Im P)."""
+    k = np.arange(N) - N // 2
+    line = np.exp(-2j * np.pi * np.outer(k, k) / N) / N**0.5
+    fourier = np.kron(line, line)
+    modes, pixels = len(probe), image.size
+    total = np.zeros((2 * (pixels + probe.size),) * 2)
+    for xj, yj in zip(x, y, strict=True):
+        corner = np.rint([yj - N / 2, xj - N / 2]).astype(int)
+        shifts = np.array([yj - N / 2, xj - N / 2]) - corner
+        ramp = [np.exp(-2j * np.pi * np.fft.fftfreq(N) * s) for s in shifts]
+        move = np.kron(
+            *[np.fft.ifft(r[:, None] * np.fft.fft(np.eye(N), axis=0), axis=0) for r in ramp]
+        )
+        index = np.ravel_multi_index(
+            np.ix_(corner[0] + np.arange(N), corner[1] + np.arange(N)), image.shape
+        ).ravel()
+        patch, slopes, expected = image.ravel()[index], [], 0
+        jacobian = np.zeros((N * N, pixels + probe.size), complex)
+        for m in range(modes):
+            moved = move @ probe[m].ravel()
+            wave = fourier @ (moved * patch)
+            change = np.zeros_like(jacobian)
+            change[:, index] = fourier * moved
+            change[:, pixels + m * N * N : pixels + (m + 1) * N * N] = (fourier * patch) @ move
+            jacobian += 2 * wave.conj()[:, None] * change
+            expected = expected + abs(wave) ** 2
+        slopes = np.hstack([jacobian.real, -jacobian.imag]) / np.sqrt(expected)[:, None]
+        total += slopes.T @ slopes
+    order = np.r_[0:pixels, pixels + probe.size : 2 * pixels + probe.size]
+    return total, order
+
+
+def _real(rows: np.ndarray) -> np.ndarray:
+    return np.hstack([rows.real, rows.imag])
+
+
+def _complex(rows: np.ndarray) -> np.ndarray:
+    return rows[:, : rows.shape[1] // 2] + 1j * rows[:, rows.shape[1] // 2 :]
+
+
+def _patterns(image, probe, x, y) -> Patterns:
+    corners, residual = split_positions(torch.tensor(np.stack([y, x], 1)), probe.shape[-1])
+    return Patterns(
+        lambda i: torch.zeros(0),
+        in_field(corners),
+        residual.double(),
+        torch.tensor(probe),
+        (1, *image.shape),
+    )
+
+
+def _flat_spectrum(amplitude: float, phase: float) -> ClassSpectrum:
+    return ClassSpectrum(np.array([0.0, 1.5]), np.full(2, amplitude), np.full(2, phase))
+
+
+def _steep_spectrum() -> ClassSpectrum:
+    frequency = np.linspace(0, 1.5, 20)
+    return ClassSpectrum(frequency, 0.02 / (1 + 30 * frequency**2), 0.1 / (1 + 60 * frequency**3))
+
+
+def _prior_precision(image: np.ndarray, spectrum: ClassSpectrum, region) -> np.ndarray:
+    """C^-1 over (Re O, Im O): circulant in the radial and tangential direction of each pixel, from
+    a dense DFT."""
+    dft = np.kron(*(np.fft.fft(np.eye(size), norm="ortho") for size in image.shape))
+    powers = (
+        spectrum.on_grid(image.shape)
+        * np.array([1, np.mean(abs(image[region]) ** 2)])[:, None, None]
+    )
+    blocks = [(dft.conj().T * (1 / power.ravel()) @ dft).real for power in powers]
+    c, s = np.diag(np.cos(np.angle(image.ravel()))), np.diag(np.sin(np.angle(image.ravel())))
+    turn = np.block([[c, s], [-s, c]])
+    zero = np.zeros_like(c)
+    return turn.T @ np.block([[blocks[0], zero], [zero, blocks[1]]]) @ turn
+
+
+@pytest.mark.parametrize("probe_known", [True, False])
+@pytest.mark.parametrize("prior", [None, _steep_spectrum()], ids=["unbiased", "bayesian"])
+def test_the_matrix_free_information_is_the_dense_one_of_the_poisson_model(
+    small, probe_known, prior
+):
+    image, probe, x, y = small
+    information = Information(_patterns(*small), torch.tensor(image), WHOLE, prior, probe_known)
+    dense, order = _dense(*small)
+    if prior is not None:
+        dense[np.ix_(order, order)] += _prior_precision(image, prior, WHOLE)
+    if probe_known:
+        dense = dense[np.ix_(order, order)]
+    vectors = _complex(np.random.default_rng(0).standard_normal((3, len(dense))))
+    found = information.apply(torch.tensor(vectors)).numpy()
+    expected = _complex(_real(vectors) @ dense)
+    assert np.abs(found - expected).max() < 1e-6 * np.abs(expected).max()
+
+
+def _dense_covariance(small, prior=None, probe_known=True, region=WHOLE):
+    """Covariance of Re, Im of the error over the region, in the score's gauge."""
+    image = small[0]
+    dense, order = _dense(*small)
+    if prior is not None:
+        dense[np.ix_(order, order)] += _prior_precision(image, prior, region)
+    covariance = (
+        np.linalg.pinv(dense, rcond=1e-9, hermitian=True)[np.ix_(order, order)]
+        if not probe_known
+        else np.linalg.pinv(dense[np.ix_(order, order)], rcond=1e-9, hermitian=True)
+    )
+    inside = np.arange(image.size).reshape(image.shape)[region].ravel()
+    inside = np.r_[inside, inside + image.size]
+    remove = gauge_projector(torch.tensor(image), region, probe_known)
+    shape = image[region].shape
+    project = _real(
+        remove(torch.tensor(_complex(np.eye(len(inside)))).view(-1, *shape)).flatten(1).numpy()
+    )
+    return project @ covariance[np.ix_(inside, inside)] @ project.T
+
+
+def _dense_mse(covariance: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
+    c, s = np.cos(np.angle(truth.ravel())), np.sin(np.angle(truth.ravel()))
+    n = truth.size
+    rr, ri, ii = np.diag(covariance)[:n], np.diag(covariance, n), np.diag(covariance)[n:]
+    tangential, radial = (
+        s**2 * rr - 2 * s * c * ri + c**2 * ii,
+        c**2 * rr + 2 * s * c * ri + s**2 * ii,
+    )
+    return float((tangential / np.abs(truth.ravel()) ** 2).mean()), float(radial.mean())
+
+
+@pytest.mark.parametrize("probe_known", [True, False])
+@pytest.mark.parametrize("prior", [None, _steep_spectrum()], ids=["unbiased", "bayesian"])
+def test_the_stochastic_errors_are_those_of_the_dense_inverse_within_their_stated_error(
+    small, probe_known, prior
+):
+    region = WHOLE if probe_known else (slice(3, 10), slice(3, 12))
+    found = limits(*small, WHOLE, prior, probe_known=probe_known, probes=6, tolerance=1e-2)
+    phase, amplitude = _dense_mse(
+        _dense_covariance(small, prior, probe_known, region), small[0][region]
+    )
+    assert (
+        abs(found.phase_mse - phase) < 4 * found.phase_mse_error
+        and found.phase_mse_error < 0.15 * phase
+    )
+    assert abs(found.amplitude_mse - amplitude) < 4 * found.amplitude_mse_error
+    assert found.amplitude_mse_error < 0.15 * amplitude
+
+
+def test_rings_and_frc_are_those_of_errors_drawn_from_the_dense_covariance(small):
+    image, probe, x, y = small
+    small = image, probe * 0.7, x, y
+    found = limits(*small, WHOLE, probes=24, tolerance=1e-3)
+    values, vectors = np.linalg.eigh(_dense_covariance(small))
+    draws = np.random.default_rng(1).standard_normal((600, len(values)))
+    errors = _complex(draws * np.sqrt(np.maximum(values, 0)) @ vectors.T).reshape(-1, *SHAPE)
+    curves = [frc_curve(image + error, image).correlation for error in errors]
+    assert found.frc == pytest.approx(np.mean(curves, 0), abs=0.03)
+    assert found.frc.min() < 0.9
+    window = np.outer(tukey(SHAPE[0], 0.25), tukey(SHAPE[1], 0.25))
+    power = (np.abs(np.fft.fft2(window * (errors / image).imag)) ** 2).mean(0) / (window**2).sum()
+    ring = np.rint(13 * np.hypot(np.fft.fftfreq(13)[:, None], np.fft.fftfreq(15))).astype(int)
+    expected = np.bincount(ring.ravel(), power.ravel()) / np.bincount(ring.ravel())
+    assert found.phase_density == pytest.approx(expected[1:7], rel=0.15)
+
+
+def test_an_efficient_estimator_spreads_as_much_as_the_bound():
+    rng = np.random.default_rng(5)
+    shape, size, draws = (30, 26), 16, 12
+    parts = _field(rng, shape, 3.0)
+    image = (1 + 0.15 * parts.real) * np.exp(1j * parts.imag)
+    disc = np.hypot(*np.meshgrid(np.arange(16) - 7.5, np.arange(16) - 7.5)) < 6
+    probe = (disc * np.exp(2j * np.pi * rng.random((size, size))))[None]
+    probe *= (1e6 / (abs(probe) ** 2).sum()) ** 0.5
+    y, x = (
+        c.ravel() + 8
+        for c in np.meshgrid(np.arange(0, 15, 2.0), np.arange(0, 11, 2.0), indexing="ij")
+    )
+    region = (slice(9, 21), slice(9, 17))
+    bound = limits(image, probe, x, y, region, probes=8, tolerance=1e-3)
+
+    corners, residual = split_positions(torch.tensor(np.stack([y, x], 1)), size)
+    field = torch.arange(draws).repeat_interleave(len(x))
+    address = in_field(corners.repeat(draws, 1), field)
+    start = torch.tensor(image).to(torch.complex64).expand(draws, *shape).contiguous()
+    patterns = Patterns(
+        lambda i: counts[i],
+        address,
+        residual.repeat(draws, 1),
+        torch.tensor(probe).to(torch.complex64),
+        tuple(start.shape),
+    )
+    clean = torch.cat(
+        [
+            expected_counts(cut(start, address[i], size), patterns.probes(i))
+            for i in patterns.chunks()
+        ]
+    )
+    counts = draw_counts(clean, torch.Generator().manual_seed(2))
+    fits = canvas_steps(patterns, start, 150)
+    truth = image[region]
+    aligned = [align(fit.numpy()[region], truth).image for fit in fits]
+    phase_mse = np.mean([np.angle(fit * truth.conj()) ** 2 for fit in aligned])
+    amplitude_mse = np.mean([(abs(fit) - abs(truth)) ** 2 for fit in aligned])
+    assert phase_mse == pytest.approx(bound.phase_mse, rel=0.1)
+    assert amplitude_mse == pytest.approx(bound.amplitude_mse, rel=0.1)
+
+
+def test_one_mode_tells_four_per_photon_of_the_two_directions_of_a_pixel(small):
+    """Trace of F over a pixel's Re and Im = 4 sum |P|^2: closed form, whatever the object."""
+    image, probe, x, y = small
+    patterns = _patterns(image, probe[:1], x, y)
+    information = Information(patterns, torch.tensor(image), WHOLE, None, True)
+    pixels = torch.eye(image.size, dtype=torch.complex128)
+    trace = sum(
+        (information.apply(unit * pixels) * (unit * pixels).conj()).real.sum(1) for unit in (1, 1j)
+    )
+    assert torch.allclose(trace, 4 * patterns.fluence()[0].double().flatten(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("gauge", ["known_probe", "unknown_probe"])
+def test_the_projector_removes_what_the_score_removes(gauge):
+    rng = np.random.default_rng(7)
+    parts = _field(rng, (58, 63), 5.0)
+    truth = (1 + 0.3 * parts.real) * np.exp(1.5j * parts.imag)
+    error = 1e-3 * _field(rng, truth.shape, 12.0) + 2e-4j * truth
+    if gauge == "unknown_probe":
+        error += 1e-4 * truth + 3e-5j * np.arange(63) * truth
+    margin = 3 if gauge == "unknown_probe" else 0
+    region = (slice(margin, 58 - margin), slice(margin, 63 - margin))
+    remove = gauge_projector(torch.tensor(truth), region, gauge == "known_probe")
+    left = remove(torch.tensor(error[region][None]))[0].numpy()
+    scored = score(truth + error, truth, gauge)
+    assert np.linalg.norm(left) < 0.8 * np.linalg.norm(error[region])
+    assert np.mean((left / truth[region]).imag ** 2) == pytest.approx(scored["phase_mse"], rel=0.01)
+    radial = (left * truth[region].conj() / abs(truth[region])).real
+    assert np.mean(radial**2) == pytest.approx(scored["amplitude_mse"], rel=0.01)
+
+
+def test_a_global_phase_of_the_object_changes_nothing(small):
+    image, probe, x, y = small
+    one, turned = (
+        limits(image * phase, probe, x, y, WHOLE, tolerance=1e-6) for phase in (1, np.exp(2j))
+    )
+    assert turned.phase_mse == pytest.approx(one.phase_mse, rel=1e-4)
+    assert turned.frc == pytest.approx(one.frc, rel=1e-4)
+
+
+def test_the_unbiased_error_falls_with_dose_and_one_solve_tells_all_doses(small):
+    image, probe, x, y = small
+    scaled = limits(*small, WHOLE, tolerance=1e-5).at_dose(9)
+    solved = limits(image, 3 * probe, x, y, WHOLE, tolerance=1e-5)
+    for name in (
+        "phase_mse",
+        "phase_mse_error",
+        "amplitude_mse",
+        "photons_per_pixel",
+        "phase_psnr",
+        "frc",
+        "phase_density",
+        "amplitude_density",
+    ):
+        assert getattr(scaled, name) == pytest.approx(getattr(solved, name), rel=1e-3), name
+
+
+def test_a_prior_of_boundless_variance_leaves_the_unbiased_bound(small):
+    unbiased = limits(*small, WHOLE, tolerance=1e-5)
+    vague = limits(*small, WHOLE, _flat_spectrum(1e5, 1e5), tolerance=1e-5)
+    assert vague.kind == "bayesian" and unbiased.kind == "unbiased"
+    assert vague.phase_mse == pytest.approx(unbiased.phase_mse, rel=1e-3)
+    assert vague.amplitude_mse == pytest.approx(unbiased.amplitude_mse, rel=1e-3)
+
+
+def test_without_photons_the_bayesian_error_is_the_variance_of_the_class(small):
+    image, probe, x, y = small
+    dim = limits(
+        image,
+        1e-4 * probe,
+        x,
+        y,
+        (slice(2, 11), slice(2, 13)),
+        _flat_spectrum(0.003, 0.05),
+        probes=64,
+    )
+    assert dim.amplitude_mse == pytest.approx(0.003, rel=0.02)
+    assert dim.phase_mse == pytest.approx(0.05, rel=0.05)
+    assert dim.frc.max() < 0.3
+
+
+def test_a_prior_lowers_the_error_and_an_unknown_probe_raises_it(small):
+    inner = (slice(3, 10), slice(3, 12))
+    known, prior = (limits(*small, inner, spectrum) for spectrum in (None, _steep_spectrum()))
+    unknown = limits(*small, WHOLE, probe_known=False)
+    assert prior.phase_mse < known.phase_mse and prior.amplitude_mse < known.amplitude_mse
+    assert unknown.amplitude_mse > known.amplitude_mse
+
+
+def test_a_class_spectrum_is_that_of_the_field_it_was_measured_on():
+    rng, shape, spectrum = np.random.default_rng(11), (90, 70), _steep_spectrum()
+    gains = np.sqrt(spectrum.on_grid((360, 280)))
+    fields = [
+        np.fft.ifft2(np.fft.fft2(rng.standard_normal(gains.shape)) * gains).real for _ in range(24)
+    ]
+    objects = [((1 + a) * np.exp(1j * p))[: shape[0], : shape[1]] for a, p in fields]
+    measured = class_spectrum(objects)
+    for name in ("amplitude", "phase"):
+        expected = np.interp(measured.frequency, spectrum.frequency, getattr(spectrum, name))
+        assert getattr(measured, name)[3:40] == pytest.approx(expected[3:40], rel=0.15), name
+    assert measured.on_grid(shape)[0].mean() == pytest.approx(
+        np.mean([a.var() for a, _ in fields]), rel=0.05
+    )
+
+
+def test_a_pure_phase_class_has_an_amplitude_spectrum_one_can_divide_by():
+    phase = _field(np.random.default_rng(0), (40, 40), 4.0).imag
+    assert class_spectrum([np.exp(1j * phase)]).on_grid((50, 60))[0].min() > 0
+
+
+def test_the_bound_says_what_is_wrong(small):
+    image, probe, x, y = small
+    with pytest.raises(DataContractError, match="no more than .* fluence.*prior_spectrum"):
+        limits(image, probe, x[:1], y[:1], WHOLE)
+    with pytest.raises(PtychoError, match="after 2 iterations"):
+        limits(*small, WHOLE, iterations=2)
+    with pytest.raises(ConfigError, match="probes = 1"):
+        limits(*small, WHOLE, probes=1)
+    with pytest.raises(DataContractError, match=r"probe is .*modes N N"):
+        limits(image, probe[0], x, y, WHOLE)
+    with pytest.raises(DataContractError, match=r"\(n,\)"):
+        limits(image, probe, x[:3], y, WHOLE)
+    with pytest.raises(DataContractError, match="none of them 0"):
+        limits(image * (np.arange(15) > 3), probe, x, y, WHOLE)
+    with pytest.raises(ConfigError, match="doesn't scale with dose"):
+        limits(*small, WHOLE, _steep_spectrum()).at_dose(2)
+    with pytest.raises(ConfigError, match="positive"):
+        limits(*small, WHOLE).at_dose(0)
+    with pytest.raises(DataContractError, match="one shape"):
+        class_spectrum([image, image[1:]])

@@ -1,0 +1,370 @@
+"""Metrics against closed forms and against scikit-image and torchmetrics, on odd non-square complex
+objects."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from torchmetrics.functional.image import (
+    multiscale_structural_similarity_index_measure,
+    structural_similarity_index_measure,
+)
+
+from fly64lib.evaluate import metrics
+from fly64lib.evaluate.gauge import MIN_SIDE_PX, scored_region
+from fly64lib.evaluate.metrics import (
+    FRC,
+    METRICS,
+    first_crossing,
+    frc_curve,
+    half_bit_threshold,
+    score,
+    score_table,
+    skill,
+)
+from ptycho_torch.errors import DataContractError
+
+SHAPE = (59, 83)
+
+
+def noise(seed, shape=SHAPE):
+    rng = np.random.default_rng(seed)
+    return (rng.normal(size=shape) + 1j * rng.normal(size=shape)) / np.sqrt(2)
+
+
+def smooth(seed, sigma=2.0, shape=SHAPE):
+    image = gaussian_filter(np.random.default_rng(seed).normal(size=shape), sigma)
+    return image / image.std()
+
+
+TRUTH = (1 + 0.05 * smooth(1)) * np.exp(0.3j * smooth(2))
+NEAR = (1 + 0.05 * smooth(1) + 0.03 * smooth(3)) * np.exp(1j * (0.3 * smooth(2) + 0.1 * smooth(4)))
+
+
+def phases(reconstruction, truth):
+    """Small phases, aligned and shifted to the truth's minimum by hand."""
+    rotation = np.angle((reconstruction.conj() * truth).sum())
+    return tuple(
+        np.angle(o) - np.angle(truth).min() for o in (reconstruction * np.exp(1j * rotation), truth)
+    )
+
+
+def both(reconstruction, truth):
+    return {
+        "phase": phases(reconstruction, truth),
+        "amplitude": (np.abs(reconstruction), np.abs(truth)),
+    }
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_global_phase_of_either_object_changes_no_metric(name):
+    for angle in (3.1, -1.7):
+        assert METRICS[name](np.exp(1j * angle) * NEAR, TRUTH) == pytest.approx(
+            METRICS[name](NEAR, TRUTH), rel=1e-9
+        )
+        assert METRICS[name](NEAR, np.exp(1j * angle) * TRUTH) == pytest.approx(
+            METRICS[name](NEAR, TRUTH), rel=1e-9
+        )
+
+
+@pytest.mark.parametrize("quantity", ["phase", "amplitude"])
+def test_psnr_and_ssim_are_those_of_scikit_image_with_the_range_of_the_truth(quantity):
+    image, truth = both(NEAR, TRUTH)[quantity]
+    data_range = np.ptp(truth)
+    assert METRICS[f"{quantity}_psnr"](NEAR, TRUTH) == pytest.approx(
+        peak_signal_noise_ratio(truth, image, data_range=data_range)
+    )
+    assert METRICS[f"{quantity}_ssim"](NEAR, TRUTH) == pytest.approx(
+        structural_similarity(
+            image,
+            truth,
+            data_range=data_range,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+        )
+    )
+
+
+@pytest.mark.parametrize("quantity", ["phase", "amplitude"])
+def test_ssim_and_ms_ssim_are_those_of_torchmetrics_where_the_window_fits(quantity):
+    """torchmetrics averages SSIM, but not contrast, over a mirrored border as well: its own MS-SSIM
+    is only near."""
+    image, truth = (torch.from_numpy(a)[None, None] for a in both(NEAR, TRUTH)[quantity])
+    data_range, betas = (
+        float(truth.max() - truth.min()),
+        np.array([0.0448, 0.2856, 0.3001]) / 0.6305,
+    )
+    whole = multiscale_structural_similarity_index_measure(
+        image, truth, data_range=data_range, normalize="relu", betas=tuple(betas)
+    )
+    similarities, contrasts = [], []
+    for _ in betas:
+        _, full = structural_similarity_index_measure(
+            image, truth, data_range=data_range, return_full_image=True
+        )
+        similarities.append(float(full[..., 5:-5, 5:-5].mean()))
+        contrasts.append(
+            float(
+                structural_similarity_index_measure(
+                    image, truth, data_range=data_range, return_contrast_sensitivity=True
+                )[1]
+            )
+        )
+        image, truth = (torch.nn.functional.avg_pool2d(a, 2) for a in (image, truth))
+    three = np.prod(np.array([*contrasts[:2], similarities[2]]) ** betas)
+    assert METRICS[f"{quantity}_ssim"](NEAR, TRUTH) == pytest.approx(similarities[0], abs=1e-6)
+    assert METRICS[f"{quantity}_ms_ssim"](NEAR, TRUTH) == pytest.approx(three, abs=1e-6)
+    assert METRICS[f"{quantity}_ms_ssim"](NEAR, TRUTH) == pytest.approx(float(whole), abs=0.03)
+
+
+def test_an_inverted_image_has_ms_ssim_0_for_its_negative_contrast_is_clipped():
+    image = smooth(5)
+    assert metrics.ssim(image.max() - image, image - image.min()) < 0
+    assert metrics.ms_ssim(image.max() - image, image - image.min()) == 0
+
+
+def test_ms_ssim_needs_44_px_as_its_window_must_fit_on_the_third_scale():
+    image = smooth(6, shape=(MIN_SIDE_PX, 51))
+    assert metrics.ms_ssim(image, image) == pytest.approx(1)
+    with pytest.raises(DataContractError, match="43 x 51 px.*44 px"):
+        metrics.ms_ssim(image[1:], image[1:])
+
+
+def test_a_checkerboard_of_phase_errors_has_their_size_as_mae_and_its_square_as_mse():
+    truth, epsilon = np.exp(0.3j * smooth(2, shape=(60, 82))), 0.02
+    wrong = truth * np.exp(1j * epsilon * (-1.0) ** np.indices(truth.shape).sum(0))
+    assert METRICS["phase_mae"](wrong, truth) == pytest.approx(epsilon)
+    assert METRICS["phase_mse"](wrong, truth) == pytest.approx(epsilon**2)
+    assert METRICS["phase_psnr"](wrong, truth) == pytest.approx(
+        20 * np.log10(np.ptp(np.angle(truth)) / epsilon)
+    )
+
+
+def test_a_random_phase_is_off_by_half_pi_on_average():
+    random = np.exp(2j * np.pi * np.random.default_rng(0).random((200, 201)))
+    truth = np.exp(0.2j * smooth(1, shape=random.shape))
+    assert METRICS["phase_mae"](random, truth) == pytest.approx(np.pi / 2, abs=0.03)
+    assert METRICS["phase_mse"](random, truth) == pytest.approx(np.pi**2 / 3, abs=0.1)
+
+
+def test_no_jump_of_two_pi_is_seen_in_an_object_of_several_turns():
+    phase, error = 3.0 * smooth(2, 6.0), 0.05 * smooth(4)
+    error -= np.angle(np.exp(1j * error).mean())
+    truth, near = np.exp(1j * phase), np.exp(1j * (phase + error))
+    assert np.ptp(phase) > 3 * np.pi
+    assert METRICS["phase_psnr"](near, truth) == pytest.approx(
+        peak_signal_noise_ratio(phase, phase + error, data_range=np.ptp(phase)), abs=1e-3
+    )
+    assert METRICS["phase_ssim"](near, truth) == pytest.approx(
+        structural_similarity(
+            phase + error - phase.min(),
+            phase - phase.min(),
+            data_range=np.ptp(phase),
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+        ),
+        abs=1e-5,
+    )
+
+
+def test_with_a_known_probe_a_wrong_scale_of_the_amplitude_is_an_error():
+    mean = np.abs(TRUTH).mean()
+    assert METRICS["amplitude_mae"](1.1 * TRUTH, TRUTH) == pytest.approx(0.1 * mean)
+    assert METRICS["amplitude_mse"](1.1 * TRUTH, TRUTH) == pytest.approx(
+        0.01 * (np.abs(TRUTH) ** 2).mean()
+    )
+    assert METRICS["phase_mae"](1.1 * TRUTH, TRUTH) == pytest.approx(0, abs=1e-12)
+
+
+def test_a_pure_phase_object_has_no_amplitude_range_so_psnr_and_ssim_do_not_exist_but_errors_do():
+    truth = np.exp(0.3j * smooth(2)).astype(np.complex64)
+    values = score(NEAR, truth)
+    assert all(np.isnan(values[f"amplitude_{name}"]) for name in ("psnr", "ssim", "ms_ssim"))
+    assert values["amplitude_mae"] > 0 and np.isfinite(values["phase_psnr"])
+
+
+def by_loops(a, b):
+    """Ring correlation of two small images pixel by pixel, without window."""
+    spectra, side, sums = [np.fft.fft2(i - i.mean()) for i in (a, b)], min(a.shape), {}
+    for k in range(a.shape[0]):
+        for m in range(a.shape[1]):
+            f = np.hypot(
+                (k if 2 * k < a.shape[0] else k - a.shape[0]) / a.shape[0],
+                (m if 2 * m < a.shape[1] else m - a.shape[1]) / a.shape[1],
+            )
+            entry = sums.setdefault(round(f * side), [0, 0, 0, 0])
+            u, v = spectra[0][k, m], spectra[1][k, m]
+            for i, term in enumerate(((u * v.conjugate()).real, abs(u) ** 2, abs(v) ** 2, 1)):
+                entry[i] += term
+    return np.array(
+        [(c / np.sqrt(p * q), n) for c, p, q, n in (sums[k] for k in range(1, side // 2 + 1))]
+    ).T
+
+
+@pytest.mark.parametrize("shape", [(9, 12), (13, 7), (10, 10)])
+def test_frc_is_the_pixel_by_pixel_sum_over_rings(shape):
+    a, b = noise(0, shape), noise(0, shape) + 0.7 * noise(1, shape)
+    curve, (correlation, n) = frc_curve(a, b, apodize=False), by_loops(a, b)
+    assert np.allclose(curve.correlation, correlation)
+    assert np.allclose(curve.n_pixels, n)
+
+
+def test_frc_of_identical_images_is_1_on_all_rings():
+    curve = frc_curve(TRUTH, TRUTH)
+    assert np.allclose(curve.correlation, 1)
+    assert METRICS["frc_half"](TRUTH, TRUTH) == METRICS["frc_half_bit"](TRUTH, TRUTH) == 1
+
+
+def test_frc_of_independent_noise_spreads_about_0_as_its_independent_pixels_allow_and_stays_under_the_threshold():
+    """The spread is 1 / sqrt(2 n): n_pixels is a lower bound of n, the number of all pixels in a
+    ring an upper one."""
+    curves = [frc_curve(1 + 0.1 * noise(2 * k), 1 + 0.1 * noise(2 * k + 1)) for k in range(200)]
+    values, n = np.array([c.correlation for c in curves]), curves[0].n_pixels
+    every = frc_curve(noise(0), noise(1), apodize=False).n_pixels
+    assert np.abs(values.mean(0)).max() < 0.08
+    spread = values.std(0)[3:]
+    assert (
+        0.85
+        < (spread * np.sqrt(2 * n[3:])).mean()
+        < 1
+        < (spread * np.sqrt(2 * every[3:])).mean()
+        < 1.1
+    )
+    assert (values > half_bit_threshold(n))[:, 0].mean() < 0.02 and not (
+        values > half_bit_threshold(n)
+    )[:, 1:].any()
+
+
+def test_frc_with_white_noise_is_the_root_of_signal_over_signal_and_noise():
+    signal = noise(0, (201, 160))
+    for snr in (4.0, 0.5):
+        curve = frc_curve(signal, signal + noise(1, signal.shape) / np.sqrt(snr))
+        assert curve.correlation[5:].mean() == pytest.approx(np.sqrt(snr / (1 + snr)), abs=0.02)
+
+
+@pytest.mark.parametrize("flat", [np.ones(SHAPE, complex), np.full(SHAPE, 0.3 - 2j, np.complex64)])
+def test_a_flat_object_has_no_spectrum_so_it_correlates_and_resolves_nothing(flat):
+    assert not frc_curve(flat, TRUTH).correlation.any()
+    assert METRICS["frc_half"](flat, TRUTH) == METRICS["frc_half_bit"](flat, TRUTH) == 0
+
+
+def test_a_ramp_across_the_image_correlates_with_the_border_jump_of_another_only_without_a_window():
+    r, c = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    a, b = 10 * r / SHAPE[0] + 0.05 * noise(0), 10 * r / SHAPE[0] + 0.05 * noise(1)
+    assert frc_curve(a, b, apodize=False).correlation[15:].mean() > 0.9
+    assert frc_curve(a, b).correlation[15:].mean() < 0.5
+
+
+def test_a_wave_lies_on_the_ring_of_its_frequency_in_a_non_square_image():
+    shape = (64, 128)
+    r, c = np.mgrid[:64, :128]
+    wave = np.exp(
+        2j * np.pi * (12 / 64 * r - 32 / 128 * c)
+    )  # 0.3125 cycles per px, 0.625 of Nyquist
+    curve = frc_curve(wave + 1e-3 * noise(0, shape), wave + 1e-3 * noise(1, shape), apodize=False)
+    assert curve.frequency[curve.correlation.argmax()] == 0.625
+    assert np.delete(np.abs(curve.correlation), curve.correlation.argmax()).max() < 0.9
+
+
+def test_frc_half_finds_the_frequency_where_the_signal_ends():
+    shape, cut = (90, 121), 0.44
+    f = 2 * np.hypot(np.fft.fftfreq(90)[:, None], np.fft.fftfreq(121)[None])
+    spectra = [np.fft.fft2(noise(k, shape)) for k in range(2)]
+    truth, image = np.fft.ifft2(spectra[0]), np.fft.ifft2(np.where(f < cut, *spectra))
+    assert METRICS["frc_half"](image, truth) == pytest.approx(cut, abs=2 / 90)
+    assert METRICS["frc_half_bit"](image, truth) == pytest.approx(cut, abs=4 / 90)
+
+
+def test_the_half_bit_threshold_is_1_for_one_pixel_and_a_signal_to_noise_of_0_2071_for_many():
+    assert half_bit_threshold(1.0) == pytest.approx(1, abs=1e-3)
+    assert half_bit_threshold(1e12) == pytest.approx(0.2071 / 1.2071, abs=1e-5)
+    assert half_bit_threshold(100.0) == pytest.approx((0.2071 + 0.19102) / (1.2071 + 0.09102))
+
+
+def test_the_crossing_is_the_first_one_after_slow_errors_interpolated_between_rings():
+    f = np.array([0.2, 0.4, 0.6, 0.8, 1.0])
+    for values, expected in (
+        ([1, 0.9, 0.4, 0.8, 0.1], 0.56),
+        ([0.4, 1, 1, 1, 1], 1),
+        ([0.4, 0.3, 0.9, 0.4, 0.9], 0.76),
+        ([0.4, 0.4, 0.4, 1, 1], 0),
+        ([1, 1, 1, 1, 0.5], 1),
+    ):
+        assert first_crossing(
+            FRC(f, np.array(values, float), np.full(5, 9.0)), 0.5
+        ) == pytest.approx(expected)
+
+
+def test_frc_refuses_images_that_it_cannot_compare():
+    with pytest.raises(DataContractError, match=r"\(59, 83\) and \(58, 83\)"):
+        frc_curve(TRUTH, TRUTH[1:])
+    with pytest.raises(DataContractError, match="NaN"):
+        frc_curve(TRUTH, TRUTH * np.nan)
+
+
+def test_score_gives_the_numbers_of_all_metrics_from_one_alignment():
+    assert score(NEAR, TRUTH) == {name: metric(NEAR, TRUTH) for name, metric in METRICS.items()}
+
+
+def test_with_an_unknown_probe_ramp_shift_scale_and_phase_cost_nothing_that_the_known_probe_counts():
+    canvas = (1 + 0.05 * smooth(1, 3.0, (90, 110))) * np.exp(0.3j * smooth(2, 3.0, (90, 110)))
+    r, c = np.mgrid[:60, :80]
+    truth = canvas[10:70, 10:90]
+    moved = 1.3 * np.exp(1j * (0.02 * r - 0.05 * c)) * canvas[9:69, 12:92]
+    known, free = score(moved, truth), score(moved, truth, "unknown_probe")
+    assert known["phase_psnr"] < 10 and known["amplitude_mae"] > 0.2
+    assert free["phase_psnr"] > 50 and free["amplitude_psnr"] > 50 and free["phase_ms_ssim"] > 0.999
+    assert free["frc_half"] == 1
+
+
+def test_skill_is_0_for_flat_1_for_truth_and_decibels_above_flat_for_psnr():
+    assert skill("phase_mae", 0.1, flat=0.4, truth_value=0.0) == pytest.approx(0.75)
+    assert skill("amplitude_ssim", 0.2, flat=0.2, truth_value=1.0) == 0
+    assert skill("phase_psnr", 17.0, flat=11.0, truth_value=float("inf")) == 6.0
+    assert np.isnan(skill("amplitude_mae", 0.2, flat=0.0, truth_value=0.0))
+
+
+@pytest.mark.parametrize("gauge", ["known_probe", "unknown_probe"])
+def test_every_table_closes_with_the_flat_object_and_the_truth_and_fits_into_json(gauge):
+    rows = score_table({"near": NEAR}, TRUTH, gauge)
+    near, flat, truth = rows
+    assert [row["method"] for row in rows] == ["near", "flat", "truth"]
+    assert {f"{name}{end}" for name in METRICS for end in ("", "_skill")} | {"method"} == set(near)
+    assert all(flat[f"{name}_skill"] == 0 for name in METRICS)
+    assert all(
+        truth[f"{name}_skill"] == pytest.approx(1) for name in METRICS if not name.endswith("psnr")
+    )
+    assert truth["phase_psnr"] == truth["amplitude_psnr_skill"] == float("inf")
+    assert (
+        0 < near["phase_ssim_skill"] < 1
+        and near["phase_psnr_skill"] == near["phase_psnr"] - flat["phase_psnr"]
+    )
+    back = json.loads(json.dumps(metrics.json_rows(rows), allow_nan=False))
+    assert back[2]["phase_psnr"] is None and back[0] == near
+
+
+def test_the_names_flat_and_truth_belong_to_those_objects():
+    rows = score_table(
+        {"truth": TRUTH.astype(np.complex64), "near": NEAR, "flat": np.ones(SHAPE, complex)}, TRUTH
+    )
+    assert [row["method"] for row in rows] == ["near", "flat", "truth"]
+    with pytest.raises(DataContractError, match="'flat' is not the flat object"):
+        score_table({"flat": NEAR}, TRUTH)
+
+
+def test_on_the_real_star_a_flat_object_gets_11_db_of_phase_and_17_db_of_amplitude_not_57(
+    real_scan_path,
+):
+    with np.load(real_scan_path, allow_pickle=False) as scan:
+        x, y, star = scan["xcoords"], scan["ycoords"], scan["objectGuess"]
+    lower = y < 115
+    flat = score_table({}, star[scored_region(x[lower], y[lower], star.shape)])[0]
+    assert flat["phase_psnr"] == pytest.approx(11.3, abs=0.1) and flat[
+        "amplitude_psnr"
+    ] == pytest.approx(16.9, abs=0.1)
+    assert flat["phase_ssim"] < 0.2 and flat["amplitude_ssim"] < 0.2 and flat["frc_half"] == 0

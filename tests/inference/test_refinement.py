@@ -1,0 +1,119 @@
+"""Refinement: it follows the data where photons are many, the network where they are few, and
+chooses without truth."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import oracle
+import pytest
+import torch
+from small_scan import seen_region, small_raw
+
+from ptycho_torch.config import ModelConfig, TrainingConfig
+from ptycho_torch.errors import ConfigError
+from ptycho_torch.inference.apply import Reconstruction, refinement
+from ptycho_torch.inference.refinement import refine
+from ptycho_torch.iteration.thinning import split_photons
+from ptycho_torch.memmap_bridge import RawDataTorch
+from ptycho_torch.network.model import PtychoModel
+
+CONFIG = TrainingConfig(model=ModelConfig(N=32, canvas_passes=(1, 2), width=8))
+
+
+def error(image, raw) -> float:
+    """Root mean square error over the scanned region, global phase removed."""
+    region = seen_region(raw)
+    found, truth = np.asarray(image)[region], raw.object_guess.numpy()[region]
+    return float(np.abs(oracle.without_phase(found, truth) - truth).std())
+
+
+def answering(image, monkeypatch) -> None:
+    """Let the network's part answer `image` for any data."""
+
+    def network(model, raw, config):
+        return Reconstruction(
+            torch.as_tensor(image, dtype=torch.complex64),
+            torch.ones(raw.object_guess.shape),
+            np.arange(raw.n),
+            0.0,
+            0.0,
+        )
+
+    monkeypatch.setattr(refinement, "reconstruct", network)
+
+
+def refined(image, raw, monkeypatch):
+    answering(image, monkeypatch)
+    return refine(PtychoModel(CONFIG.model, raw.probe), raw, CONFIG)
+
+
+def test_with_many_photons_a_wrong_network_is_put_right(monkeypatch):
+    raw = small_raw(1e6)
+    wrong = raw.object_guess + 0.1 * torch.from_numpy(
+        oracle.complex_field(np.random.default_rng(0), *raw.object_guess.shape)
+    )
+    found = refined(wrong, raw, monkeypatch)
+    assert error(found.object, raw) < 0.1 * error(wrong, raw)
+    assert found.weight < 1e3
+
+
+def test_with_few_photons_a_right_network_is_kept(monkeypatch):
+    raw = small_raw(30.0)
+    alone = refined(torch.ones_like(raw.object_guess), raw, monkeypatch)
+    found = refined(raw.object_guess, raw, monkeypatch)
+    assert error(found.object, raw) < 0.3 * error(alone.object, raw)
+
+
+def test_a_weight_that_is_given_is_taken_and_ends_where_the_search_for_it_does(monkeypatch):
+    raw = small_raw(1e4)
+    found = refined(raw.object_guess * 0.97, raw, monkeypatch)
+    model = PtychoModel(CONFIG.model, raw.probe)
+    again = refine(model, raw, CONFIG, weight=found.weight)
+    assert torch.equal(again.object, found.object) and (again.weight, again.judged) == (
+        found.weight,
+        {},
+    )
+    assert not torch.equal(
+        refine(model, raw, CONFIG, weight=100 * found.weight).object, found.object
+    )
+    for weight in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ConfigError, match="expected a positive number of photons"):
+            refine(model, raw, CONFIG, weight=weight)
+
+
+def test_neither_the_choice_nor_the_object_knows_the_files_object(monkeypatch):
+    raw = small_raw(1e4)
+    blind = RawDataTorch(
+        replace(raw.scan, object_guess=np.ones_like(raw.scan.object_guess)), Path("blind.npz")
+    )
+    start = raw.object_guess * 1.05
+    first, second = refined(start, raw, monkeypatch), refined(start, blind, monkeypatch)
+    assert torch.equal(first.object, second.object) and first.judged == second.judged
+
+
+def test_the_weight_is_the_one_that_photons_held_out_like_best(monkeypatch):
+    found = refined(small_raw(1e3).object_guess, small_raw(1e3), monkeypatch)
+    assert found.weight == min(found.judged, key=found.judged.get) and len(found.judged) >= 2
+    assert list(found.judged) == list(refinement.WEIGHTS[: len(found.judged)])
+
+
+def test_what_no_pattern_covers_stays_as_the_network_left_it(monkeypatch):
+    raw = small_raw(1e4)
+    wide = np.pad(raw.scan.object_guess, ((0, 9), (0, 11)), constant_values=0.5)
+    raw = RawDataTorch(replace(raw.scan, object_guess=wide), Path("wide.npz"))
+    found = refined(raw.object_guess, raw, monkeypatch)
+    assert (found.object[-9:] == 0.5).all() and (found.object[:, -11:] == 0.5).all()
+
+
+def test_the_two_parts_of_the_photons_add_up_under_probes_that_share_its_power():
+    raw = small_raw(1e4)
+    kept, rest = split_photons(raw, 0.7, seed=3)
+    assert torch.equal(kept.counts(slice(None)) + rest.counts(slice(None)), raw.counts(slice(None)))
+    assert torch.equal(kept.counts([3, 1]), kept.counts(slice(None))[[3, 1]])
+    power = raw.probe.abs().square().sum()
+    assert float(kept.probe.abs().square().sum() / power) == pytest.approx(0.7, rel=1e-5)
+    assert float(rest.probe.abs().square().sum() / power) == pytest.approx(0.3, rel=1e-5)
+    assert float(kept.counts(slice(None)).sum() / raw.counts(slice(None)).sum()) == pytest.approx(
+        0.7, abs=0.01
+    )

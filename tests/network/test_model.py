@@ -1,0 +1,225 @@
+"""The loss knows the truth: the true object scores below flat and below what the steps make, at
+every dose, both gridsizes."""
+
+import numpy as np
+import oracle
+import pytest
+import torch
+from small_scan import geometry, small_raw
+
+from ptycho_torch.config import ModelConfig, TrainingConfig
+from ptycho_torch.network.features import Features, make_features, view_layout
+from ptycho_torch.network.model import Batch, PtychoModel
+from ptycho_torch.physics import optics
+from ptycho_torch.physics.noise import perfect_deviance
+from ptycho_torch.physics.patches import cut
+from ptycho_torch.training.samples import Split
+
+DOSES = (1e3, 1e4, 1e5)
+
+
+def prepared(
+    dose: float, gridsize: int = 1, context: str = "view", groups: int = 12, **kinds
+) -> tuple[PtychoModel, Batch, torch.Tensor]:
+    """A model, a batch of a small scan, and the true object on the batch's fields."""
+    raw = small_raw(
+        dose, truth=kinds.get("objective") == "supervised", **{"modes": kinds.get("modes", 1)}
+    )
+    config = TrainingConfig(
+        model=ModelConfig(
+            N=32,
+            gridsize=gridsize,
+            context=context,
+            canvas_passes=(2, 6),
+            width=8,
+            objective=kinds.get("objective", "poisson"),
+        ),
+        thinnings=1,
+    )
+    split = Split(raw, config)
+    batch = split[0, list(range(groups))]
+    images = split.images[split.groups[:groups].reshape(-1)]
+    padded = torch.nn.functional.pad(raw.object_guess, (32, 32, 32, 32), value=1.0)
+    fields = torch.ones_like(batch.features.base)
+    height, width = fields.shape[1:]
+    for image, (field, row, column) in zip(images, batch.address.tolist(), strict=True):
+        top, left, *_ = oracle.corner_and_rest(*raw.positions[image].tolist(), 32)
+        fields[field] = padded[top - row + 32 :, left - column + 32 :][:height, :width]
+    torch.manual_seed(1)
+    return PtychoModel(config.model, raw.probe), batch, fields
+
+
+def counts_of(model: PtychoModel, canvas: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Expected counts of a batch's patterns."""
+    probes = optics.shift_probe(model.probe * batch.share**0.5, batch.residual_px)
+    return optics.expected_counts(cut(canvas, batch.address, 32), probes)
+
+
+@pytest.mark.parametrize("context", ["view", "group"])
+@pytest.mark.parametrize("gridsize", [1, 2])
+@pytest.mark.parametrize("dose", DOSES)
+def test_the_true_object_scores_below_the_flat_one_and_below_anything_near_it(
+    dose, gridsize, context
+):
+    model, batch, truth = prepared(dose, gridsize, context)
+    best = float(model.loss(truth, batch))
+    assert best < float(model.loss(torch.ones_like(truth), batch))
+    assert best < float(
+        model.loss(batch.features.base, batch)
+    )  # and below the fit to the photons of the input
+    rng = np.random.default_rng(0)
+    for change in (
+        truth * 0.9,
+        truth.conj(),
+        truth.roll(1, -1),
+        truth * torch.exp(0.3j * truth.imag),
+        truth + 0.2 * torch.from_numpy(oracle.complex_field(rng, *truth.shape)).to(truth.dtype),
+    ):
+        assert best < float(model.loss(change, batch))
+
+
+@pytest.mark.parametrize("dose", DOSES)
+def test_the_true_objects_loss_is_that_of_a_perfect_model(dose):
+    model, batch, truth = prepared(dose, groups=90)
+    expected = counts_of(model, truth, batch)
+    perfect = 0.5 * float(perfect_deviance(expected.double()).sum() / batch.counts.sum())
+    assert float(model.loss(truth, batch)) == pytest.approx(perfect, rel=0.03)
+
+
+@pytest.mark.parametrize("modes", [1, 2])
+def test_the_loss_scores_the_model_at_its_share_of_the_photons(modes):
+    model, batch, truth = prepared(1e5, groups=90, modes=modes)
+    losses = {
+        share: float(model.loss(truth, batch._replace(share=share))) for share in (0.19, 0.2, 0.21)
+    }
+    assert min(losses, key=losses.get) == pytest.approx(batch.share) == 0.2
+
+
+def test_the_gradient_of_the_loss_with_respect_to_the_canvas_is_the_numerical_one():
+    rng = np.random.default_rng(2)
+    probe = torch.from_numpy(oracle.complex_field(rng, 2, 8, 8)) * 4
+    model = PtychoModel(ModelConfig(N=8, width=8), probe)
+    address = torch.tensor([[0, 0, 0], [0, 1, 2], [1, 2, 1]])
+    batch = Batch(
+        None,
+        address,
+        torch.from_numpy(rng.uniform(-0.5, 0.5, (3, 2))),
+        torch.from_numpy(rng.poisson(9.0, (3, 8, 8)).astype(float)),
+        0.2,
+        None,
+    )
+    canvas = torch.from_numpy(oracle.complex_field(rng, 2, 10, 10)).requires_grad_()
+    assert torch.autograd.gradcheck(lambda canvas: model.loss(canvas, batch), (canvas,))
+
+
+def test_the_gradient_has_the_same_scale_at_every_dose():
+    scales = []
+    for dose in DOSES:
+        model, batch, truth = prepared(dose, groups=90)
+        expected = counts_of(model, truth, batch)
+        flat = torch.ones_like(truth).requires_grad_()
+        model.loss(flat, batch._replace(counts=expected)).backward()
+        scales.append(float(flat.grad.norm()))
+    np.testing.assert_allclose(scales, scales[0], rtol=1e-4)
+
+
+def test_the_first_gradient_falls_no_faster_than_the_noise_from_dose_to_dose():
+    norms = []
+    for dose in DOSES:
+        raw, expected = small_raw(dose), torch.from_numpy(geometry()[-1]).float()
+        counts = (
+            dose * expected / expected.sum((1, 2)).mean()
+        )  # without noise, which is a matter of dose
+        config = ModelConfig(N=32, canvas_passes=(1, 2), width=8, smoothness=0.0)
+        layout = view_layout(raw.positions, 32)
+        features = make_features(lambda i, counts=counts: counts[i], layout, raw.probe, config)
+        torch.manual_seed(1)
+        model = PtychoModel(config, raw.probe)
+        batch = Batch(features, layout.address, layout.residual_px, counts, 1.0, None)
+        model.loss(model.object_canvas(features), batch).backward()
+        norms.append(float(model.network.head.weight.grad.norm()))
+    # The network answers in standard deviations of the noise, which fall with the root of the dose.
+    assert max(norms) < (max(DOSES) / min(DOSES)) ** 0.5 * min(norms)
+    assert min(norms) > 1e-5  # far above what Adam's epsilon would notice
+
+
+def test_the_probe_is_a_buffer_of_the_model_and_is_never_trained():
+    model, _, _ = prepared(1e3)
+    assert "probe" in dict(model.named_buffers()) and "probe" in model.state_dict()
+    assert all("probe" not in name for name, _ in model.named_parameters())
+
+
+@pytest.mark.parametrize("objective", ["poisson", "supervised"])
+@pytest.mark.parametrize("gridsize", [1, 2])
+def test_every_parameter_gets_a_gradient(gridsize, objective):
+    model, batch, _ = prepared(1e4, gridsize, objective=objective)
+    # The last layer starts at zero, so at the very first step it alone learns; from the second on
+    # all do.
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
+    for step in range(2):
+        optimizer.zero_grad()
+        model.loss(model.object_canvas(batch.features), batch).backward()
+        if step == 0:
+            assert all(
+                parameter.grad.abs().max() > 0 for parameter in model.network.head.parameters()
+            )
+        optimizer.step()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize("objective", ["poisson", "supervised"])
+def test_one_batch_overfits(objective):
+    model, batch, truth = prepared(1e4, groups=6, objective=objective)
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+    losses = []
+    for _ in range(120):
+        optimizer.zero_grad()
+        loss = model.loss(model.object_canvas(batch.features), batch)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    if objective == "poisson":  # it fits even the noise of the photons that score it
+        assert losses[-1] < float(model.loss(truth, batch)) < losses[0]
+    else:
+        assert losses[-1] < 0.1 * losses[0]
+
+
+# --- supervised ---
+
+
+def supervised_batch(context: str) -> tuple[PtychoModel, Batch, torch.Tensor]:
+    return prepared(1e5, 2, context, objective="supervised")
+
+
+@pytest.mark.parametrize("context", ["view", "group"])
+def test_the_supervised_loss_is_zero_at_the_truth_whatever_the_free_phase_of_each_field(context):
+    model, batch, truth = supervised_batch(context)
+    phases = torch.exp(2j * torch.pi * torch.rand(len(truth), 1, 1))
+    assert float(model.loss(truth * phases, batch)) < 1e-9
+    assert float(model.loss(torch.ones_like(truth), batch)) > 0.02
+
+
+def test_the_supervised_loss_weighs_errors_by_the_light_on_them():
+    model, batch, truth = supervised_batch("group")
+    light = model.probe.abs().square().sum(0)
+    one = batch._replace(address=batch.address[:1], truth=batch.truth[:1])
+    row, column = batch.address[0, 1:].tolist()
+    expected = []
+    for place in (int(light.argmax()), int(light.argmin())):
+        wrong = truth.clone()
+        wrong[0, row + place // 32, column + place % 32] += 0.01
+        expected.append(
+            (float(model.loss(wrong, one)), float(1e-4 * light.flatten()[place] / light.sum()))
+        )
+    np.testing.assert_allclose(*zip(*expected, strict=True), rtol=0.02, atol=1e-12)
+
+
+def test_features_without_light_give_finite_objects():
+    model, batch, _ = prepared(1e3)
+    dark = Features(
+        torch.zeros_like(batch.features.channels), torch.zeros_like(batch.features.base)
+    )
+    loss = model.loss(model.object_canvas(dark), batch)
+    loss.backward()
+    assert torch.isfinite(loss) and all(torch.isfinite(p.grad).all() for p in model.parameters())

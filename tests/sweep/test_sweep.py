@@ -1,0 +1,414 @@
+"""The sweep: which jobs a profile asks for, what a change reruns, and what a kill leaves behind."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from toy_study import write_toy_notebooks
+
+from fly64lib.cli.main import main
+from fly64lib.notebook.code_hash import source_files
+from fly64lib.notebook.paths import notebook
+from fly64lib.sweep import control
+from fly64lib.sweep.profile import Profile, load_profile, profile_names
+from ptycho_torch.errors import ConfigError
+
+# One condition: generate, overlap, train, two reconstructions, compare, report.
+TOY = [
+    f"--set={setting}"
+    for setting in (
+        "views=baseline",
+        "controls=()",
+        "control_methods=()",
+        "methods=pinn,lsqml",
+        "scan_step=4",
+        "doses=10000",
+    )
+]
+TOY_JOBS = {
+    "generate",
+    "overlap",
+    "train baseline poisson",
+    "reconstruct pinn",
+    "reconstruct lsqml",
+    "compare",
+    "report",
+}
+
+
+def toy_command(folder: Path, notebooks: Path, *more: str) -> list[str]:
+    return [
+        "run",
+        "--profile",
+        "smoke",
+        "--output",
+        str(folder),
+        "--cores",
+        "2",
+        "--notebooks",
+        str(notebooks),
+        *TOY,
+        *more,
+    ]
+
+
+def jobs_that_ran(folder: Path) -> list[str]:
+    return (folder / "ran.log").read_text().splitlines()
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    """Content of every result of a study, by its path."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in (folder / "replicate_0").rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A finished toy study, and its notebooks."""
+    root = tmp_path_factory.mktemp("sweep")
+    notebooks = write_toy_notebooks(root / "notebooks")
+    assert main(toy_command(root / "study", notebooks)) == 0
+    return root / "study", notebooks
+
+
+def planned(tmp_path: Path, profile: str, *options: str) -> str:
+    """What Snakemake would do for a profile, from nothing."""
+    study = control.prepare(tmp_path / profile, profile, load_profile(profile), cores=2)
+    study.write()
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--snakefile",
+        str(control.HERE / "Snakefile"),
+        "--directory",
+        str(study.folder),
+        "--configfile",
+        str(study.folder / "study.json"),
+        "--dry-run",
+        *options,
+    ]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize(
+    ("profile", "jobs"),
+    [
+        (
+            "smoke",
+            {
+                "generate": 1,
+                "overlap": 1,
+                "train": 2,
+                "reconstruct": 2,
+                "reconstruct_iterative": 2,
+                "compare": 2,
+                "report": 1,
+                "all": 1,
+            },
+        ),
+        (
+            "quick",
+            {
+                "generate": 1,
+                "overlap": 1,
+                "train_shared": 1,
+                "train": 18,
+                "reconstruct": 9,
+                "reconstruct_iterative": 9,
+                "reconstruct_controls": 3,
+                "compare": 9,
+                "compare_controls": 3,
+                "report": 1,
+                "all": 1,
+            },
+        ),
+        (
+            "full",
+            {
+                "generate": 3,
+                "overlap": 3,
+                "train_shared": 3,
+                "train": 54,
+                "reconstruct": 27,
+                "reconstruct_iterative": 27,
+                "reconstruct_controls": 9,
+                "compare": 27,
+                "compare_controls": 9,
+                "report": 1,
+                "all": 1,
+            },
+        ),
+    ],
+)
+def test_a_profile_asks_for_every_condition_and_method_once(
+    tmp_path: Path, profile: str, jobs: dict[str, int]
+) -> None:
+    said = planned(tmp_path, profile, "--quiet", "rules", "--cores", "2")
+    counted = {
+        name: int(number)
+        for name, number in re.findall(r"^(\w+) +(\d+)$", said, re.MULTILINE)
+        if name != "total"
+    }
+    assert counted == jobs
+    assert len(load_profile(profile).notebooks()) == sum(jobs.values()) - 1
+
+
+_WITH_MORE_METHODS = """
+import sys
+from fly64lib.methods.base import registry as catalogue
+from fly64lib.methods.registry import Method, Network
+catalogue.METHODS["pinn-sim"] = Method("pretrained", Network("poisson", "replicate", {"specimen": "lines", "seed": "1{r}"}))
+catalogue.METHODS["pinn+refine"] = Method("continued")
+catalogue.METHODS["pinn-sim+refine"] = Method("continued")
+catalogue.METHOD_NAMES = tuple(catalogue.METHODS)
+from fly64lib.sweep import control
+from fly64lib.sweep.profile import load_profile
+from snakemake.cli import main
+profile = load_profile("smoke", ["methods=pinn,pinn+refine,pinn-sim+refine"])
+study = control.prepare(sys.argv[1], "smoke", profile, cores=2)
+study.write()
+print("NOTEBOOKS", *profile.notebooks())
+main(["--snakefile", str(control.HERE / "Snakefile"), "--directory", str(study.folder), "--configfile",
+      str(study.folder / "study.json"), "--dry-run", "--cores", "2", "--printshellcmds"])
+"""
+
+
+def test_a_method_of_the_catalogue_brings_its_training_and_a_refined_one_its_bases_network(
+    tmp_path: Path,
+) -> None:
+    """One network for the whole replicate, the condition's own for `pinn` and `pinn+refine`
+    together."""
+    (tmp_path / "plan.py").write_text(_WITH_MORE_METHODS)
+    said = subprocess.run(
+        [sys.executable, str(tmp_path / "plan.py"), str(tmp_path / "study")],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    commands = [line for line in said.splitlines() if "fly64lib.cli.main notebook" in line]
+    (shared,) = (line for line in commands if "sim/train_poisson.ipynb" in line)
+    assert "-p specimen lines" in shared and "-p seed 10" in shared and "-p steps 2000" in shared
+    assert "-p output_dir replicate_0/phase_e/sim/poisson" in shared
+    assert (
+        len([line for line in commands if "/train_gs" in line]) == 2
+    )  # baseline and sparse, once each
+    rules = re.findall(r"^rule reconstruct:\n    input: (.+)$", said, re.MULTILINE)
+    for view, gridsize in (("baseline", 1), ("sparse", 2)):
+        (needed,) = (line for line in rules if f"/{view}/" in line)
+        assert (
+            f"phase_e/dose_10000/{view}/gs{gridsize}/bundle.pt" in needed
+            and "phase_e/sim/poisson/bundle.pt" in needed
+        )
+    notebooks = re.search(r"^NOTEBOOKS (.+)$", said, re.MULTILINE)[1].split()
+    assert len(notebooks) == len(set(notebooks)) == len(commands)
+
+
+def test_the_number_of_cores_changes_no_job(tmp_path: Path) -> None:
+    commands = [
+        sorted(
+            line
+            for line in planned(
+                tmp_path / cores, "full", "--printshellcmds", "--cores", cores
+            ).splitlines()
+            if "fly64lib.cli.main notebook" in line
+        )
+        for cores in ("1", "16")
+    ]
+    assert len(commands[0]) == 163 and "OMP_NUM_THREADS=4" in commands[0][0]
+    assert commands[0] == commands[1]
+
+
+def test_every_profile_is_within_its_limits() -> None:
+    assert profile_names() == ["full", "quick", "smoke"]
+    assert len(load_profile("smoke").notebooks()) <= 12
+    full = load_profile("full")
+    assert (full.replicates, full.scan_step, full.train_images) == (3, 1, None)
+
+
+def test_a_finished_study_has_its_report_and_runs_nothing_twice(
+    finished: tuple[Path, Path],
+) -> None:
+    study, notebooks = finished
+    assert set(jobs_that_ran(study)) == TOY_JOBS and len(jobs_that_ran(study)) == len(TOY_JOBS)
+    assert (study / "index.html").is_file()
+    assert main(toy_command(study, notebooks)) == 0
+    assert len(jobs_that_ran(study)) == len(TOY_JOBS)
+    first, again = [
+        json.loads(line) for line in (study / "logs" / "runs.jsonl").read_text().splitlines()
+    ]
+    assert (
+        first["exit_code"] == 0 and first["cpu_s"] > 3 * again["cpu_s"] > 0
+    )  # the first ran all notebooks, the second none
+    states = control.status(control.Study.of(study))
+    assert [len(names) for names in states.values()] == [len(TOY_JOBS), 0, 0, 0]
+
+
+def test_a_changed_training_reruns_what_depends_on_it_and_nothing_else(
+    finished: tuple[Path, Path], capsys: pytest.CaptureFixture
+) -> None:
+    study, notebooks = finished
+    before = len(jobs_that_ran(study))
+    assert main(toy_command(study, notebooks, "--set=train_steps=11")) == 2
+    assert "train_steps 10 there, 11 asked" in capsys.readouterr().err
+    assert main(toy_command(study, notebooks, "--set=train_steps=11", "--update")) == 0
+    assert sorted(jobs_that_ran(study)[before:]) == [
+        "compare",
+        "reconstruct pinn",
+        "report",
+        "train baseline poisson",
+    ]
+
+
+def test_after_a_kill_no_finished_job_reruns_and_the_results_are_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    notebooks = write_toy_notebooks(tmp_path / "notebooks", train_seconds=6)
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    assert main(toy_command(undisturbed, notebooks)) == 0
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "fly64lib.cli.main", *toy_command(killed, notebooks)],
+        stderr=subprocess.DEVNULL,
+    )
+    ends = time.monotonic() + 300
+    while "train baseline poisson" not in (
+        jobs_that_ran(killed) if (killed / "ran.log").is_file() else []
+    ):
+        assert driver.poll() is None and time.monotonic() < ends
+        time.sleep(0.1)
+    os.kill(driver.pid, signal.SIGKILL)  # Snakemake and the training's kernel live on
+    driver.wait()
+    done = jobs_that_ran(killed)
+    study = control.Study.of(killed)
+    assert control.alive(study) and control.driver(study) is None
+    assert main(["status", str(killed)]) == 0
+    assert "nobody runs it, but" in capsys.readouterr().out
+    assert main(["resume", str(killed)]) == 0
+    again = jobs_that_ran(killed)[len(done) :]
+    assert not control.alive(study)
+    finished_before = set(done) - {
+        "train baseline poisson",
+        "reconstruct lsqml",
+    }  # these two may have been running
+    assert not finished_before & set(again) and set(done) | set(again) == TOY_JOBS
+    assert results(killed) == results(undisturbed)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["train_stepz=3"], "did you mean 'train_steps'"),
+        (["train_steps=many"], "train_steps='many' is a str"),
+        (["train_steps"], "expected key=value"),
+        (["methods=pinn,fft"], "methods='fft' is not one of"),
+        (["doses=()"], "at least one"),
+        (["views=dense"], "add baseline to views"),
+        (["scan_step=0"], "scan_step=0 lies outside"),
+    ],
+)
+def test_a_setting_that_the_profile_does_not_have_is_refused(
+    settings: list[str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load_profile("quick", settings)
+
+
+def test_settings_are_read_as_one_writes_them() -> None:
+    found = load_profile(
+        "quick", ["doses=1000,1e4", "views=baseline,dense", "train_images=None", "limits=False"]
+    )
+    assert (found.doses, found.views, found.train_images, found.limits) == (
+        (1000, 1e4),
+        ("baseline", "dense"),
+        None,
+        False,
+    )
+    assert load_profile("quick", ["doses=1000"]).doses == (1000,)
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    smoke = load_profile("smoke")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="holds no study"):
+        control.prepare(tmp_path / "mine", "smoke", smoke, cores=1)
+    control.prepare(tmp_path / "study", "smoke", smoke, cores=1).write()
+    with pytest.raises(ConfigError, match="holds a study of profile smoke, asked is quick"):
+        control.prepare(tmp_path / "study", "quick", load_profile("quick"), cores=1, update=True)
+
+
+def test_the_hash_of_a_notebook_covers_the_code_that_it_reaches_and_no_other() -> None:
+    def reached(name: str) -> set[str]:
+        import nbformat
+
+        cells = nbformat.read(notebook(name), as_version=4).cells
+        return {
+            path.name
+            for path in source_files(
+                "\n\n".join(cell.source for cell in cells if cell.cell_type == "code")
+            )
+        }
+
+    assert "network.py" in reached("train") and "report.py" not in reached("train")
+    assert "views.py" in reached("overlap") and not {"comparison.py", "training.py"} & reached(
+        "overlap"
+    )
+    assert "ptychi_worker.py" in reached("reconstruct")  # started as a process, by its name
+    assert "cli.py" not in set().union(
+        *map(reached, ("generate", "overlap", "train", "reconstruct", "compare"))
+    )
+
+
+def test_the_smoke_profile_runs_from_photons_to_the_report(tmp_path: Path) -> None:
+    assert (
+        main(["run", "--profile", "smoke", "--output", str(tmp_path / "study"), "--cores", "2"])
+        == 0
+    )
+    assert (tmp_path / "study" / "index.html").stat().st_size > 0
+    assert len(list((tmp_path / "study" / "notebooks").rglob("*.ipynb"))) == len(
+        load_profile("smoke").notebooks()
+    )
+
+
+def test_profiles_say_their_settings_in_full() -> None:
+    from ptycho_torch.fields import from_dict
+
+    quick = load_profile("quick")
+    assert from_dict(Profile, quick.to_dict()) == quick
+
+
+_QSUB = """#!/bin/bash
+echo "$@" >> {root}/asked
+id=$RANDOM.standin
+(bash "${{@: -1}}" > {root}/$id.log 2>&1; echo $? > {root}/$id) > /dev/null 2>&1 &
+echo $id"""
+_QSTAT = """#!/bin/bash
+id="${{@: -1}}"
+if [ -s {root}/$id ]; then echo '{{"Jobs": {{"'$id'": {{"job_state": "F", "Exit_status": '$(cat {root}/$id)'}}}}}}'
+else echo '{{"Jobs": {{"'$id'": {{"job_state": "R"}}}}}}'; fi"""
+
+
+def test_on_pbs_every_notebook_is_a_job_with_the_profiles_resources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in (("qsub", _QSUB), ("qstat", _QSTAT), ("qdel", "#!/bin/bash")):
+        (tmp_path / name).write_text(text.format(root=tmp_path))
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    notebooks = write_toy_notebooks(tmp_path / "notebooks")
+    assert main(toy_command(tmp_path / "study", notebooks, "--executor", "pbs")) == 0
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert len(asked) == len(TOY_JOBS)
+    assert all(
+        "select=1:ncpus=1:mem=3000mb" in line and "walltime=00:16:00" in line for line in asked
+    )
+    assert all(f"-N {control.Study.of(tmp_path / 'study').name}" in line for line in asked)
