@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from fly64lib.design import VIEW_GRIDSIZE, StudyDesign, split_file, view_file
-from fly64lib.evaluate.judgement import judge, region_of
+from fly64lib.evaluation.judgement import judge, region_of
 from fly64lib.generation import generate_datasets
 from fly64lib.methods.learned import Learned
 from fly64lib.overlap import generate_overlap_views

@@ -28,8 +28,8 @@ from pathlib import Path
 import torch
 
 from fly64lib import comparison, generation, overlap, reconstruction, training
-from fly64lib.commands import run_command
 from fly64lib.design import StudyDesign
+from ptycho_torch.commands import run_command
 from ptycho_torch.config import ModelConfig, TrainingConfig
 from ptycho_torch.files import folder_lock, read_json, write_json
 from ptycho_torch.training.bundle import load_bundle, save_bundle

@@ -20,16 +20,16 @@ import numpy as np
 import torch
 
 from fly64lib.design import VIEW_GRIDSIZE, StudyDesign
-from fly64lib.evaluate.gauge import scored_region
-from fly64lib.evaluate.judgement import judge, region_of
-from fly64lib.evaluate.limits import class_spectrum, limits
+from fly64lib.evaluation.gauge import scored_region
+from fly64lib.evaluation.judgement import judge, region_of
+from fly64lib.evaluation.limits import class_spectrum, limits
 from fly64lib.methods.classical import Classical, empty
 from fly64lib.methods.learned import Learned
 from fly64lib.methods.ptychi import LSQML
 from fly64lib.methods.registry import METHODS, network_of
-from fly64lib.simulate.scans import snake_scan
-from fly64lib.simulate.simulation import Experiment, draw_amplitudes, expected_patterns
-from fly64lib.simulate.views import choose_views
+from fly64lib.simulation.experiment import Experiment, draw_amplitudes, expected_patterns
+from fly64lib.simulation.scans import snake_scan
+from fly64lib.simulation.views import choose_views
 from fly64lib.training import TrainingJob, run_training_job
 from ptycho_torch.config import ModelConfig, TrainingConfig
 from ptycho_torch.data.contract import ScanData, read_scan, write_scan

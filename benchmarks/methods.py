@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from fly64lib.evaluate.judgement import judge
+from fly64lib.evaluation.judgement import judge
 from fly64lib.methods.base import Method
 from fly64lib.methods.classical import Classical
 from fly64lib.methods.ptychi import LSQML

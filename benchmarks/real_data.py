@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fly64lib.evaluate.judgement import region_of
+from fly64lib.evaluation.judgement import region_of
 from fly64lib.methods.classical import Classical
 from fly64lib.methods.learned import Learned
 from fly64lib.methods.probe_recovery import held_out, recover_probe

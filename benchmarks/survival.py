@@ -21,12 +21,12 @@ import numpy as np
 import torch
 
 from fly64lib.design import StudyDesign, split_file, view_file
-from fly64lib.evaluate.judgement import judge, region_of
+from fly64lib.evaluation.judgement import judge, region_of
 from fly64lib.generation import generate_datasets
 from fly64lib.methods.classical import Classical
 from fly64lib.methods.learned import Learned
 from fly64lib.overlap import generate_overlap_views
-from fly64lib.simulate.imperfections import Imperfections
+from fly64lib.simulation.imperfections import Imperfections
 from fly64lib.training import TrainingJob, run_training_job
 from ptycho_torch.config import ModelConfig, TrainingConfig
 from ptycho_torch.files import read_json, write_json

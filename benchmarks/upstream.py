@@ -40,8 +40,8 @@ from fly64lib.design import (
     split_file,
     view_file,
 )
-from fly64lib.evaluate.judgement import judge, region_of
-from fly64lib.evaluate.metrics import json_rows
+from fly64lib.evaluation.judgement import judge, region_of
+from fly64lib.evaluation.metrics import json_rows
 from fly64lib.generation import generate_datasets
 from fly64lib.overlap import generate_overlap_views
 from ptycho_torch.config import ModelConfig, TrainingConfig

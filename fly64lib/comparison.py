@@ -23,14 +23,14 @@ from pathlib import Path
 
 import numpy as np
 
-from fly64lib.commands import add_option, run_command
 from fly64lib.design import VIEWS, StudyDesign, dose_folder, held_out_file, split_file, view_file
-from fly64lib.evaluate.judgement import Region, has_truth, judge, region_of
-from fly64lib.evaluate.limits import ClassSpectrum, Limits, class_spectrum, limits
-from fly64lib.evaluate.metrics import FRC, first_crossing, frc_curve, json_rows
+from fly64lib.evaluation.judgement import Region, has_truth, judge, region_of
+from fly64lib.evaluation.limits import ClassSpectrum, Limits, class_spectrum, limits
+from fly64lib.evaluation.metrics import FRC, first_crossing, frc_curve, json_rows
 from fly64lib.plots import figures
 from fly64lib.reconstruction import CONTROL_VIEWS, load_object
-from fly64lib.simulate.specimens import SPECIMENS
+from fly64lib.simulation.specimens import SPECIMENS
+from ptycho_torch.commands import add_option, run_command
 from ptycho_torch.errors import DataContractError
 from ptycho_torch.files import atomic_path, folder_lock, read_json, write_json
 from ptycho_torch.memmap_bridge import PyTorchMemmapBridge, RawDataTorch

@@ -1,9 +1,11 @@
 """The study's design: which doses, views, seeds and settings, in one frozen, JSON-ready object."""
 
+import argparse
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ptycho_torch.commands import add_option
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.fields import check_choice, check_range, check_types, from_dict
 
@@ -19,7 +21,7 @@ SPECIMEN_NAMES = (
     "siemens_star",
     "dead_leaves",
     "lines",
-)  # fly64lib.simulate.specimens.SPECIMENS, named without importing numpy
+)  # fly64lib.simulation.specimens.SPECIMENS, named without importing numpy
 SPLITS = ("train", "test")
 
 
@@ -27,7 +29,7 @@ SPLITS = ("train", "test")
 class StudyDesign:
     """Everything that decides the data of the study; the methods' settings are their own."""
 
-    specimen: str = "siemens_star"  # a name of fly64lib.simulate.specimens.SPECIMENS
+    specimen: str = "siemens_star"  # a name of fly64lib.simulation.specimens.SPECIMENS
     simulation: str = (
         "fine"  # "fine": on a grid twice as fine, cropped; "matched": the reconstruction's own grid
     )
@@ -121,3 +123,52 @@ def view_file(
     if view == "baseline":
         return split_file(phase_c_root, dose, split)
     return Path(phase_d_root) / dose_folder(dose) / view / f"{view}_{split}.npz"
+
+
+# TRANSITION to options made from configurations
+def add_design_options(parser: argparse.ArgumentParser) -> None:
+    """Options that choose data: dose, specimen, simulation, N, replicate."""
+    default = StudyDesign()
+    parser.add_argument(
+        "--dose",
+        type=float,
+        action="append",
+        metavar="PHOTONS",
+        help="photons per exposure, may be repeated (default:"
+        f" {', '.join(f'{d:g}' for d in default.doses)})",
+    )
+    parser.add_argument(
+        "--specimen", default=default.specimen, help="embedded specimen (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--simulation",
+        default=default.simulation,
+        choices=("fine", "matched"),
+        help="grid of the simulation (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--N", type=int, default=default.N, help="detector side in pixels (default: %(default)s)"
+    )
+    add_option(
+        parser,
+        "--scan-step",
+        type=int,
+        default=1,
+        help="keep every n-th row and sample (default: 1, all)",
+    )
+    parser.add_argument(
+        "--replicate", type=int, default=0, help="moves noise, view and initial weights together"
+    )
+
+
+def design_from(options: argparse.Namespace) -> StudyDesign:
+    """The design that the options of :func:`add_design_options` describe."""
+    doses = tuple(options.dose) if options.dose else StudyDesign().doses
+    return StudyDesign(
+        doses=doses,
+        specimen=options.specimen,
+        simulation=options.simulation,
+        N=options.N,
+        scan_step=options.scan_step,
+        replicate=options.replicate,
+    )

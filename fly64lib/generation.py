@@ -19,16 +19,23 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from fly64lib.commands import add_design_options, add_option, design_from, run_command
-from fly64lib.design import SPLITS, StudyDesign, held_out_file, split_file
-from fly64lib.simulate.imperfections import PERFECT, Imperfections
-from fly64lib.simulate.simulation import (
+from fly64lib.design import (
+    SPLITS,
+    StudyDesign,
+    add_design_options,
+    design_from,
+    held_out_file,
+    split_file,
+)
+from fly64lib.simulation.experiment import (
     Experiment,
     draw_amplitudes,
     embedded_experiment,
     expected_patterns,
 )
-from fly64lib.simulate.split import GuardedSplit, split_scan
+from fly64lib.simulation.imperfections import PERFECT, Imperfections
+from fly64lib.simulation.split import GuardedSplit, split_scan
+from ptycho_torch.commands import add_option, run_command
 from ptycho_torch.data.contract import ScanData, read_scan, write_scan
 from ptycho_torch.files import folder_lock, read_json, sha256_file, write_json
 from ptycho_torch.physics.patches import cut, in_field, split_positions

@@ -6,7 +6,7 @@ measured overlap.
 
 Writes `D/dose_1000/{view}/{view}_{split}.npz` (DATA-001), `D/run_manifest.json`,
 `D/skip_summary.json`; under A the figures as `dose_1000/{view}/overlap_{split}.json`, all of them
-in `overlap_figures.json`, `overlap/{view}_{split}.png`. :mod:`fly64lib.simulate.views` says which
+in `overlap_figures.json`, `overlap/{view}_{split}.png`. :mod:`fly64lib.simulation.views` says which
 views there are. What they hold depends on positions, seed and replicate, and is the same for all
 doses and methods. A file that the manifest vouches for, made from the same inputs, is not made
 again.
@@ -30,12 +30,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from fly64lib.commands import run_command
 from fly64lib.design import SPLITS, StudyDesign, dose_folder, split_file, view_file
 from fly64lib.plots.views import draw_view
-from fly64lib.simulate.overlap_measures import fluence_figures, geometry_figures, scanned_region
-from fly64lib.simulate.probes import outer_half_maximum_diameter
-from fly64lib.simulate.views import View, choose_views
+from fly64lib.simulation.overlap_measures import fluence_figures, geometry_figures, scanned_region
+from fly64lib.simulation.probes import outer_half_maximum_diameter
+from fly64lib.simulation.views import View, choose_views
+from ptycho_torch.commands import run_command
 from ptycho_torch.data.checks import mean_photons
 from ptycho_torch.data.contract import ScanData, read_scan, write_scan
 from ptycho_torch.errors import ConfigError, DataContractError
@@ -64,7 +64,7 @@ class _Plan:
         cls, scan: ScanData, design: StudyDesign, diameter_px: float | None, **options: object
     ) -> "_Plan":
         """The plan of a split's scan of any dose; `options` go to
-        :func:`fly64lib.simulate.views.choose_views`."""
+        :func:`fly64lib.simulation.views.choose_views`."""
         positions = _positions(scan)
         # To 1e-3 px: probes of several doses differ by rounding, which must not reach the
         # selection.

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 
-from fly64lib.commands import add_option, record_rows, run_command
 from fly64lib.design import CONTROL_VIEWS, VIEW_GRIDSIZE, VIEWS, StudyDesign, dose_folder, view_file
 from fly64lib.methods.base import Method, MethodResult
 from fly64lib.methods.classical import Classical
@@ -22,6 +21,7 @@ from fly64lib.methods.learned import Learned
 from fly64lib.methods.ptychi import LSQML
 from fly64lib.methods.reference import Flat, Truth
 from fly64lib.methods.registry import ITERATIVE, METHOD_NAMES, network_of
+from ptycho_torch.commands import add_option, record_rows, run_command
 from ptycho_torch.errors import ConfigError, DataContractError
 from ptycho_torch.fields import check_range
 from ptycho_torch.files import atomic_path, folder_lock, read_json, sha256_file, write_json

@@ -19,11 +19,11 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from fly64lib.commands import add_option, record_rows, run_command
 from fly64lib.design import VIEW_GRIDSIZE, StudyDesign, dose_folder, view_file
 from fly64lib.methods.registry import METHODS, training_name
-from fly64lib.simulate.procedural_fields import ProceduralFields
+from fly64lib.simulation.procedural_fields import ProceduralFields
 from ptycho_torch import params
+from ptycho_torch.commands import add_option, record_rows, run_command
 from ptycho_torch.config import ModelConfig, TrainingConfig, update_legacy_dict
 from ptycho_torch.errors import DataContractError
 from ptycho_torch.files import folder_lock, storage_checked

@@ -1,50 +1,48 @@
-"""Configuration of the engine: two frozen dataclasses, passed explicitly, checked when they are
-made.
+"""Configuration of the engine: two frozen dataclasses, passed explicitly, checked when they are made.
 
 Importing this module imports neither torch nor lightning.
 """
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import field, replace
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from ptycho_torch.errors import ConfigError
-from ptycho_torch.fields import check_choice, check_range, check_types
+from ptycho_torch.fields import (
+    Positive,
+    Seed,
+    Threads,
+    Whole,
+    config,
+    field_names,
+    refuse_unknown,
+    to_dict,
+)
 from ptycho_torch.fields import from_dict as _from_dict
 
+Passes = Annotated[Whole, Field(ge=1, le=1000)]
 
-@dataclass(frozen=True, kw_only=True)
+
+@config
 class ModelConfig:
     """What the network sees and how large it is. Stored in every bundle."""
 
-    N: int = 64  # detector and patch side, pixels
-    gridsize: int = 1  # a group holds gridsize**2 images
-    context: str = (
-        "view"  # patterns that make the input canvas: all of the "view", or the "group"'s own
-    )
-    objective: str = (  # counts only, no truth; "supervised": truth patches; "procedural": simulated fields
-        "poisson"
-    )
-    canvas_passes: tuple[int, ...] = (
-        2,
-        5,
-    )  # canvases after these many passes over the patterns are the input
-    smoothness: float = 10.0  # penalty of those canvases' slopes, photons per object pixel
-    width: int = 16  # channels of the first level, doubling per level
-    depth: int = 3  # levels of the U-Net
+    N: Annotated[Whole, Field(ge=8, le=1024)] = 64  # detector and patch side, pixels
+    gridsize: Literal[1, 2] = 1  # a group holds gridsize**2 images
+    context: Literal["view", "group"] = "view"  # patterns that make the input canvas: all, or own
+    # counts only, no truth; "supervised": truth patches; "procedural": simulated fields
+    objective: Literal["poisson", "supervised", "procedural"] = "poisson"
+    # the input: canvases after these many passes over the patterns, rising; 2 10 for bright data
+    canvas_passes: Annotated[tuple[Passes, ...], Field(min_length=1, max_length=8)] = (2, 5)
+    # penalty of those canvases' slopes, photons per object pixel
+    smoothness: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
+    # channels of the first level, doubling per level
+    width: Annotated[Whole, Field(ge=8, le=512, multiple_of=8)] = 16
+    depth: Annotated[Whole, Field(ge=1, le=6)] = 3  # levels of the U-Net
 
     def __post_init__(self) -> None:
-        check_types(self)
-        check_range("N", self.N, 8, 1024)
-        check_choice("gridsize", self.gridsize, (1, 2))
-        check_choice("context", self.context, ("view", "group"))
-        check_choice("objective", self.objective, ("poisson", "supervised", "procedural"))
-        check_range("smoothness", self.smoothness, 0)
-        check_range("width", self.width, 8, 512)
-        check_choice("width modulo 8", self.width % 8, (0,))
-        check_range("depth", self.depth, 1, 6)
-        check_range("number of canvas_passes", len(self.canvas_passes), 1, 8)
-        for steps in self.canvas_passes:
-            check_range("canvas_passes", steps, 1, 1000)
         if list(self.canvas_passes) != sorted(set(self.canvas_passes)):
             raise ConfigError(
                 f"canvas_passes={self.canvas_passes} do not rise; the canvases come in the order of"
@@ -56,7 +54,7 @@ class ModelConfig:
         return self.gridsize**2
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class TrainingConfig:
     """One training job. `model` is what the bundle keeps; the rest says how it was trained."""
 
@@ -64,68 +62,61 @@ class TrainingConfig:
     train_data_file: str = ""  # DATA-001 npz of the training split
     test_data_file: str = ""  # DATA-001 npz of the held-out split
     output_dir: str = "runs/train"  # everything the job writes
-    n_images: int | None = None  # at most this many training images; None: all
-    n_groups: int | None = None  # groups drawn from them; None: one per image, or the view's own
-    neighbor_count: int = 7  # K nearest images that groups are drawn from
-    batch_size: int = 128  # groups per optimiser step
-    max_epochs: int | None = (
-        None  # an epoch shows every group once under every thinning; None: what `steps` need
-    )
-    steps: int = 400  # optimiser steps, at least, where max_epochs is None
-    learning_rate: float = 2e-3
-    weight_decay: float = 1e-3
-    keep: float = (
-        0.8  # share of the photons that makes the network's input; it is scored on the others
-    )
-    thinnings: int = 8  # independent splits of the photons
-    # photons per exposure the data were taken at (for the record; the probe carries the scale)
-    nphotons: float = 1e5
-    seed: int = 0  # initial weights, order, thinning
-    grouping_seed: int = 123
-    subsample_seed: int = 456
-    accelerator: str = "cpu"  # "cpu", "gpu" or "auto" (Lightning's names)
-    devices: int = 1
-    threads: int = 1  # CPU threads; part of what "the same bits" means
-    num_workers: int = 0
+    n_images: Positive | None = None  # at most this many training images; None: all
+    n_groups: Positive | None = None  # groups drawn from them; None: one per image, or the view's
+    neighbor_count: Annotated[Whole, Field(ge=0, le=64)] = 7  # K nearest that groups are drawn from
+    batch_size: Positive = 128  # groups per optimiser step
+    # an epoch shows every group once under every thinning; None: what `steps` need
+    max_epochs: Positive | None = None
+    steps: Positive = 400  # optimiser steps, at least, where max_epochs is None
+    learning_rate: Annotated[float, Field(ge=1e-8, le=1)] = 2e-3
+    weight_decay: Annotated[float, Field(ge=0, le=10)] = 1e-3
+    # share of the photons that makes the network's input; it is scored on the others
+    keep: Annotated[float, Field(ge=0.05, le=0.99)] = 0.8
+    thinnings: Annotated[Whole, Field(ge=1, le=1024)] = 8  # independent splits of the photons
+    # photons per exposure of the data (for the record; the probe carries the scale)
+    nphotons: Annotated[float, Field(ge=1e-3, allow_inf_nan=False)] = 1e5
+    seed: Seed = 0  # initial weights, order, thinning
+    grouping_seed: Seed = 123
+    subsample_seed: Seed = 456
+    accelerator: Literal["cpu", "gpu", "auto"] = "cpu"  # Lightning's names
+    devices: Positive = 1
+    threads: Threads = 1  # CPU threads; part of what "the same bits" means
+    num_workers: Annotated[Whole, Field(ge=0, le=1024)] = 0
     deterministic: bool = True
-    logger: str = "csv"  # "none", "csv", "tensorboard", "mlflow"
+    logger: Literal["none", "csv", "tensorboard", "mlflow"] = "csv"
     checkpointing: bool = True
     # between two checkpoints, at least; they are taken between epochs, and after the last one
-    checkpoint_steps: int = 50
+    checkpoint_steps: Positive = 50
     progress: bool = False  # a bar on the terminal; notebooks keep it off
 
     def __post_init__(self) -> None:
-        check_types(self)
-        check_range("n_images", self.n_images, 1)
-        check_range("n_groups", self.n_groups, 1)
-        check_range("neighbor_count", self.neighbor_count, self.model.images_per_group - 1, 64)
-        check_range("batch_size", self.batch_size, 1)
-        check_range("max_epochs", self.max_epochs, 1)
-        check_range("steps", self.steps, 1)
-        check_range("learning_rate", self.learning_rate, 1e-8, 1)
-        check_range("weight_decay", self.weight_decay, 0, 10)
-        check_range("keep", self.keep, 0.05, 0.99)
-        check_range("thinnings", self.thinnings, 1, 1024)
-        check_range("nphotons", self.nphotons, 1e-3)
-        for name in ("seed", "grouping_seed", "subsample_seed"):
-            check_range(name, getattr(self, name), 0, 2**31)
-        check_range("devices", self.devices, 1)
-        check_range("checkpoint_steps", self.checkpoint_steps, 1)
-        check_range("threads", self.threads, 1, 1024)
-        check_range("num_workers", self.num_workers, 0, 1024)
-        check_choice("accelerator", self.accelerator, ("cpu", "gpu", "auto"))
-        check_choice("logger", self.logger, ("none", "csv", "tensorboard", "mlflow"))
+        if self.neighbor_count < self.model.images_per_group - 1:
+            raise ConfigError(
+                f"neighbor_count={self.neighbor_count} is too small for groups of"
+                f" {self.model.images_per_group}; expected {self.model.images_per_group - 1} or more"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, JSON-ready; :meth:`from_dict` is the way back."""
-        values = asdict(self)
-        values["model"]["canvas_passes"] = list(self.model.canvas_passes)
-        return values
+        return to_dict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TrainingConfig":
         """The inverse of :meth:`to_dict`; unknown keys fail."""
         return _from_dict(cls, values)
+
+    def with_settings(self, settings: Mapping[str, Any]) -> "TrainingConfig":
+        """This configuration with other values; names of ModelConfig's fields go to `model`.
+
+        No name stands in both, so that one flat mapping serves notebooks, profiles and the shell.
+        """
+        of_model = [name for name in field_names(ModelConfig) if name in settings]
+        known = [*field_names(TrainingConfig), *field_names(ModelConfig)]
+        refuse_unknown(settings, known, "a training")
+        values = {name: value for name, value in settings.items() if name not in of_model}
+        model = replace(self.model, **{name: settings[name] for name in of_model})
+        return replace(self, **{"model": model} | values)
 
 
 LEGACY_NAMES = {  # upstream's key in params.cfg: where its value stands here

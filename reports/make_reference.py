@@ -18,7 +18,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from fly64lib.commands import run_command
+from ptycho_torch.commands import run_command
 from fly64lib.report.page import commit, label
 from fly64lib.report.report import TARGETS
 from fly64lib.report.rows import collect, need_text, needed_photons

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import oracle
 
-from fly64lib.simulate.probes import ZonePlate, zone_plate_probe
-from fly64lib.simulate.specimens import SPECIMENS
+from fly64lib.simulation.probes import ZonePlate, zone_plate_probe
+from fly64lib.simulation.specimens import SPECIMENS
 from ptycho_torch.data.contract import ScanData
 from ptycho_torch.memmap_bridge import RawDataTorch
 

@@ -19,7 +19,7 @@ import torch
 from small_scan import small_raw
 
 from fly64lib import comparison, generation, overlap, training
-from fly64lib.commands import record_rows
+from ptycho_torch.commands import record_rows
 from ptycho_torch.data.npz import write_npz
 from ptycho_torch.errors import PtychoError, StorageError
 from ptycho_torch.files import atomic_path, folder_lock, read_json, write_json

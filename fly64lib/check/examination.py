@@ -16,8 +16,8 @@ from scipy.ndimage import find_objects, label
 from scipy.spatial import Delaunay, QhullError
 
 from fly64lib.plots.figures import saved
-from fly64lib.simulate.overlap_measures import fluence_map, geometry_figures, nearest_distances
-from fly64lib.simulate.probes import outer_half_maximum_diameter
+from fly64lib.simulation.overlap_measures import fluence_map, geometry_figures, nearest_distances
+from fly64lib.simulation.probes import outer_half_maximum_diameter
 from ptycho_torch.data.contract import ScanData, read_scan
 from ptycho_torch.data.count_statistics import (
     CountStatistics,

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
 from fly64lib.check.examination import UNEVEN_FACTOR, Examination
-from fly64lib.simulate.overlap_measures import nearest_distances
+from fly64lib.simulation.overlap_measures import nearest_distances
 from ptycho_torch.data.count_statistics import saturation
 
 

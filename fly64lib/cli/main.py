@@ -15,7 +15,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from fly64lib.commands import add_option, run_command
+from ptycho_torch.commands import add_option, run_command
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.fields import check_range
 

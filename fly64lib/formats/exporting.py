@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fly64lib.commands import add_option, run_command
 from fly64lib.formats import cxi, ptychi
 from fly64lib.formats.raw import as_modes, as_object
+from ptycho_torch.commands import add_option, run_command
 from ptycho_torch.data.contract import ScanData, read_scan, write_scan
 from ptycho_torch.data.npz import broken, open_npz
 from ptycho_torch.errors import ConfigError, MissingDependencyError, PtychoError

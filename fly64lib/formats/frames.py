@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fly64lib.formats.raw import RawScan
-from fly64lib.simulate.probes import fourier_crop
+from fly64lib.simulation.probes import fourier_crop
 from ptycho_torch.data.npz import broken
 
 MOST = 1e12  # photons in a pixel: what is larger is a mark, not a count

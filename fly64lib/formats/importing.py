@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from fly64lib.commands import add_option, run_command
 from fly64lib.formats import cxi, ptychi, ptypy
 from fly64lib.formats.frames import Frames, Reading, decide, look, patterns, window
 from fly64lib.formats.hdf5 import open_hdf5
@@ -20,6 +19,7 @@ from fly64lib.formats.npz_scans import read_bz2, read_npz
 from fly64lib.formats.orientation import ORIENTATIONS, Verdict, find_orientation, turned
 from fly64lib.formats.positions import UNITS_M, placed, probe_for
 from fly64lib.formats.raw import RawScan
+from ptycho_torch.commands import add_option, run_command
 from ptycho_torch.data.checks import mean_photons
 from ptycho_torch.data.contract import KEYS, ScanData, check_scan, write_scan
 from ptycho_torch.data.npz import broken

@@ -21,8 +21,6 @@ import torch
 from jaxtyping import Complex
 from torch import Tensor
 
-from ptycho_torch.physics.optics import backpropagate, propagate
-
 PROBES = ("known", "refine")
 
 
@@ -75,22 +73,6 @@ def measured() -> Iterator[Cost]:
     status = Path("/proc/self/status")
     if status.is_file():
         cost.peak_memory_mb = int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) / 1000
-
-
-def defocused(
-    probe: Complex[Tensor, "modes N N"], strength_rad: float
-) -> Complex[Tensor, "modes N N"]:
-    """The probe with a wrong defocus: a perturbed start for refinement. Its power is kept.
-
-    F(P) exp(i strength q^2 / <q^2>), the mean taken over the probe's own spectrum.
-    """
-    spectrum, N = propagate(probe), probe.shape[-1]
-    q = torch.arange(N) - N // 2
-    square = (q[:, None] ** 2 + q**2).to(probe.real.dtype)
-    power = spectrum.abs().square()
-    return backpropagate(
-        spectrum * torch.exp(1j * strength_rad * square * power.sum() / (square * power).sum())
-    )
 
 
 def with_modes(probe: Complex[Tensor, "modes N N"], count: int) -> Complex[Tensor, "count N N"]:

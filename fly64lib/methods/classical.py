@@ -32,14 +32,8 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 from tqdm import tqdm
 
-from fly64lib.methods.base import (
-    PROBES,
-    MethodResult,
-    defocused,
-    measured,
-    orthogonal_modes,
-    with_modes,
-)
+from fly64lib.methods.base import PROBES, MethodResult, measured, orthogonal_modes, with_modes
+from fly64lib.simulation.probes import defocused
 from ptycho_torch.errors import ConfigError, PtychoError
 from ptycho_torch.fields import check_choice, check_range, check_types
 from ptycho_torch.iteration.canvas import (
@@ -87,7 +81,7 @@ class Classical:
     # incoherent modes of a refined probe, at least; those that the file does not have start faint
     probe_modes: int = 1
     probe_defocus_rad: float = (
-        0.0  # error put on the starting probe, see fly64lib.methods.base.defocused
+        0.0  # error put on the starting probe, see fly64lib.simulation.probes.defocused
     )
     seed: int = 0  # of the thinning
     threads: int = 1

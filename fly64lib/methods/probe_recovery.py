@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from jaxtyping import Complex
 
-from fly64lib.commands import run_command
-from fly64lib.evaluate.judgement import has_truth
+from fly64lib.evaluation.judgement import has_truth
 from fly64lib.methods.classical import Classical
+from ptycho_torch.commands import run_command
 from ptycho_torch.data.contract import ScanData, write_scan
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.files import sha256_file

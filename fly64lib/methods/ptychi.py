@@ -52,7 +52,7 @@ class LSQML:
     relaxation: float = 0.05
     probe: str = "known"  # the file's probe is kept, or "refine"d from it
     probe_defocus_rad: float = (
-        0.0  # error put on the starting probe, see fly64lib.methods.base.defocused
+        0.0  # error put on the starting probe, see fly64lib.simulation.probes.defocused
     )
     device: str = "cpu"  # or "gpu"
     threads: int = 1

@@ -20,7 +20,8 @@ import ptychi.api as api
 import torch
 from ptychi.api.task import PtychographyTask
 
-from fly64lib.methods.base import defocused, measured, photons_restored
+from fly64lib.methods.base import measured, photons_restored
+from fly64lib.simulation.probes import defocused
 from ptycho_torch.errors import PtychoError
 from ptycho_torch.memmap_bridge import PyTorchMemmapBridge, RawDataTorch
 

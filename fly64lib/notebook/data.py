@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
 from fly64lib.design import SPLITS, split_file
-from fly64lib.simulate.overlap_measures import fluence_map, scanned_region
-from fly64lib.simulate.probes import outer_half_maximum_diameter
+from fly64lib.simulation.overlap_measures import fluence_map, scanned_region
+from fly64lib.simulation.probes import outer_half_maximum_diameter
 from ptycho_torch.data.checks import mean_photons, pattern_chunks
 from ptycho_torch.data.contract import ScanData, read_scan
 from ptycho_torch.files import write_json

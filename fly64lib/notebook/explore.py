@@ -8,7 +8,7 @@ from IPython.display import Image, Markdown, display
 from matplotlib.figure import Figure
 
 from fly64lib.design import dose_folder
-from fly64lib.evaluate.metrics import frc_curve
+from fly64lib.evaluation.metrics import frc_curve
 from fly64lib.notebook.parameters import ExploreParameters
 from fly64lib.plots import figures
 from fly64lib.plots.curves import REFERENCES

@@ -17,14 +17,14 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from fly64lib.evaluate.judgement import has_truth, judge
-from fly64lib.evaluate.metrics import json_rows
+from fly64lib.evaluation.judgement import has_truth, judge
+from fly64lib.evaluation.metrics import json_rows
 from fly64lib.methods.base import MethodResult
 from fly64lib.methods.learned import Learned
 from fly64lib.notebook.data import markdown
 from fly64lib.notebook.parameters import InferParameters
 from fly64lib.plots import figures
-from fly64lib.simulate.overlap_measures import fluence_map, scanned_region
+from fly64lib.simulation.overlap_measures import fluence_map, scanned_region
 from ptycho_torch.data.contract import write_scan
 from ptycho_torch.errors import ConfigError, DataContractError
 from ptycho_torch.files import sha256_file
@@ -148,7 +148,7 @@ def write_applied(output: Path, applied: Applied, parameters: InferParameters) -
 
 def main(argv: list[str]) -> int:
     """`fly64 reconstruct --bundle ... --data ...`."""
-    from fly64lib.commands import add_option, run_command
+    from ptycho_torch.commands import add_option, run_command
 
     parser = argparse.ArgumentParser(prog="fly64 reconstruct", description=__doc__.split("\n")[0])
     parser.add_argument("--bundle", required=True, help="bundle.pt of a training")

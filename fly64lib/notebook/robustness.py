@@ -14,8 +14,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from fly64lib.design import VIEW_GRIDSIZE, view_file
-from fly64lib.evaluate.judgement import judge, region_of
-from fly64lib.evaluate.metrics import json_rows
+from fly64lib.evaluation.judgement import judge, region_of
+from fly64lib.evaluation.metrics import json_rows
 from fly64lib.generation import generate_datasets
 from fly64lib.notebook.parameters import RobustnessParameters
 from fly64lib.overlap import generate_overlap_views
@@ -26,7 +26,7 @@ from fly64lib.reconstruction import (
     load_object,
     run_reconstruction_job,
 )
-from fly64lib.simulate.imperfections import Imperfections
+from fly64lib.simulation.imperfections import Imperfections
 from fly64lib.training import TrainingJob, artifact_folder, run_training_job
 from ptycho_torch.config import TrainingConfig
 from ptycho_torch.errors import ConfigError

@@ -8,13 +8,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from fly64lib.design import StudyDesign
-from fly64lib.evaluate.judgement import Region, has_truth, judge, region_of
-from fly64lib.evaluate.metrics import json_rows
+from fly64lib.evaluation.judgement import Region, has_truth, judge, region_of
+from fly64lib.evaluation.metrics import json_rows
 from fly64lib.methods.registry import method_of
 from fly64lib.notebook.datasets import prepared_view
 from fly64lib.notebook.parameters import TrainParameters
 from fly64lib.plots import figures
-from fly64lib.simulate.split import split_scan
+from fly64lib.simulation.split import split_scan
 from fly64lib.training import VIEW_GRIDSIZE, TrainingJob
 from ptycho_torch.config import ModelConfig, TrainingConfig
 from ptycho_torch.data.checks import mean_photons

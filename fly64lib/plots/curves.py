@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fly64lib.evaluate.gauge import align
+from fly64lib.evaluation.gauge import align
 from fly64lib.methods.registry import METHOD_NAMES, base_of
 
 Region = tuple[slice, slice]

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from fly64lib.evaluate.gauge import align
-from fly64lib.evaluate.limits import Limits
-from fly64lib.evaluate.metrics import FRC, half_bit_threshold, ring_density
+from fly64lib.evaluation.gauge import align
+from fly64lib.evaluation.limits import Limits
+from fly64lib.evaluation.metrics import FRC, half_bit_threshold, ring_density
 from ptycho_torch.files import atomic_path
 
 Region = tuple[slice, slice]

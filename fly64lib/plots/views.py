@@ -7,7 +7,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
-from fly64lib.simulate.overlap_measures import nearest_distances
+from fly64lib.simulation.overlap_measures import nearest_distances
 from ptycho_torch.files import atomic_path
 
 

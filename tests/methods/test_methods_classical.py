@@ -9,13 +9,7 @@ import pytest
 import torch
 from small_scan import geometry, seen_region, small_raw, small_scan
 
-from fly64lib.methods.base import (
-    MethodResult,
-    defocused,
-    orthogonal_modes,
-    photons_restored,
-    with_modes,
-)
+from fly64lib.methods.base import MethodResult, orthogonal_modes, photons_restored, with_modes
 from fly64lib.methods.classical import (
     Classical,
     empty,
@@ -26,6 +20,7 @@ from fly64lib.methods.classical import (
 )
 from fly64lib.methods.reference import Flat, Truth
 from fly64lib.reconstruction import MethodSettings, ReconstructionJob
+from fly64lib.simulation.probes import defocused
 from ptycho_torch.data.contract import ScanData, write_scan
 from ptycho_torch.errors import ConfigError, DataContractError
 from ptycho_torch.files import json_text

@@ -14,9 +14,9 @@ import oracle
 import pytest
 from small_scan import seen_region, small_scan
 
-from fly64lib.evaluate.gauge import align
-from fly64lib.methods.base import defocused
+from fly64lib.evaluation.gauge import align
 from fly64lib.methods.ptychi import LSQML
+from fly64lib.simulation.probes import defocused
 from ptycho_torch.data.contract import ScanData, write_npz, write_scan
 from ptycho_torch.errors import ConfigError, DataContractError, MissingDependencyError, PtychoError
 from ptycho_torch.files import json_text

@@ -6,7 +6,7 @@ import oracle
 import pytest
 import torch
 
-from fly64lib.simulate.specimens import SPECIMENS
+from fly64lib.simulation.specimens import SPECIMENS
 from ptycho_torch.network.stitching import stitch
 from ptycho_torch.physics.patches import cut, in_field
 

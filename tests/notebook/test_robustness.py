@@ -9,7 +9,7 @@ import pytest
 from fly64lib.notebook import robustness
 from fly64lib.notebook.parameters import RobustnessParameters
 from fly64lib.notebook.robustness import STRENGTHS, conditions, curves, run_conditions, write_rows
-from fly64lib.simulate.imperfections import Imperfections
+from fly64lib.simulation.imperfections import Imperfections
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.files import read_json
 

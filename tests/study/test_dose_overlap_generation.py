@@ -11,7 +11,7 @@ import pytest
 from fly64lib import generation
 from fly64lib.design import StudyDesign, held_out_file, split_file
 from fly64lib.generation import generate_datasets, main
-from fly64lib.simulate.simulation import thinned_snake
+from fly64lib.simulation.experiment import thinned_snake
 from ptycho_torch.data.contract import ScanData, read_scan, write_scan
 from ptycho_torch.errors import ConfigError, DataContractError
 from ptycho_torch.files import sha256_file

@@ -11,7 +11,7 @@ import torch
 from fly64lib.design import SPLITS, StudyDesign
 from fly64lib.generation import generate_datasets
 from fly64lib.overlap import generate_overlap_views, main, thinned_scan
-from fly64lib.simulate.scans import raster_scan
+from fly64lib.simulation.scans import raster_scan
 from ptycho_torch.data.contract import ScanData, read_scan, write_scan
 from ptycho_torch.errors import ConfigError, DataContractError
 from ptycho_torch.files import sha256_file, write_json

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fly64lib.simulate.probes import (
+from fly64lib.simulation.probes import (
     ZonePlate,
     fourier_crop,
     outer_half_maximum_diameter,

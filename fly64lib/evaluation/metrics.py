@@ -2,7 +2,7 @@
 
 `METRICS` maps a name to a function of (reconstruction, truth), both complex (H, W) and already
 cropped to the scored region, aligned inside with the gauge of a known probe
-(:mod:`fly64lib.evaluate.gauge`). :func:`score` gives all of them from one alignment, in either
+(:mod:`fly64lib.evaluation.gauge`). :func:`score` gives all of them from one alignment, in either
 gauge; :func:`score_table` adds the flat object, the truth and the skill.
 
 Phase. The error is wrapped, arg(reconstruction conj(truth)) in (-pi, pi]: no unwrapping of a noisy
@@ -24,7 +24,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.signal.windows import tukey
 from skimage.restoration import unwrap_phase
 
-from fly64lib.evaluate.gauge import MAX_SHIFT_PX, MIN_SIDE_PX, NO_CONTRAST, align, has_contrast
+from fly64lib.evaluation.gauge import MAX_SHIFT_PX, MIN_SIDE_PX, NO_CONTRAST, align, has_contrast
 from ptycho_torch.errors import DataContractError
 
 SSIM_SIGMA_PX, SSIM_RADIUS_PX = 1.5, 5  # Wang et al. 2004: an 11 x 11 px window

@@ -5,14 +5,14 @@ import time
 import numpy as np
 import pytest
 
-from fly64lib.simulate.overlap_measures import (
+from fly64lib.simulation.overlap_measures import (
     disc_overlap,
     fluence_figures,
     fluence_map,
     geometry_figures,
     scanned_region,
 )
-from fly64lib.simulate.scans import snake_scan
+from fly64lib.simulation.scans import snake_scan
 
 
 @pytest.fixture

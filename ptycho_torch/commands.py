@@ -5,14 +5,55 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
+from typing import TypeVar
 
-from fly64lib.design import StudyDesign
 from ptycho_torch.errors import PtychoError
 from ptycho_torch.files import folder_lock, read_json, write_json
 
+Options = TypeVar("Options")
+# As options that may be repeated were spelt, for a parser that knows the list only.
+_REPEATED = {"--dose": "--doses", "--view": "--views", "--method": "--methods"}
 _PATIENCE_S = 30.0  # writing a manifest takes milliseconds
+
+
+def run_options(
+    options: type[Options], command: Callable[[Options], int], argv: Sequence[str] | None, prog: str
+) -> int:
+    """Run a command on what the shell gives for its options: the fields of a configuration.
+
+    Every field is an option, its comment the help (tyro); fields of configurations in it are
+    options of the same rank. `--dose 1 --dose 2` may be said for `--doses 1 2`.
+    """
+    import tyro
+
+    given = _listed(sys.argv[1:] if argv is None else list(argv), {f.name for f in fields(options)})
+    return run_command(
+        lambda: command(
+            tyro.cli(options, args=given, prog=prog, config=(tyro.conf.OmitArgPrefixes,))
+        )
+    )
+
+
+def _listed(argv: list[str], known: set[str]) -> list[str]:
+    """Repeated options as one that takes a list, where only that one is known."""
+    found: dict[str, list[str]] = {}
+    left, waiting = [], None
+    for text in argv:
+        name, equals, value = text.partition("=")
+        plural = _REPEATED.get(name)
+        if plural and name[2:] not in known and plural[2:] in known:
+            waiting = found.setdefault(plural, [])
+            waiting += [value] * bool(equals)
+            waiting = None if equals else waiting
+        elif waiting is not None and not text.startswith("--"):
+            waiting.append(text)
+        else:
+            waiting = None
+            left.append(text)
+    return left + [part for name, values in found.items() for part in (name, *values)]
 
 
 def run_command(command: Callable[[], int]) -> int:
@@ -68,51 +109,3 @@ def add_option(parser: argparse.ArgumentParser, name: str, **keywords: object) -
     """Add `--two-words`, also taken as `--two_words`."""
     names = [name] + ([f"--{name[2:].replace('-', '_')}"] if "-" in name[2:] else [])
     parser.add_argument(*names, **keywords)  # type: ignore[arg-type]
-
-
-def add_design_options(parser: argparse.ArgumentParser) -> None:
-    """Options that choose data: dose, specimen, simulation, N, replicate."""
-    default = StudyDesign()
-    parser.add_argument(
-        "--dose",
-        type=float,
-        action="append",
-        metavar="PHOTONS",
-        help="photons per exposure, may be repeated (default:"
-        f" {', '.join(f'{d:g}' for d in default.doses)})",
-    )
-    parser.add_argument(
-        "--specimen", default=default.specimen, help="embedded specimen (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--simulation",
-        default=default.simulation,
-        choices=("fine", "matched"),
-        help="grid of the simulation (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--N", type=int, default=default.N, help="detector side in pixels (default: %(default)s)"
-    )
-    add_option(
-        parser,
-        "--scan-step",
-        type=int,
-        default=1,
-        help="keep every n-th row and sample (default: 1, all)",
-    )
-    parser.add_argument(
-        "--replicate", type=int, default=0, help="moves noise, view and initial weights together"
-    )
-
-
-def design_from(options: argparse.Namespace) -> StudyDesign:
-    """The design that the options of :func:`add_design_options` describe."""
-    doses = tuple(options.dose) if options.dose else StudyDesign().doses
-    return StudyDesign(
-        doses=doses,
-        specimen=options.specimen,
-        simulation=options.simulation,
-        N=options.N,
-        scan_step=options.scan_step,
-        replicate=options.replicate,
-    )

@@ -13,9 +13,9 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fly64lib.simulate.probes import outer_half_maximum_diameter
-from fly64lib.simulate.specimens import procedural
-from fly64lib.simulate.views import select_groups
+from fly64lib.simulation.probes import outer_half_maximum_diameter
+from fly64lib.simulation.specimens import procedural
+from fly64lib.simulation.views import select_groups
 from ptycho_torch.config import ModelConfig
 from ptycho_torch.network.features import make_features, view_layout
 from ptycho_torch.network.model import FieldBatch

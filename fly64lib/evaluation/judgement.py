@@ -1,7 +1,7 @@
 """One judgement for every method: the scored region, the table of metrics, the deviance, photons
 per object pixel.
 
-Where the data file's object is the truth, all metrics of :mod:`fly64lib.evaluate.metrics`; where it
+Where the data file's object is the truth, all metrics of :mod:`fly64lib.evaluation.metrics`; where it
 is not (measured data), the data-space deviance alone, and the rows say so. An object that isn't
 truth is never scored against."""
 
@@ -10,8 +10,8 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from fly64lib.evaluate.gauge import scored_region
-from fly64lib.evaluate.metrics import score_table
+from fly64lib.evaluation.gauge import scored_region
+from fly64lib.evaluation.metrics import score_table
 from ptycho_torch.inference.apply import data_deviance
 from ptycho_torch.iteration.canvas import Patterns
 from ptycho_torch.memmap_bridge import RawDataTorch

@@ -13,9 +13,9 @@ from torchmetrics.functional.image import (
     structural_similarity_index_measure,
 )
 
-from fly64lib.evaluate import metrics
-from fly64lib.evaluate.gauge import MIN_SIDE_PX, scored_region
-from fly64lib.evaluate.metrics import (
+from fly64lib.evaluation import metrics
+from fly64lib.evaluation.gauge import MIN_SIDE_PX, scored_region
+from fly64lib.evaluation.metrics import (
     FRC,
     METRICS,
     first_crossing,

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from fly64lib.design import StudyDesign
-from fly64lib.simulate.scans import snake_scan
-from fly64lib.simulate.views import choose_views, select_groups, spread
+from fly64lib.simulation.scans import snake_scan
+from fly64lib.simulation.views import choose_views, select_groups, spread
 from ptycho_torch.errors import ConfigError
 
 CONTROLS = ("", "_spread", "_fluence")

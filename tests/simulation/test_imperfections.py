@@ -10,9 +10,9 @@ from small_scan import geometry
 
 from fly64lib.design import StudyDesign, split_file
 from fly64lib.generation import generate_datasets
-from fly64lib.simulate.imperfections import PERFECT, Imperfections
-from fly64lib.simulate.probes import zone_plate_probe
-from fly64lib.simulate.simulation import Experiment, expected_patterns
+from fly64lib.simulation.experiment import Experiment, expected_patterns
+from fly64lib.simulation.imperfections import PERFECT, Imperfections
+from fly64lib.simulation.probes import zone_plate_probe
 from ptycho_torch.data.contract import read_scan
 from ptycho_torch.errors import ConfigError
 
@@ -37,7 +37,7 @@ def test_without_imperfections_the_files_are_the_bytes_that_they_were(tmp_path, 
     """Against the simulation as it is without them: the patterns at the stored positions, drawn as
     they are."""
     from fly64lib import generation
-    from fly64lib.simulate import simulation
+    from fly64lib.simulation import experiment as simulation
 
     generate_datasets(tmp_path / "with", SMALL, imperfections=Imperfections())
     monkeypatch.setattr(

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from fly64lib.design import SPECIMEN_NAMES
-from fly64lib.simulate.probes import fourier_crop
-from fly64lib.simulate.specimens import SPECIMENS, dead_leaves, lines, procedural, siemens_star
+from fly64lib.simulation.probes import fourier_crop
+from fly64lib.simulation.specimens import SPECIMENS, dead_leaves, lines, procedural, siemens_star
 from ptycho_torch.errors import ConfigError
 
 SCANNED = np.s_[33:199, 33:199]

@@ -17,9 +17,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import torch
+from jaxtyping import Complex
 from scipy.ndimage import gaussian_filter, map_coordinates
+from torch import Tensor
 
 from ptycho_torch.errors import ConfigError, DataContractError
+from ptycho_torch.physics.optics import backpropagate, propagate
 
 PLANCK_KEV_M = 12.398419843320026e-10  # h c
 
@@ -175,6 +179,22 @@ def perturb_probe(probe: np.ndarray, relative_error: float, seed: int) -> np.nda
     error *= np.linalg.norm(probe) / np.linalg.norm(error)
     cosine = 1 - relative_error**2 / 2
     return (cosine * probe + np.sqrt(1 - cosine**2) * error).astype(probe.dtype)
+
+
+def defocused(
+    probe: Complex[Tensor, "modes N N"], strength_rad: float
+) -> Complex[Tensor, "modes N N"]:
+    """The probe with a wrong defocus: a perturbed start for refinement. Its power is kept.
+
+    F(P) exp(i strength q^2 / <q^2>), the mean taken over the probe's own spectrum.
+    """
+    spectrum, N = propagate(probe), probe.shape[-1]
+    q = torch.arange(N) - N // 2
+    square = (q[:, None] ** 2 + q**2).to(probe.real.dtype)
+    power = spectrum.abs().square()
+    return backpropagate(
+        spectrum * torch.exp(1j * strength_rad * square * power.sum() / (square * power).sum())
+    )
 
 
 def radial_intensity(probe: np.ndarray, step_px: float = 0.1) -> tuple[np.ndarray, np.ndarray]:

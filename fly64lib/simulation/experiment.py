@@ -19,10 +19,10 @@ import torch
 from tqdm import tqdm
 
 from fly64lib.design import StudyDesign
-from fly64lib.simulate.imperfections import PERFECT, Imperfections
-from fly64lib.simulate.probes import ZonePlate, fourier_crop, zone_plate_probe
-from fly64lib.simulate.scans import CANVAS, PER_ROW, snake_scan
-from fly64lib.simulate.specimens import SPECIMENS
+from fly64lib.simulation.imperfections import PERFECT, Imperfections
+from fly64lib.simulation.probes import ZonePlate, fourier_crop, zone_plate_probe
+from fly64lib.simulation.scans import CANVAS, PER_ROW, snake_scan
+from fly64lib.simulation.specimens import SPECIMENS
 from ptycho_torch.errors import ConfigError, DataContractError
 from ptycho_torch.physics import optics
 from ptycho_torch.physics.noise import draw_counts

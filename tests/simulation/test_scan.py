@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fly64lib.simulate.scans import raster_scan, snake_scan
+from fly64lib.simulation.scans import raster_scan, snake_scan
 from ptycho_torch.errors import ConfigError
 
 

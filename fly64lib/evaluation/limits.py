@@ -24,8 +24,8 @@ from jaxtyping import Complex, Float
 from scipy.signal.windows import hann, tukey
 from torch import Tensor
 
-from fly64lib.evaluate.gauge import MAX_SHIFT_PX
-from fly64lib.evaluate.metrics import TUKEY_TAPER, Pair
+from fly64lib.evaluation.gauge import MAX_SHIFT_PX
+from fly64lib.evaluation.metrics import TUKEY_TAPER, Pair
 from ptycho_torch.errors import ConfigError, DataContractError, PtychoError
 from ptycho_torch.iteration.canvas import Patterns
 from ptycho_torch.physics import optics
@@ -106,7 +106,7 @@ class Limits:
     `kind` is "unbiased" (Cramer-Rao; a method with a prior may pass it) or "bayesian". The `_error`
     fields are standard errors of the stochastic traces. Rings run from the first to Nyquist;
     densities are normalised as :class:`ClassSpectrum`'s. PSNRs use the truth's range, as
-    :mod:`fly64lib.evaluate.metrics`."""
+    :mod:`fly64lib.evaluation.metrics`."""
 
     kind: str
     probe_known: bool

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import rice
 from skimage.registration import phase_cross_correlation
 
-from fly64lib.evaluate.gauge import MAX_SHIFT_PX, MIN_SIDE_PX, align, scored_region
+from fly64lib.evaluation.gauge import MAX_SHIFT_PX, MIN_SIDE_PX, align, scored_region
 from ptycho_torch.errors import ConfigError, DataContractError
 
 ROWS, COLUMNS = 61, 84

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fly64lib.methods.base import defocused
-from fly64lib.simulate.probes import perturb_probe
+from fly64lib.simulation.probes import defocused, perturb_probe
 from ptycho_torch.fields import check_range, check_types
 
 # of the way that an exposure is averaged over; four as many change the patterns by under 1e-3
@@ -26,7 +25,7 @@ class Imperfections:
     """How strong each one is; :data:`PERFECT` has none."""
 
     probe_error: float = 0.0  # of the file's probe: ||P' - P|| / ||P||, smooth and complex
-    probe_defocus_rad: float = 0.0  # of the file's probe, see fly64lib.methods.base.defocused
+    probe_defocus_rad: float = 0.0  # of the file's probe, see fly64lib.simulation.probes.defocused
     jitter_px: float = 0.0  # rms along each axis of the true positions about the stored ones
     incoherent: float = 0.0  # share of the power in probe modes that the file does not hold
     motion_px: float = (

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fly64lib.simulate.probes import power_radius
+from fly64lib.simulation.probes import power_radius
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.iteration.canvas import Patterns
 from ptycho_torch.physics.patches import in_field, split_positions

@@ -7,9 +7,9 @@ import pytest
 import torch
 from small_scan import small_raw
 
-from fly64lib.simulate import procedural_fields as pretraining
-from fly64lib.simulate.probes import outer_half_maximum_diameter, zone_plate_probe
-from fly64lib.simulate.procedural_fields import ProceduralFields, positions
+from fly64lib.simulation import procedural_fields as pretraining
+from fly64lib.simulation.probes import outer_half_maximum_diameter, zone_plate_probe
+from fly64lib.simulation.procedural_fields import ProceduralFields, positions
 from ptycho_torch.config import ModelConfig, TrainingConfig
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.network.features import Features, fluence_of

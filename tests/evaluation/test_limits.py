@@ -5,15 +5,15 @@ import pytest
 import torch
 from scipy.signal.windows import tukey
 
-from fly64lib.evaluate.gauge import align
-from fly64lib.evaluate.limits import (
+from fly64lib.evaluation.gauge import align
+from fly64lib.evaluation.limits import (
     ClassSpectrum,
     Information,
     class_spectrum,
     gauge_projector,
     limits,
 )
-from fly64lib.evaluate.metrics import frc_curve, score
+from fly64lib.evaluation.metrics import frc_curve, score
 from ptycho_torch.errors import ConfigError, DataContractError, PtychoError
 from ptycho_torch.iteration.canvas import Patterns, canvas_steps
 from ptycho_torch.physics.noise import draw_counts

@@ -1,0 +1,82 @@
+"""Named things that a study chooses from, found by name: the project's own and those of other packages.
+
+A registry maps a name to `"module:attribute"`. Names are known at once; the module is imported when
+its entry is asked for, so that listing names costs nothing. Another installed package adds an entry
+under the registry's entry-point group, in its pyproject.toml:
+
+    [project.entry-points."fly64.methods"]
+    blur = "my_package.blur:Blur"
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from importlib import import_module
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from ptycho_torch.errors import ConfigError
+from ptycho_torch.fields import nearest
+
+T = TypeVar("T")
+
+
+class Registry(Mapping[str, T], Generic[T]):
+    """Name -> entry, in the order of the project's own names and then of other packages'.
+
+    `kind` is what an error calls an entry, `group` the entry-point group that other packages use.
+    """
+
+    def __init__(self, kind: str, group: str, own: Mapping[str, str]) -> None:
+        self.kind, self.group, self._own = kind, group, dict(own)
+
+    @cached_property
+    def _places(self) -> dict[str, str]:
+        places = dict(self._own)
+        for point in sorted(entry_points(group=self.group), key=lambda point: point.name):
+            if places.setdefault(point.name, point.value) != point.value:
+                raise ConfigError(
+                    f"{self.kind} {point.name!r} is {places[point.name]} and, by the entry points of"
+                    f" {point.dist.name}, {point.value}; uninstall it or give its entry another name"
+                )
+        return places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
+
+    def check(self, name: object) -> None:
+        """Refuse an unknown name, with the nearest known one."""
+        if name not in self._places:
+            raise ConfigError(
+                f"{self.kind}={name!r} is not known{nearest(name, self._places)}; there are"
+                f" {', '.join(self._places)}. Another package adds one by an entry point of the"
+                f" group {self.group} (docs/extending.md)"
+            )
+
+    def __getitem__(self, name: str) -> T:
+        self.check(name)
+        module, _, attribute = self._places[name].partition(":")
+        try:
+            return getattr(import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            if name in self._own:
+                raise
+            raise ConfigError(
+                f"{self.kind} {name!r} of another package cannot be loaded from"
+                f" {self._places[name]} ({error}); mend or uninstall that package"
+            ) from error
+
+    def file(self, name: str) -> Path:
+        """The source file of an entry, without importing it."""
+        self.check(name)
+        spec = find_spec(self._places[name].partition(":")[0])
+        if spec is None or spec.origin is None:
+            raise ConfigError(f"{self.kind} {name!r}: there is no {self._places[name]}")
+        return Path(spec.origin)
