@@ -51,9 +51,7 @@ class RawDataTorch:
         self.groups, self.scan_index = scan.groups, scan.scan_index
         self.probe: Complex[Tensor, "modes N N"] = torch.tensor(scan.probe)
         self.object_guess: Complex[Tensor, "H W"] = torch.tensor(scan.object_guess)
-        self.positions: Float[Tensor, "n 2"] = torch.tensor(
-            np.stack([scan.ycoords, scan.xcoords], axis=1)
-        )
+        self.positions: Float[Tensor, "n 2"] = torch.tensor(scan.positions)
 
     def counts(self, indices: Indices) -> Float[Tensor, "*batch N N"]:
         """Photon counts, amplitude^2 as whole numbers in float32; indices of shape (G, C) give (G,

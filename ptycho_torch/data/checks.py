@@ -7,14 +7,12 @@ looked at in chunks, so that a mapped stack stays mapped."""
 import re
 from collections.abc import Iterator, Mapping
 from numbers import Real
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from ptycho_torch.data.npz import broken
-
-if TYPE_CHECKING:
-    from ptycho_torch.data.contract import ScanData
+from ptycho_torch.data.scan import Key, ScanData
 
 KINDS = ("truth", "reconstruction", "initial")  # what object_kind and probe_kind may say
 DOSE_KEYS = ("dose", "photons_per_exposure")  # metadata that states the mean of sum(diffraction^2)
@@ -23,17 +21,6 @@ INTENSITY_PIXELS, INTENSITY_VALUES = (
     3,
 )  # whole numbers that no amplitude of counts would show by chance
 CHUNK_PIXELS = 2**20
-
-
-class Key(NamedTuple):
-    """One row of the contract; `shape` is symbolic: equal letters are equal lengths, in all
-    keys."""
-
-    name: str
-    required: bool
-    dtype: str
-    shape: str
-    meaning: str
 
 
 class Layout(Protocol):
@@ -61,7 +48,7 @@ def check_layout(keys: tuple[Key, ...], arrays: Mapping[str, Layout], source: ob
             )
 
 
-def check_values(scan: "ScanData", source: object) -> None:
+def check_values(scan: ScanData, source: object) -> None:
     """Values are finite, positions inside the object, groups inside the scan, and patterns are
     amplitudes."""
     for key, centres, edge in (
@@ -223,7 +210,7 @@ def _check_inside(key: str, centres: np.ndarray, edge: int, N: int, source: obje
         )
 
 
-def _check_groups(scan: "ScanData", source: object) -> None:
+def _check_groups(scan: ScanData, source: object) -> None:
     if scan.groups is None:
         return
     if scan.groups.min() < 0 or scan.groups.max() >= scan.n:
@@ -246,7 +233,7 @@ def _check_groups(scan: "ScanData", source: object) -> None:
         )
 
 
-def _check_amplitude(scan: "ScanData", source: object) -> None:
+def _check_amplitude(scan: ScanData, source: object) -> None:
     """Patterns are finite, not negative, and the square roots of counts.
 
     Intensity in place of amplitude shows in two ways. Of counts 0, 1, 2, 3, ... only perfect

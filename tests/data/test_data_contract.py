@@ -73,6 +73,7 @@ def test_a_scan_read_from_numpys_file_holds_its_arrays_and_keeps_patterns_in_the
         "groups": "groups",
     }.items():
         np.testing.assert_array_equal(getattr(scan, field), made[key])
+    np.testing.assert_array_equal(scan.positions.T, [made["ycoords"], made["xcoords"]])
     assert scan.metadata == json.loads(str(made["metadata"]))
     assert set(scan.extra) == {"weather", "temperature_K"}
     assert (tmp_path / ".fly64-cache").exists() == compressed

@@ -1,0 +1,166 @@
+"""A scan in memory, and the table of what a file holds of it: the contract DATA-001."""
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from ptycho_torch.data.npz import broken
+
+
+class Key(NamedTuple):
+    """One row of the contract; `shape` is symbolic: equal letters are equal lengths, in all
+    keys."""
+
+    name: str
+    required: bool
+    dtype: str
+    shape: str
+    meaning: str
+
+
+KEYS = (
+    Key(
+        "diffraction",
+        True,
+        "float32",
+        "(n, N, N)",
+        "amplitude sqrt(counts), zero frequency at N // 2",
+    ),
+    Key(
+        "xcoords",
+        True,
+        "float32 or float64",
+        "(n,)",
+        "patch centres along columns, px of objectGuess",
+    ),
+    Key(
+        "ycoords", True, "float32 or float64", "(n,)", "patch centres along rows, px of objectGuess"
+    ),
+    Key(
+        "probeGuess",
+        True,
+        "complex64",
+        "(N, N) or (modes, N, N)",
+        "sum |P|^2 = photons per exposure",
+    ),
+    Key("objectGuess", True, "complex64", "(H, W)", "object transmission; about 1 where empty"),
+    Key("Y", False, "complex64", "(n, N, N)", "truth patches of the object, read only on request"),
+    Key("scan_index", False, "integer", "(n,)", "index of each pattern in the full scan"),
+    Key("groups", False, "integer", "(G, C)", "patterns seen together: C distinct indices below n"),
+    Key(
+        "metadata",
+        False,
+        "text",
+        "()",
+        "JSON object: dose, seeds, geometry, object_kind, probe_kind",
+    ),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class ScanData:
+    """A scan in memory, big arrays perhaps mapped. Built from arrays of the contract's dtypes,
+    unchecked.
+
+    Only what loses nothing is widened: positions to float64, indices to int64, a single probe to
+    one mode."""
+
+    diffraction: np.ndarray  # (n, N, N) float32 amplitude
+    xcoords: np.ndarray  # (n,) float64 px, columns
+    ycoords: np.ndarray  # (n,) float64 px, rows
+    probe: np.ndarray  # (modes, N, N) complex64
+    object_guess: np.ndarray  # (H, W) complex64
+    truth_patches: np.ndarray | None = None  # (n, N, N) complex64
+    scan_index: np.ndarray | None = None  # (n,) int64
+    groups: np.ndarray | None = None  # (G, C) int64
+    metadata: dict = field(default_factory=dict)
+    extra: dict[str, np.ndarray] = field(default_factory=dict)  # unknown keys, kept as they are
+
+    def __post_init__(self) -> None:
+        widened = {
+            "xcoords": _widen(self.xcoords, "f", np.float64),
+            "ycoords": _widen(self.ycoords, "f", np.float64),
+            "scan_index": _widen(self.scan_index, "iu", np.int64),
+            "groups": _widen(self.groups, "iu", np.int64),
+            "probe": self.probe[None] if np.ndim(self.probe) == 2 else self.probe,
+        }
+        for name, value in widened.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def n(self) -> int:
+        """Number of patterns."""
+        return len(self.diffraction)
+
+    @property
+    def N(self) -> int:
+        """Edge of a pattern, the probe and a patch, px."""
+        return self.diffraction.shape[-1]
+
+    @property
+    def modes(self) -> int:
+        """Number of mutually incoherent probe modes."""
+        return len(self.probe)
+
+    @property
+    def canvas_shape(self) -> tuple[int, int]:
+        """(H, W) of the object, px."""
+        return self.object_guess.shape
+
+    @cached_property
+    def positions(self) -> np.ndarray:
+        """Patch centres (n, 2) as (y, x), float64 px."""
+        return np.stack([self.ycoords, self.xcoords], axis=1)
+
+    def subset(self, indices: np.ndarray) -> "ScanData":
+        """The scan of these patterns, in this order. Object, probe and metadata stay; groups, which
+        index the old order, are dropped. A run of neighbours stays mapped, other choices are
+        copied.
+
+        An extra array belongs to the patterns if its first axis has length n and it is not shaped
+        like the probe or the object."""
+        indices = np.asarray(indices)
+        indices = (
+            np.flatnonzero(indices)
+            if indices.dtype == bool and indices.shape == (self.n,)
+            else indices
+        )
+        if (
+            indices.ndim != 1
+            or indices.dtype.kind not in "iu"
+            or not ((indices >= 0) & (indices < self.n)).all()
+        ):
+            raise broken(
+                "subset",
+                None,
+                f"indices {indices.dtype} {indices.shape}",
+                f"a list of integers in [0, {self.n}), or a mask of {self.n}",
+                "choose patterns of this scan",
+            )
+        run = len(indices) > 0 and np.array_equal(
+            indices, np.arange(indices[0], indices[0] + len(indices))
+        )
+        chosen = slice(int(indices[0]), int(indices[-1]) + 1) if run else indices
+        fixed = {self.probe.shape, (self.N, self.N), self.canvas_shape}
+        extra = {
+            key: (
+                value[chosen]
+                if value.shape[:1] == (self.n,) and value.shape not in fixed
+                else value
+            )
+            for key, value in self.extra.items()
+        }
+        cut = {
+            name: value if (value := getattr(self, name)) is None else value[chosen]
+            for name in ("diffraction", "xcoords", "ycoords", "truth_patches", "scan_index")
+        }
+        return replace(self, **cut, groups=None, extra=extra)
+
+
+def _widen(value: np.ndarray | None, kinds: str, dtype: type) -> np.ndarray | None:
+    """The same values in a wider type of the same kind; anything else is left for the checks to
+    refuse."""
+    exact = value is not None and value.dtype.kind in kinds and np.can_cast(value.dtype, dtype)
+    return value.astype(dtype, copy=False) if exact else value
