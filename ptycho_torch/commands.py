@@ -30,11 +30,11 @@ def run_options(
     import tyro
 
     given = _listed(sys.argv[1:] if argv is None else list(argv), {f.name for f in fields(options)})
-    return run_command(
-        lambda: command(
-            tyro.cli(options, args=given, prog=prog, config=(tyro.conf.OmitArgPrefixes,))
-        )
+    shown = (
+        *(tyro.conf.OmitArgPrefixes, tyro.conf.PositionalMetavarFromFieldName),
+        *(tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone),  # --flag only; no {None}|INT
     )
+    return run_command(lambda: command(tyro.cli(options, args=given, prog=prog, config=shown)))
 
 
 def _listed(argv: list[str], known: set[str]) -> list[str]:
