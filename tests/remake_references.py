@@ -1,26 +1,31 @@
 """Make the executed references of the notebooks anew, and say why in reports/LOG.md.
 
-    python tests/remake_references.py --reason "the network sees ten canvas steps more" [train
-    compare ...]
+    python tests/remake_references.py --reason "the network sees ten canvas steps more"
+    python tests/remake_references.py --reason "..." train compare
 
 Without names all of them. Runs every notebook of `references.REFERENCES` once as it is, stores the
 numbers to be held in `expected/`, and once more with the cell that checks them. Text that differs
 between machines, images and papermill's records are left out of what is kept."""
 
-import argparse
 import datetime
 import shutil
 import sys
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 import nbformat
 import papermill
 from papermill.engines import papermill_engines
 from references import CELL_TIMEOUT_S, FOLDER, REFERENCES, check_cell, sanitized
+from tyro.conf import Positional
 
 from fly64lib.notebook.papermill_engine import PrivateKernelEngine
 from fly64lib.notebook.paths import notebook
 from fly64lib.notebook.regression import store
+from ptycho_torch.commands import run_options
+from ptycho_torch.errors import ConfigError
+from ptycho_torch.fields import config
 
 LOG = Path(__file__).parents[1] / "reports" / "LOG.md"
 
@@ -70,20 +75,31 @@ def kept(executed: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return executed
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"of {', '.join(REFERENCES)}; default: all"
-    )
-    parser.add_argument(
-        "--reason",
-        required=True,
-        help="one sentence for reports/LOG.md: what changed, and why that is right",
-    )
-    options = parser.parse_args(argv)
+@config
+class RemakeOptions:
+    """Make the executed references of the notebooks anew."""
+
+    reason: str  # one sentence for reports/LOG.md: what changed, and why that is right
+    names: Positional[tuple[str, ...]] = ()  # notebooks whose references are kept; default: all
+
+    def __post_init__(self) -> None:
+        if unknown := set(self.names) - set(REFERENCES):
+            raise ConfigError(
+                f"no references named {', '.join(sorted(unknown))}; there are"
+                f" {', '.join(REFERENCES)}"
+            )
+
+
+def log_entry(names: Sequence[str], reason: str, day: datetime.date) -> str:
+    """The entry of reports/LOG.md for references that were remade."""
+    text = f"{', '.join(names)}. Reason: {reason.strip().rstrip('.')}."
+    filled = textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
+    return f"\n## {day}  References remade\n\n{filled}\n"
+
+
+def remake(options: RemakeOptions) -> int:
+    """Run the notebooks twice, for the numbers and with their check; keep what was asked for."""
     names = [name for name in REFERENCES if name in options.names or not options.names]
-    if set(options.names) - set(names):
-        parser.error(f"no references named {', '.join(set(options.names) - set(names))}")
     papermill_engines.register("fly64", PrivateKernelEngine)
     work = FOLDER / "runs"
     for checked in (False, True):
@@ -103,13 +119,10 @@ def main(argv: list[str] | None = None) -> int:
                     reference.columns,
                 )
     with LOG.open("a", encoding="utf-8") as log:
-        log.write(
-            f"- {datetime.date.today()}, **references remade** ({', '.join(names)}):"
-            f" {options.reason}\n"
-        )
-    print(f"{', '.join(names)} remade; a line is in {LOG.name}")
+        log.write(log_entry(names, options.reason, datetime.date.today()))
+    print(f"{', '.join(names)} remade; an entry is in {LOG.name}")
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run_options(RemakeOptions, remake, None, "remake_references.py"))
