@@ -8,24 +8,24 @@ A job writes `<artifact_root>/dose_1000/<view>/gs<g>/` (`train.log`, `metrics.cs
 `skip_summary.json`. A failed job is recorded with its error, the others go on, and the exit code is
 1."""
 
-import argparse
 import logging
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from fly64lib.design import VIEW_GRIDSIZE, StudyDesign, dose_folder, view_file
+from fly64lib.design import VIEW_GRIDSIZE, VIEWS, StudyDesign, dose_folder, view_file
 from fly64lib.methods.registry import METHODS, training_name
 from fly64lib.simulation.procedural_fields import ProceduralFields
 from ptycho_torch import params
-from ptycho_torch.commands import add_option, record_rows, run_command
-from ptycho_torch.config import ModelConfig, TrainingConfig, update_legacy_dict
+from ptycho_torch.commands import record_rows, run_options
+from ptycho_torch.config import TrainingConfig, update_legacy_dict
 from ptycho_torch.errors import DataContractError
+from ptycho_torch.fields import SEVERAL, config
 from ptycho_torch.files import folder_lock, storage_checked
 from ptycho_torch.memmap_bridge import PyTorchMemmapBridge
 from ptycho_torch.workflows import components
@@ -150,20 +150,14 @@ def execute_training_job(
             )
         else:
             trained = components.train_cdi_model_torch(train, test, config)
+    kept = ("final_loss", "epochs", "images", "groups", "bundle_sha256", "history", "seconds")
+    kept += ("cpu_seconds", "patterns_per_second")
     return {
         "status": "complete",
-        "final_loss": trained["final_loss"],
-        "epochs": trained["epochs"],
-        "images": trained["images"],
-        "groups": trained["groups"],
+        **{key: trained[key] for key in kept},
         "bundle": str(trained["bundle"]),
-        "bundle_sha256": trained["bundle_sha256"],
-        "log": str(log_path),
         "checkpoint": str(trained["checkpoint"]) if trained["checkpoint"] else None,
-        "history": trained["history"],
-        "seconds": trained["seconds"],
-        "cpu_seconds": trained["cpu_seconds"],
-        "patterns_per_second": trained["patterns_per_second"],
+        "log": str(log_path),
     }
 
 
@@ -246,132 +240,69 @@ def run_jobs(
     return rows
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m fly64lib.training", description=__doc__.split("\n")[0]
+@config
+class Options:
+    """Phase E: the grid's training jobs, one after another, each recorded.
+
+    The settings of a training and of its network are those of TrainingConfig and ModelConfig.
+    """
+
+    phase_c_root: Path  # phase C's folder
+    phase_d_root: Path  # phase D's folder
+    artifact_root: Path  # where the jobs' folders go
+    doses: tuple[float, ...] = StudyDesign().doses  # only these
+    views: Annotated[tuple[Literal["baseline", "dense", "sparse"], ...], SEVERAL] = (
+        VIEWS  # only these
     )
-    for name, text in (
-        ("--phase-c-root", "phase C's folder"),
-        ("--phase-d-root", "phase D's folder"),
-        ("--artifact-root", "where the jobs' folders go"),
-    ):
-        add_option(parser, name, required=True, type=Path, help=text)
-    parser.add_argument(
-        "--dose", type=float, action="append", help="only this dose; may be repeated"
+    gridsize: Literal[1, 2] | None = None  # only jobs of this gridsize
+    allow_missing_phase_d: bool = False  # skip views whose files are absent
+    dry_run: bool = False  # print the plan, train nothing
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+
+def command(options: Options) -> int:
+    """Run the jobs that the options choose; exit code 1 where one fails or none is chosen."""
+    skipped: list[dict] = []
+    jobs = build_training_jobs(
+        options.phase_c_root,
+        options.phase_d_root,
+        options.artifact_root,
+        StudyDesign(doses=options.doses),
+        objective=options.training.model.objective,
+        allow_missing_phase_d=options.allow_missing_phase_d,
+        skipped=skipped,
     )
-    parser.add_argument(
-        "--view",
-        choices=tuple(VIEW_GRIDSIZE),
-        action="append",
-        help="only this view; may be repeated",
-    )
-    parser.add_argument("--gridsize", type=int, choices=(1, 2), help="only jobs of this gridsize")
-    parser.add_argument(
-        "--objective", choices=("poisson", "supervised", "procedural"), default="poisson"
-    )
-    parser.add_argument("--context", choices=("view", "group"), default="view")
-    add_option(
-        parser,
-        "--canvas-passes",
-        type=int,
-        nargs="+",
-        default=ModelConfig.canvas_passes,
-        metavar="PASSES",
-        help="the network's input: canvases after so many passes (default: 2 5; 2 10 for bright"
-        " data)",
-    )
-    numbers = {
-        "--max-epochs": int,
-        "--steps": int,
-        "--n-images": int,
-        "--n-groups": int,
-        "--batch-size": int,
-        "--learning-rate": float,
-        "--seed": int,
-        "--threads": int,
-        "--num-workers": int,
-        "--devices": int,
-        "--neighbor-count": int,
-        "--checkpoint-steps": int,
-    }
-    defaults = {field.name: field.default for field in fields(TrainingConfig)}
-    for name, kind in numbers.items():
-        default = defaults[name[2:].replace("-", "_")]
-        add_option(parser, name, type=kind, default=default, help=f"(default: {default})")
-    parser.add_argument("--accelerator", choices=("cpu", "gpu", "auto"), default="cpu")
-    parser.add_argument("--logger", choices=("none", "csv", "tensorboard", "mlflow"), default="csv")
-    add_option(
-        parser,
-        "--disable-checkpointing",
-        action="store_true",
-        help="keep no model.ckpt; the bundle is kept",
-    )
-    parser.add_argument("--deterministic", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--progress", action="store_true", help="a progress bar for each job")
-    add_option(parser, "--dry-run", action="store_true", help="print the plan, train nothing")
-    add_option(
-        parser,
-        "--allow-missing-phase-d",
-        action="store_true",
-        help="skip views whose files are absent",
-    )
-    return parser
+    chosen = [
+        job
+        for job in jobs
+        if job.view in options.views and options.gridsize in (None, job.gridsize)
+    ]
+    if not chosen:
+        there = ", ".join(job.name for job in jobs) or "none"
+        print(f"error: no job matches; there are: {there}", file=sys.stderr)
+        return 1
+    if options.dry_run:
+        default, own = _flat(TrainingConfig()), _flat(options.training)
+        print("settings:", {name: own[name] for name in own if own[name] != default[name]})
+    rows = run_jobs(chosen, options.training, options.artifact_root, skipped, options.dry_run)
+    for job, row in zip(chosen, rows, strict=True):
+        loss = f"loss {row['final_loss']:.5g}" if "final_loss" in row else row.get("error", "")
+        print(f"{row['status']}  {job.name.replace('/', ' ')}  {loss}")
+    for skip in skipped:
+        print(f"skipped  {dose_folder(skip['dose'])} {skip['view']}: {skip['reason']}")
+    return 1 if any(row["status"] == "failed" for row in rows) else 0
+
+
+def _flat(config: TrainingConfig) -> dict[str, Any]:
+    values = config.to_dict()
+    return values | values.pop("model")
 
 
 def main(argv: list[str] | None = None) -> int:
-    options = _parser().parse_args(argv)
-
-    def command() -> int:
-        knobs = {
-            field.name: getattr(options, field.name)
-            for field in fields(TrainingConfig)
-            if hasattr(options, field.name)
-        }
-        config = TrainingConfig(
-            model=ModelConfig(
-                objective=options.objective,
-                context=options.context,
-                canvas_passes=tuple(options.canvas_passes),
-            ),
-            checkpointing=not options.disable_checkpointing,
-            **knobs,
-        )
-        doses = tuple(options.dose) if options.dose else StudyDesign().doses
-        skipped: list[dict] = []
-        jobs = build_training_jobs(
-            options.phase_c_root,
-            options.phase_d_root,
-            options.artifact_root,
-            StudyDesign(doses=doses),
-            objective=options.objective,
-            allow_missing_phase_d=options.allow_missing_phase_d,
-            skipped=skipped,
-        )
-        chosen = [
-            job
-            for job in jobs
-            if (not options.view or job.view in options.view)
-            and options.gridsize in (None, job.gridsize)
-        ]
-        if not chosen:
-            print(
-                "error: no job matches; there are: "
-                + (", ".join(job.name for job in jobs) or "none"),
-                file=sys.stderr,
-            )
-            return 1
-        rows = run_jobs(chosen, config, options.artifact_root, skipped, options.dry_run)
-        for row in rows:
-            loss = f"loss {row['final_loss']:.5g}" if "final_loss" in row else row.get("error", "")
-            print(
-                f"{row['status']}  {dose_folder(row['dose'])} {row['view']} gs{row['gridsize']} "
-                f" {loss}"
-            )
-        for skip in skipped:
-            print(f"skipped  {dose_folder(skip['dose'])} {skip['view']}: {skip['reason']}")
-        return 1 if any(row["status"] == "failed" for row in rows) else 0
-
-    return run_command(command)
+    known = {"--disable-checkpointing": "--no-checkpointing"}  # the name that it had upstream
+    given = sys.argv[1:] if argv is None else argv
+    given = [known.get(text.replace("_", "-"), text) for text in given]
+    return run_options(Options, command, given, "python -m fly64lib.training")
 
 
 if __name__ == "__main__":

@@ -5,12 +5,14 @@ Importing this module imports neither torch nor lightning.
 
 from collections.abc import Mapping
 from dataclasses import field, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import Field
+from tyro.conf import Suppress as OfJob  # what a job decides: neither an option nor a setting
 
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.fields import (
+    SEVERAL,
     Positive,
     Seed,
     Threads,
@@ -30,12 +32,15 @@ class ModelConfig:
     """What the network sees and how large it is. Stored in every bundle."""
 
     N: Annotated[Whole, Field(ge=8, le=1024)] = 64  # detector and patch side, pixels
-    gridsize: Literal[1, 2] = 1  # a group holds gridsize**2 images
+    gridsize: OfJob[Literal[1, 2]] = 1  # a group holds gridsize**2 images
     context: Literal["view", "group"] = "view"  # patterns that make the input canvas: all, or own
     # counts only, no truth; "supervised": truth patches; "procedural": simulated fields
     objective: Literal["poisson", "supervised", "procedural"] = "poisson"
     # the input: canvases after these many passes over the patterns, rising; 2 10 for bright data
-    canvas_passes: Annotated[tuple[Passes, ...], Field(min_length=1, max_length=8)] = (2, 5)
+    canvas_passes: Annotated[tuple[Passes, ...], Field(min_length=1, max_length=8), SEVERAL] = (
+        2,
+        5,
+    )
     # penalty of those canvases' slopes, photons per object pixel
     smoothness: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
     # channels of the first level, doubling per level
@@ -59,9 +64,9 @@ class TrainingConfig:
     """One training job. `model` is what the bundle keeps; the rest says how it was trained."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
-    train_data_file: str = ""  # DATA-001 npz of the training split
-    test_data_file: str = ""  # DATA-001 npz of the held-out split
-    output_dir: str = "runs/train"  # everything the job writes
+    train_data_file: OfJob[str] = ""  # DATA-001 npz of the training split
+    test_data_file: OfJob[str] = ""  # DATA-001 npz of the held-out split
+    output_dir: OfJob[str] = "runs/train"  # everything the job writes
     n_images: Positive | None = None  # at most this many training images; None: all
     n_groups: Positive | None = None  # groups drawn from them; None: one per image, or the view's
     neighbor_count: Annotated[Whole, Field(ge=0, le=64)] = 7  # K nearest that groups are drawn from
@@ -75,7 +80,7 @@ class TrainingConfig:
     keep: Annotated[float, Field(ge=0.05, le=0.99)] = 0.8
     thinnings: Annotated[Whole, Field(ge=1, le=1024)] = 8  # independent splits of the photons
     # photons per exposure of the data (for the record; the probe carries the scale)
-    nphotons: Annotated[float, Field(ge=1e-3, allow_inf_nan=False)] = 1e5
+    nphotons: OfJob[Annotated[float, Field(ge=1e-3, allow_inf_nan=False)]] = 1e5
     seed: Seed = 0  # initial weights, order, thinning
     grouping_seed: Seed = 123
     subsample_seed: Seed = 456
@@ -110,15 +115,20 @@ class TrainingConfig:
         """This configuration with other values; names of ModelConfig's fields go to `model`.
 
         No name stands in both, so that one flat mapping serves notebooks, profiles and the shell.
+        Raises ConfigError for an unknown name, and for one whose value the job decides.
         """
-        of_model = [name for name in field_names(ModelConfig) if name in settings]
-        known = [*field_names(TrainingConfig), *field_names(ModelConfig)]
-        refuse_unknown(settings, known, "a training")
-        values = {name: value for name, value in settings.items() if name not in of_model}
-        model = replace(self.model, **{name: settings[name] for name in of_model})
-        return replace(self, **{"model": model} | values)
+        refuse_unknown(settings, SETTINGS, "a training")
+        of_model = {name: settings[name] for name in settings if name in field_names(ModelConfig)}
+        values = {name: settings[name] for name in settings if name not in of_model}
+        return replace(self, model=replace(self.model, **of_model), **values)
 
 
+SETTINGS = [  # of a training, by name
+    name
+    for cls in (TrainingConfig, ModelConfig)
+    for name, hint in get_type_hints(cls, include_extras=True).items()
+    if name != "model" and OfJob not in getattr(hint, "__metadata__", ())
+]
 LEGACY_NAMES = {  # upstream's key in params.cfg: where its value stands here
     "N": "model.N",
     "gridsize": "model.gridsize",

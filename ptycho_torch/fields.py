@@ -32,12 +32,20 @@ from ptycho_torch.errors import ConfigError
 T = TypeVar("T")
 
 
-def _literal(value: object) -> object:
-    """The value that text holds, as Python or YAML writes it; text that holds none stays."""
+def literal(value: object) -> Any:
+    """The value that text holds as Python writes it (`1e5`, `None`, `[2, 10]`, `{"steps": 40}`);
+    other text, and what is no text, stays."""
     try:
         return ast.literal_eval(value) if isinstance(value, str) else value
     except (ValueError, SyntaxError):
         return value
+
+
+def _several(value: object) -> object:
+    value = literal(value)
+    if isinstance(value, str):
+        value = [literal(one.strip()) for one in value.split(",")]
+    return value if isinstance(value, list | tuple) else (value,)
 
 
 def _not_bool(value: object) -> object:
@@ -50,7 +58,10 @@ Whole = Annotated[int, BeforeValidator(_not_bool)]
 Positive = Annotated[Whole, Field(ge=1)]
 Seed = Annotated[Whole, Field(ge=0, le=2**31)]
 Threads = Annotated[Whole, Field(ge=1, le=1024)]
-Settings = Annotated[dict[str, Any], BeforeValidator(_literal)]  # of a dataclass named elsewhere
+Number = Annotated[float, BeforeValidator(_not_bool)]
+Settings = Annotated[dict[str, Any], BeforeValidator(literal)]  # of a dataclass named elsewhere
+# On a tuple: one value passes for it, and text such as "dense,sparse" (papermill passes no lists).
+SEVERAL = BeforeValidator(_several)
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(Field,))
