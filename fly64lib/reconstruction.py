@@ -227,7 +227,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m fly64lib.reconstruction",
         description=__doc__.split("\n")[0],
-        epilog="A trained model on one file: --bundle BUNDLE --data NPZ [--output NPZ].",
+        epilog="A trained model on one file: fly64 reconstruct --bundle BUNDLE --data NPZ.",
     )
     for name, text in (
         ("--phase-c-root", "phase C's folder"),
@@ -291,11 +291,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    argv = sys.argv[1:] if argv is None else argv
-    if {"--bundle", "--data"} & {option.partition("=")[0] for option in argv}:
-        from fly64lib.notebook.infer import main as apply_bundle
-
-        return apply_bundle(argv)
     options = _parser().parse_args(argv)
 
     def command() -> int:
