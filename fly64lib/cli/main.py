@@ -261,7 +261,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
-    if argv[:1] == ["reconstruct"] and any(text.startswith(("--bundle", "--data")) for text in argv):
+    if argv[:1] == ["reconstruct"] and any(
+        text.startswith(("--bundle", "--data")) for text in argv
+    ):
         return importlib.import_module("fly64lib.notebook.infer").main(argv[1:])
     if argv and argv[0] in PHASES:
         return importlib.import_module(f"fly64lib.{PHASES[argv[0]]}").main(argv[1:])
