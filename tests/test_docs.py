@@ -1,12 +1,14 @@
 """The documents name what exists, and the log can be read."""
 
 import datetime
+import importlib
 import re
 from pathlib import Path
 from pkgutil import resolve_name
 
 import pytest
 from remake_references import LOG, log_entry
+from test_layers import RANK
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md")]
@@ -52,3 +54,17 @@ def test_remade_references_are_an_entry_of_their_own():
         "\n## 2026-11-24  References remade\n\ntrain, compare. Reason: its word"
     )
     assert entry.endswith("word.\n") and max(map(len, entry.splitlines())) <= 100
+
+
+def test_the_picture_of_the_rooms_is_drawn_from_the_layers(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "docs" / "images"))
+    drawing = importlib.import_module("draw_rooms")
+    drawn = (ROOT / "docs" / "images" / "rooms.svg").read_text(encoding="utf-8")
+    assert drawn == drawing.draw(), "python docs/images/draw_rooms.py draws it anew"
+    for (package, *_), rows in drawing.PACKAGES[1:]:
+        ranks = [[RANK[f"{package}.{room.partition(':')[0]}"] for room in row] for row in rows]
+        assert sorted(sum(ranks, [])) == sorted(
+            rank for name, rank in RANK.items() if name.startswith(f"{package}.")
+        )
+        lower_rows = ranks[1:]
+        assert all(min(a) > max(b) for a, b in zip(ranks, lower_rows, strict=False))
