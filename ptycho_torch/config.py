@@ -1,4 +1,4 @@
-"""Configuration of the engine: two frozen dataclasses, passed explicitly, checked when they are made.
+"""Configuration of the engine: two frozen dataclasses, passed explicitly, checked when made.
 
 Importing this module imports neither torch nor lightning.
 """
@@ -23,7 +23,10 @@ from ptycho_torch.fields import (
     to_dict,
 )
 from ptycho_torch.fields import from_dict as _from_dict
+from ptycho_torch.registry import Registry
 
+# What they are: ptycho_torch.network.
+NETWORKS = Registry("network", "fly64.networks", {"unet": "ptycho_torch.network.unet:CanvasUNet"})
 Passes = Annotated[Whole, Field(ge=1, le=1000)]
 
 
@@ -43,11 +46,13 @@ class ModelConfig:
     )
     # penalty of those canvases' slopes, photons per object pixel
     smoothness: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
+    network: str = "unet"  # a name in NETWORKS
     # channels of the first level, doubling per level
     width: Annotated[Whole, Field(ge=8, le=512, multiple_of=8)] = 16
     depth: Annotated[Whole, Field(ge=1, le=6)] = 3  # levels of the U-Net
 
     def __post_init__(self) -> None:
+        NETWORKS.check(self.network)
         if list(self.canvas_passes) != sorted(set(self.canvas_passes)):
             raise ConfigError(
                 f"canvas_passes={self.canvas_passes} do not rise; the canvases come in the order of"

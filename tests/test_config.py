@@ -3,7 +3,7 @@ upstream's names."""
 
 import dataclasses
 import json
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from typing import Any
 
 import pytest
@@ -11,7 +11,7 @@ import pytest
 from ptycho_torch import params
 from ptycho_torch.config import LEGACY_NAMES, ModelConfig, TrainingConfig, update_legacy_dict
 from ptycho_torch.errors import ConfigError, PtychoError
-from ptycho_torch.fields import check_choice, check_range, check_types, from_dict, refuse_unknown
+from ptycho_torch.fields import check_choice, check_range, config, from_dict, refuse_unknown
 
 
 def test_the_default_configuration_is_valid_and_cannot_be_changed():
@@ -44,7 +44,7 @@ def test_an_int_passes_for_a_float_and_becomes_one():
         ),
         (
             {"model": {"gridsiz": 2}},
-            "unknown parameter 'gridsiz' of ModelConfig; did you mean 'gridsize'",
+            r"unknown parameter 'gridsiz' of TrainingConfig\.model",
         ),
         ({"zzzz": 1}, r"unknown parameter 'zzzz' of TrainingConfig. Known: accelerator, "),
     ],
@@ -55,63 +55,46 @@ def test_a_misspelt_key_is_refused_with_the_nearest_known_one(values, says):
 
 
 WRONG = [
-    (TrainingConfig, "batch_size", 2.0, "batch_size=2.0 is a float, expected int"),
-    (TrainingConfig, "batch_size", True, "batch_size=True is a bool, expected int"),
-    (TrainingConfig, "batch_size", 0, r"batch_size=0 lies outside \[1, inf\)"),
-    (
-        TrainingConfig,
-        "progress",
-        "true",
-        r"progress='true' is a str, expected bool \(papermill: pass True or False",
-    ),
-    (TrainingConfig, "progress", 1, "progress=1 is a int, expected bool"),
-    (TrainingConfig, "n_images", "all", r"n_images='all' is a str, expected int \| None"),
-    (TrainingConfig, "n_images", 0, "n_images=0 lies outside"),
-    (TrainingConfig, "n_groups", -1, "n_groups=-1 lies outside"),
-    (TrainingConfig, "neighbor_count", 65, r"neighbor_count=65 lies outside \[0, 64\]"),
-    (TrainingConfig, "max_epochs", 0, "max_epochs=0 lies outside"),
-    (TrainingConfig, "steps", None, "steps=None is a NoneType, expected int"),
-    (TrainingConfig, "learning_rate", float("nan"), "learning_rate=nan lies outside"),
-    (TrainingConfig, "learning_rate", "2e-3", "learning_rate='2e-3' is a str, expected float"),
-    (TrainingConfig, "learning_rate", True, "learning_rate=True is a bool, expected float"),
-    (TrainingConfig, "keep", 1.0, r"keep=1.0 lies outside \[0.05, 0.99\]"),
-    (TrainingConfig, "thinnings", 2000, "thinnings=2000 lies outside"),
-    (TrainingConfig, "nphotons", 0.0, "nphotons=0.0 lies outside"),
-    (TrainingConfig, "nphotons", float("inf"), "nphotons=inf"),
-    (TrainingConfig, "seed", -1, "seed=-1 lies outside"),
-    (TrainingConfig, "grouping_seed", -1, "grouping_seed=-1 lies outside"),
-    (TrainingConfig, "subsample_seed", -1, "subsample_seed=-1 lies outside"),
-    (
-        TrainingConfig,
-        "accelerator",
-        "cuda",
-        "accelerator='cuda' is not one of 'cpu', 'gpu', 'auto'",
-    ),
-    (
-        TrainingConfig,
-        "logger",
-        "wandb",
-        "logger='wandb' is not one of 'none', 'csv', 'tensorboard', 'mlflow'",
-    ),
-    (TrainingConfig, "model", {"N": 64}, "model={'N': 64} is a dict, expected ModelConfig"),
-    (ModelConfig, "N", 4, r"N=4 lies outside \[8, 1024\]"),
-    (ModelConfig, "gridsize", 3, "gridsize=3 is not one of 1, 2"),
-    (ModelConfig, "context", "patch", "context='patch' is not one of 'view', 'group'"),
-    (ModelConfig, "objective", "mae", "objective='mae' is not one of 'poisson', 'supervised'"),
+    (TrainingConfig, "batch_size", 2.5, "batch_size=2.5: expected a valid integer"),
+    (TrainingConfig, "batch_size", True, "batch_size: True is no number"),
+    (TrainingConfig, "batch_size", 0, "batch_size=0: expected greater than or equal to 1"),
+    (TrainingConfig, "progress", "maybe", "progress='maybe': expected a valid boolean"),
+    (TrainingConfig, "n_images", "all", "n_images='all': expected a valid integer"),
+    (TrainingConfig, "n_images", 0, "n_images=0: expected greater"),
+    (TrainingConfig, "n_groups", -1, "n_groups=-1: expected greater"),
+    (TrainingConfig, "neighbor_count", 65, "neighbor_count=65: expected less than or equal to 64"),
+    (TrainingConfig, "max_epochs", 0, "max_epochs=0: expected greater"),
+    (TrainingConfig, "steps", None, "steps=None: expected a valid integer"),
+    (TrainingConfig, "learning_rate", float("nan"), "learning_rate=nan: expected"),
+    (TrainingConfig, "learning_rate", "fast", "learning_rate='fast': expected a valid number"),
+    (TrainingConfig, "keep", 1.0, "keep=1.0: expected less than or equal to 0.99"),
+    (TrainingConfig, "thinnings", 2000, "thinnings=2000: expected less"),
+    (TrainingConfig, "nphotons", 0.0, "nphotons=0.0: expected greater"),
+    (TrainingConfig, "nphotons", float("inf"), "nphotons=inf: expected a finite number"),
+    (TrainingConfig, "seed", -1, "seed=-1: expected greater"),
+    (TrainingConfig, "grouping_seed", -1, "grouping_seed=-1: expected greater"),
+    (TrainingConfig, "subsample_seed", -1, "subsample_seed=-1: expected greater"),
+    (TrainingConfig, "accelerator", "cuda", "accelerator='cuda': expected 'cpu', 'gpu' or 'auto'"),
+    (TrainingConfig, "logger", "wandb", "logger='wandb': expected 'none', 'csv', 'tensorboard' or"),
+    (TrainingConfig, "model", {"N": 4}, "model.N=4: expected greater than or equal to 8"),
+    (ModelConfig, "N", 4, "N=4: expected greater"),
+    (ModelConfig, "gridsize", 3, "gridsize=3: expected 1 or 2"),
+    (ModelConfig, "context", "patch", "context='patch': expected 'view' or 'group'"),
+    (ModelConfig, "objective", "mae", "objective='mae': expected 'poisson', 'supervised' or"),
+    (ModelConfig, "canvas_passes", (5, 1.5), "canvas_passes.1=1.5: expected a valid integer"),
     (
         ModelConfig,
         "canvas_passes",
-        [5, 15],
-        r"canvas_passes=\[5, 15\] is a list, expected tuple\[int, ...\]",
+        (),
+        r"canvas_passes=\(\): expected Tuple should have at least 1",
     ),
-    (ModelConfig, "canvas_passes", (5, 1.5), "canvas_passes=.5, 1.5. is a tuple, expected"),
-    (ModelConfig, "canvas_passes", (), "number of canvas_passes=0 lies outside"),
-    (ModelConfig, "canvas_passes", (15, 5), r"canvas_passes=\(15, 5\)"),
-    (ModelConfig, "canvas_passes", (5, 5), r"canvas_passes=\(5, 5\)"),
-    (ModelConfig, "smoothness", -0.1, "smoothness=-0.1 lies outside"),
-    (ModelConfig, "smoothness", float("inf"), "smoothness=inf"),
-    (ModelConfig, "width", 12, "width modulo 8"),
-    (ModelConfig, "depth", 0, "depth=0 lies outside"),
+    (ModelConfig, "canvas_passes", (15, 5), r"canvas_passes=\(15, 5\) do not rise"),
+    (ModelConfig, "canvas_passes", (5, 5), r"canvas_passes=\(5, 5\) do not rise"),
+    (ModelConfig, "smoothness", -0.1, "smoothness=-0.1: expected greater"),
+    (ModelConfig, "smoothness", float("inf"), "smoothness=inf: expected a finite number"),
+    (ModelConfig, "network", "unett", "network='unett' is not known; did you mean 'unet'"),
+    (ModelConfig, "width", 12, "width=12: expected a multiple of 8"),
+    (ModelConfig, "depth", 0, "depth=0: expected greater"),
 ]
 
 
@@ -136,19 +119,21 @@ def test_every_number_of_the_configuration_has_a_range():
 
 
 def test_groups_of_four_need_three_neighbours():
-    with pytest.raises(ConfigError, match=r"neighbor_count=2 lies outside \[3, 64\]"):
+    with pytest.raises(
+        ConfigError, match="neighbor_count=2 is too small for groups of 4; expected 3"
+    ):
         TrainingConfig(model=ModelConfig(gridsize=2), neighbor_count=2)
 
 
 # --- fields ---
 
 
-@dataclass(frozen=True)
+@config
 class Inner:
     sizes: tuple[int, int] = (1, 2)
 
 
-@dataclass(frozen=True)
+@config
 class Outer:
     inner: Inner = field(default_factory=Inner)
     many: tuple[float, ...] = ()
@@ -156,27 +141,24 @@ class Outer:
     anything: Any = None
     either: int | str | None = None
 
-    def __post_init__(self) -> None:
-        check_types(self)
-
 
 def test_nested_dataclasses_and_tuples_are_rebuilt_from_plain_values():
     built = from_dict(
         Outer, {"inner": {"sizes": [3, 4]}, "many": [1.5, 2], "table": {"a": 1}, "either": "x"}
     )
-    assert built == Outer(Inner((3, 4)), (1.5, 2), {"a": 1}, None, "x")
+    assert built == Outer(inner=Inner(sizes=(3, 4)), many=(1.5, 2.0), table={"a": 1}, either="x")
 
 
 @pytest.mark.parametrize(
     "values",
     [
         {"inner": 5},
-        {"many": (1, "2")},
+        {"inner": {"sizes": [1, 2, 3]}},
+        {"many": (1, "two")},
         {"table": {"a": 1.5}},
         {"table": {2: 1}},
         {"table": [1]},
         {"either": 1.5},
-        {"either": True},
     ],
 )
 def test_types_are_checked_to_the_bottom(values):

@@ -10,11 +10,10 @@ import torch
 from jaxtyping import Complex, Float, Int
 from torch import Tensor, nn
 
-from ptycho_torch.config import ModelConfig
+from ptycho_torch.config import NETWORKS, ModelConfig
 from ptycho_torch.iteration.canvas import Patterns
 from ptycho_torch.network.features import Features, channel_count, fluence_of
 from ptycho_torch.network.poisson_loss import poisson_loss
-from ptycho_torch.network.unet import CanvasUNet
 from ptycho_torch.physics.patches import cut
 
 _PLENTY = 30.0  # photons per object pixel
@@ -48,7 +47,7 @@ class PtychoModel(nn.Module):
         super().__init__()
         self.config = config
         self.register_buffer("probe", probe)
-        self.network = CanvasUNet(channel_count(config), config.width, config.depth)
+        self.network = NETWORKS[config.network](channel_count(config), config)
 
     def object_canvas(self, features: Features, symmetry: int = 0) -> Complex[Tensor, "fields H W"]:
         """The passes' canvas plus the network's correction, computed in one of the 8 orientations

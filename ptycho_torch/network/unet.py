@@ -5,44 +5,44 @@ Its input is physics, not patterns: what a few accelerated canvas steps
 Its output is a complex correction of the last of these canvases. One pass serves all patterns on
 the canvas, so its cost grows with the area and not with the number of patterns."""
 
+from itertools import pairwise
+
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor, nn
+
+from ptycho_torch.config import ModelConfig
 
 _GROUPS = 8
 
 
 class CanvasUNet(nn.Module):
-    """Features (fields, channels, H, W) to a complex correction (fields, H, W), for any H and W.
+    """Real channels (canvases, channels, H, W) to a complex correction (canvases, H, W).
 
     The last layer starts at zero: an untrained network returns the canvas of the steps, so no start
     can be a flat object."""
 
-    def __init__(self, features: int, width: int = 16, depth: int = 3):
+    def __init__(self, channels: int, config: ModelConfig):
         super().__init__()
-        widths = [width * 2**level for level in range(depth)]
-        self.stem = nn.Conv2d(features, width, 3, padding=1)
+        widths = [config.width * 2**level for level in range(config.depth)]
+        steps = list(pairwise(widths))
+        self.stem = nn.Conv2d(channels, config.width, 3, padding=1)
         self.down = nn.ModuleList(_Block(w, w) for w in widths)
-        self.shrink = nn.ModuleList(
-            nn.Conv2d(a, b, 2, stride=2) for a, b in zip(widths, widths[1:], strict=False)
-        )
-        self.grow = nn.ModuleList(
-            nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in zip(widths, widths[1:], strict=False)
-        )
+        self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in steps)
+        self.grow = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in steps)
         self.up = nn.ModuleList(_Block(w, w) for w in widths[:-1])
-        self.head = nn.Conv2d(width, 2, 1)
+        self.head = nn.Conv2d(config.width, 2, 1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
-        self.to(
-            memory_format=torch.channels_last
-        )  # the order in which convolutions on a CPU are fastest
+        # The order in which convolutions on a CPU are fastest.
+        self.to(memory_format=torch.channels_last)
 
     def forward(
-        self, features: Float[Tensor, "fields channels H W"]
-    ) -> Complex[Tensor, "fields H W"]:
-        height, width = features.shape[-2:]
+        self, image: Float[Tensor, "canvases channels H W"]
+    ) -> Complex[Tensor, "canvases H W"]:
+        height, width = image.shape[-2:]
         step = 2 ** len(self.shrink)
-        x = nn.functional.pad(features, (0, -width % step, 0, -height % step), mode="replicate")
+        x = nn.functional.pad(image, (0, -width % step, 0, -height % step), mode="replicate")
         x = self.stem(x.contiguous(memory_format=torch.channels_last))
         skips = []
         for level, block in enumerate(self.down):

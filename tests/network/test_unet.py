@@ -1,5 +1,4 @@
-"""The network: any canvas size, no start at a flat object, fields that do not see each other, eight
-orientations."""
+"""The U-Net: any canvas size, no start at a flat object, stacked canvases do not see each other."""
 
 import numpy as np
 import oracle
@@ -16,7 +15,7 @@ from ptycho_torch.network.unet import CanvasUNet
 def network(width: int = 8, depth: int = 3) -> CanvasUNet:
     """One whose last layer is no longer zero."""
     torch.manual_seed(0)
-    made = CanvasUNet(5, width, depth)
+    made = CanvasUNet(5, ModelConfig(width=width, depth=depth))
     torch.nn.init.normal_(made.head.weight, std=0.1)
     return made
 
@@ -33,7 +32,7 @@ def test_a_canvas_of_any_size_gives_a_complex_correction_of_that_size(depth, can
 
 
 def test_an_untrained_network_corrects_nothing_so_the_start_is_the_canvas_of_the_steps():
-    assert (CanvasUNet(5)(torch.randn(1, 5, 24, 40)) == 0).all()
+    assert (CanvasUNet(5, ModelConfig())(torch.randn(1, 5, 24, 40)) == 0).all()
 
 
 def test_the_correction_is_not_the_same_for_every_input():
@@ -42,23 +41,23 @@ def test_the_correction_is_not_the_same_for_every_input():
     assert (made(flat) - made(other)).abs().mean() > 0.01
 
 
-def test_a_field_is_corrected_the_same_alone_and_in_a_stack():
-    made, fields = network(), torch.randn(3, 5, 28, 36)
-    together = made(fields)
+def test_a_canvas_is_corrected_the_same_alone_and_in_a_stack():
+    made, canvases = network(), torch.randn(3, 5, 28, 36)
+    together = made(canvases)
     for i in range(3):
         np.testing.assert_allclose(
-            made(fields[i : i + 1])[0].detach(), together[i].detach(), atol=1e-5
+            made(canvases[i : i + 1])[0].detach(), together[i].detach(), atol=1e-5
         )
 
 
 def test_a_disturbance_stays_where_it_is_but_for_the_norms_share_of_it():
     # No rolling, no transposing: far from the disturbed corner only the group norms' statistics
     # move.
-    made, fields = network().eval(), torch.randn(1, 5, 96, 128)
-    disturbed = fields.clone()
+    made, canvas = network().eval(), torch.randn(1, 5, 96, 128)
+    disturbed = canvas.clone()
     disturbed[..., 70:80, 100:110] += 3
     with torch.no_grad():
-        change = (made(disturbed) - made(fields)).abs()[0]
+        change = (made(disturbed) - made(canvas)).abs()[0]
     assert change[60:90, 90:120].mean() > 5 * change[:30, :60].mean()
     row, column = np.unravel_index(int(change.argmax()), change.shape)
     assert 64 <= row < 86 and 94 <= column < 116
