@@ -38,7 +38,7 @@ from fly64lib.simulation.split import GuardedSplit, split_scan
 from ptycho_torch.commands import add_option, run_command
 from ptycho_torch.data.contract import ScanData, read_scan, write_scan
 from ptycho_torch.files import folder_lock, read_json, sha256_file, write_json
-from ptycho_torch.physics.patches import cut, in_field, split_positions
+from ptycho_torch.physics.patches import cut, on_canvas, split_positions
 from ptycho_torch.versions import software_versions
 
 MANIFEST = "run_manifest.json"
@@ -192,7 +192,7 @@ def _scan(
     seed = design.seed(design.simulation_seed) * 1_000_003 + int(dose) + offset
     diffraction = draw_amplitudes(expected, factor, seed)(images)
     x, y = experiment.xcoords[images], experiment.ycoords[images]
-    corners = in_field(split_positions(torch.from_numpy(np.stack([y, x], axis=1)), experiment.N)[0])
+    corners = on_canvas(split_positions(torch.from_numpy(np.stack([y, x], axis=1)), experiment.N)[0])
     metadata = {
         "object_kind": "truth",
         "probe_kind": "truth" if imperfections.probe_is_true else "initial",

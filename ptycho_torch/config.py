@@ -36,7 +36,6 @@ class ModelConfig:
 
     N: Annotated[Whole, Field(ge=8, le=1024)] = 64  # detector and patch side, pixels
     gridsize: OfJob[Literal[1, 2]] = 1  # a group holds gridsize**2 images
-    context: Literal["view", "group"] = "view"  # patterns that make the input canvas: all, or own
     # counts only, no truth; "supervised": truth patches; "procedural": simulated fields
     objective: Literal["poisson", "supervised", "procedural"] = "poisson"
     # the input: canvases after these many passes over the patterns, rising; 2 10 for bright data
@@ -74,7 +73,7 @@ class TrainingConfig:
     output_dir: OfJob[str] = "runs/train"  # everything the job writes
     n_images: Positive | None = None  # at most this many training images; None: all
     n_groups: Positive | None = None  # groups drawn from them; None: one per image, or the view's
-    neighbor_count: Annotated[Whole, Field(ge=0, le=64)] = 7  # K nearest that groups are drawn from
+    neighbor_count: Annotated[Whole, Field(ge=0, le=64)] = 7  # K nearest, to draw groups from
     batch_size: Positive = 128  # groups per optimiser step
     # an epoch shows every group once under every thinning; None: what `steps` need
     max_epochs: Positive | None = None

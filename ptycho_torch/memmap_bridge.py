@@ -5,6 +5,7 @@ grow with the scan.
 what is small (probe, object, positions, groups) as tensors and hands out counts, and truth patches
 where asked for, by index."""
 
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from ptycho_torch.data.checks import mean_photons
 from ptycho_torch.data.contract import ScanData, read_scan
 from ptycho_torch.data.npz import broken
+from ptycho_torch.physics.geometry import Geometry, Patterns
 
 Indices = np.ndarray | Tensor | list[int] | slice
 WHOLE_ABSOLUTE, WHOLE_RELATIVE = (
@@ -38,6 +40,11 @@ class PyTorchMemmapBridge:
         self.raw_data_torch = RawDataTorch(scan, Path(npz_path))
 
 
+def open_scan(path: str | Path, *, with_truth: bool = False) -> "RawDataTorch":
+    """Open a DATA-001 file: checked, its patterns mapped. Raises :class:`DataContractError`."""
+    return PyTorchMemmapBridge(path, with_truth=with_truth).raw_data_torch
+
+
 class RawDataTorch:
     """The tensors of a checked scan; `source` is named in errors.
 
@@ -45,7 +52,7 @@ class RawDataTorch:
     centres (y, x), px; `groups` (G, C) and `scan_index` (n,) int64 arrays or None; `metadata` dict;
     `scan` the arrays behind them."""
 
-    def __init__(self, scan: ScanData, source: Path) -> None:
+    def __init__(self, scan: ScanData, source: Path | str) -> None:
         self.source, self.scan = source, scan
         self.n, self.N, self.metadata = scan.n, scan.N, scan.metadata
         self.groups, self.scan_index = scan.groups, scan.scan_index
@@ -86,6 +93,30 @@ class RawDataTorch:
                 " without it",
             )
         return torch.from_numpy(self._take(self.scan.truth_patches, indices))
+
+    def geometry(self, images: np.ndarray | None = None, *, whole: bool = False) -> Geometry:
+        """Where all patterns, or those of `images`, lie: on the bounding box of their patches, or
+        on the `whole` object."""
+        positions = self.positions if images is None else self.positions[images]
+        return Geometry.of(positions, self.probe, self.scan.canvas_shape, whole=whole)
+
+    def patterns(self, images: np.ndarray | None = None, *, whole: bool = False) -> Patterns:
+        """The counts of all patterns, or of those of `images`, and where they lie."""
+        chosen = torch.arange(self.n) if images is None else torch.as_tensor(images)
+        return Patterns(self.geometry(images, whole=whole), lambda i: self.counts(chosen[i]))
+
+    def without_truth(self) -> "RawDataTorch":
+        """What an experiment would have: counts, positions, probe, and an empty object of the same
+        size. Neither the object that the file holds, nor its name, nor its metadata lead back to
+        it."""
+        scan = replace(
+            self.scan,
+            object_guess=np.ones(self.scan.canvas_shape, np.complex64),
+            truth_patches=None,
+            metadata={"object_kind": "initial"},
+            extra={},
+        )
+        return type(self)(scan, "the scan")
 
     @cached_property
     def photons_per_exposure(self) -> float:

@@ -1,4 +1,4 @@
-"""Named things that a study chooses from, found by name: the project's own and those of other packages.
+"""Named things that a study chooses from: the project's own and those of other packages.
 
 A registry maps a name to `"module:attribute"`. Names are known at once; the module is imported when
 its entry is asked for, so that listing names costs nothing. Another installed package adds an entry
@@ -37,8 +37,8 @@ class Registry(Mapping[str, T], Generic[T]):
         for point in sorted(entry_points(group=self.group), key=lambda point: point.name):
             if places.setdefault(point.name, point.value) != point.value:
                 raise ConfigError(
-                    f"{self.kind} {point.name!r} is {places[point.name]} and, by the entry points of"
-                    f" {point.dist.name}, {point.value}; uninstall it or give its entry another name"
+                    f"{self.kind} {point.name!r} is {places[point.name]} and, in the package"
+                    f" {point.dist.name}, {point.value}; uninstall it or rename its entry"
                 )
         return places
 

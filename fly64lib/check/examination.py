@@ -31,7 +31,7 @@ from ptycho_torch.errors import ConfigError, DataContractError
 from ptycho_torch.files import json_text
 from ptycho_torch.physics import optics
 from ptycho_torch.physics.noise import perfect_deviance, poisson_deviance
-from ptycho_torch.physics.patches import cut, in_field, split_positions
+from ptycho_torch.physics.patches import cut, on_canvas, split_positions
 
 GOOD, WARNINGS, BROKEN = 0, 1, 2  # exit codes
 NEIGHBOURS = 7  # K of the overlap figures
@@ -351,7 +351,7 @@ def _calculated(scan: ScanData, positions: np.ndarray) -> np.ndarray:
     )
     found = [
         optics.expected_counts(
-            cut(canvas, in_field(corner), scan.N), optics.shift_probe(probe, rest)
+            cut(canvas, on_canvas(corner), scan.N), optics.shift_probe(probe, rest)
         )
         for corner, rest in zip(corners.split(16), residual.split(16), strict=True)
     ]

@@ -29,7 +29,7 @@ from fly64lib.evaluation.metrics import TUKEY_TAPER, Pair
 from ptycho_torch.errors import ConfigError, DataContractError, PtychoError
 from ptycho_torch.iteration.canvas import Patterns
 from ptycho_torch.physics import optics
-from ptycho_torch.physics.patches import cut, in_field, paste, split_positions
+from ptycho_torch.physics.patches import cut, on_canvas, paste, split_positions
 
 # of the region's median fluence: dimmer pixels count as known; 1e-6 changes fly001's bounds by <
 # 0.01 dB
@@ -205,7 +205,7 @@ def limits(
     centres = torch.as_tensor(np.stack([ycoords, xcoords], 1), dtype=torch.float64)
     corners, residual = split_positions(centres, probe.shape[-1])
     patterns = Patterns(
-        lambda chunk: None, in_field(corners), residual, probe.to(canvas.dtype), (1, *canvas.shape)
+        lambda chunk: None, on_canvas(corners), residual, probe.to(canvas.dtype), (1, *canvas.shape)
     )
     truth = canvas[region]
     signs = torch.randint(

@@ -15,7 +15,7 @@ from ptycho_torch.data.contract import ScanData
 from ptycho_torch.data.npz import broken
 from ptycho_torch.errors import DataContractError
 from ptycho_torch.iteration.canvas import Patterns, canvas_steps, gradient
-from ptycho_torch.physics.patches import in_field, split_positions
+from ptycho_torch.physics.patches import on_canvas, split_positions
 
 ORIENTATIONS = (
     "as-given",
@@ -123,7 +123,7 @@ def _fit(scan: ScanData, orientation: str, with_object: bool) -> tuple[float, np
     corner, rest = split_positions(torch.from_numpy(places), crop)
     try:
         lying = Patterns(
-            lambda i: counts[i], in_field(corner), rest, torch.from_numpy(probe), (1, *image.shape)
+            lambda i: counts[i], on_canvas(corner), rest, torch.from_numpy(probe), (1, *image.shape)
         )
         canvas = canvas_steps(lying, torch.from_numpy(image)[None], 0 if with_object else STEPS)
         deviance = float(gradient(canvas, lying)[1]) / counts.numel()

@@ -26,7 +26,7 @@ from fly64lib.simulation.specimens import SPECIMENS
 from ptycho_torch.errors import ConfigError, DataContractError
 from ptycho_torch.physics import optics
 from ptycho_torch.physics.noise import draw_counts
-from ptycho_torch.physics.patches import cut, in_field, split_positions
+from ptycho_torch.physics.patches import cut, on_canvas, split_positions
 
 _CHUNK = 128
 _FLY001_N = 64
@@ -132,7 +132,7 @@ def _patterns_at(experiment: Experiment, progress: bool) -> np.ndarray:
     for chunk in tqdm(
         chunks, desc="diffraction", unit_scale=_CHUNK, unit=" patterns", disable=not progress
     ):
-        patches = cut(canvas, in_field(corners[chunk]), size)
+        patches = cut(canvas, on_canvas(corners[chunk]), size)
         counts = optics.expected_counts(patches, optics.shift_probe(probe, residual[chunk]))
         expected[chunk[0] : chunk[-1] + 1] = counts[:, kept, kept].numpy()
     if not np.isfinite(expected).all() or expected.sum() <= 0:

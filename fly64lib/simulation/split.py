@@ -9,7 +9,7 @@ import torch
 from fly64lib.simulation.probes import power_radius
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.iteration.canvas import Patterns
-from ptycho_torch.physics.patches import in_field, split_positions
+from ptycho_torch.physics.patches import on_canvas, split_positions
 
 _LIT = 0.01  # of the median fluence among pixels that got any light worth the name
 
@@ -73,7 +73,7 @@ def _lit(
     )
     patterns = Patterns(
         counts=_no_counts,
-        address=in_field(corners),
+        address=on_canvas(corners),
         residual_px=residual,
         probe=modes,
         canvas_shape=(1, *shape),

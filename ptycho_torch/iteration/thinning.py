@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ptycho_torch.files import storage_checked
-from ptycho_torch.iteration.canvas import CHUNK
+from ptycho_torch.physics.geometry import CHUNK
 from ptycho_torch.memmap_bridge import Indices, RawDataTorch
 from ptycho_torch.physics.noise import thin_counts
 

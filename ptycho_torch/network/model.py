@@ -11,9 +11,9 @@ from jaxtyping import Complex, Float, Int
 from torch import Tensor, nn
 
 from ptycho_torch.config import NETWORKS, ModelConfig
-from ptycho_torch.iteration.canvas import Patterns
 from ptycho_torch.network.features import Features, channel_count, fluence_of
 from ptycho_torch.network.poisson_loss import poisson_loss
+from ptycho_torch.physics.geometry import Geometry, Patterns
 from ptycho_torch.physics.patches import cut
 
 _PLENTY = 30.0  # photons per object pixel
@@ -71,14 +71,10 @@ class PtychoModel(nn.Module):
         if isinstance(batch, FieldBatch):
             return field_loss(canvas, batch.truth, fluence_of(batch.features.channels))
         if self.config.objective == "poisson":
-            patterns = Patterns(
-                lambda i: batch.counts[i],
-                batch.address,
-                batch.residual_px,
-                self.probe * batch.share**0.5,
-                tuple(canvas.shape),
-                passes=False,
-            )
+            probe = self.probe * batch.share**0.5
+            shape = tuple(canvas.shape)
+            geometry = Geometry(batch.address, batch.residual_px, probe, shape, passes=False)
+            patterns = Patterns(geometry, batch.counts.__getitem__)
             return poisson_loss(canvas, patterns, batch.counts.sum())
         patches = cut(canvas, batch.address, self.config.N)
         weight = self.probe.abs().square().sum(0)

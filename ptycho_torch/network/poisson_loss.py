@@ -2,18 +2,19 @@
 
 Autograd through the diffraction of a batch would hold a dozen arrays of all its patterns; here a
 chunk of them stays in the cache, and its part of the gradient is made right behind its likelihood
-(:func:`ptycho_torch.iteration.canvas.gradient`)."""
+(:func:`ptycho_torch.iteration.slopes.gradient`)."""
 
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ptycho_torch.iteration.canvas import Patterns, gradient
+from ptycho_torch.iteration.slopes import gradient
+from ptycho_torch.physics.geometry import Patterns
 
 
 def poisson_loss(
-    canvas: Complex[Tensor, "fields H W"], patterns: Patterns, photons: Float[Tensor, ""]
+    canvas: Complex[Tensor, "canvases H W"], patterns: Patterns, photons: Float[Tensor, ""]
 ) -> Float[Tensor, ""]:
     """Negative log-likelihood of the counts above the saturated model, per detected photon;
     differentiable by the canvas.

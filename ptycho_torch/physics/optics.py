@@ -21,14 +21,14 @@ from torch import Tensor
 Transform = Callable[[Tensor], Tensor]
 
 
-def propagate(field: Complex[Tensor, "*batch H W"]) -> Complex[Tensor, "*batch H W"]:
-    """Centred orthonormal Fourier transform over the last two axes. Keeps sum |field|^2."""
-    return _centred(field, torch.fft.fft2)
+def propagate(wave: Complex[Tensor, "*batch H W"]) -> Complex[Tensor, "*batch H W"]:
+    """Centred orthonormal Fourier transform over the last two axes. Keeps sum |wave|^2."""
+    return _centred(wave, torch.fft.fft2)
 
 
-def backpropagate(field: Complex[Tensor, "*batch H W"]) -> Complex[Tensor, "*batch H W"]:
+def backpropagate(wave: Complex[Tensor, "*batch H W"]) -> Complex[Tensor, "*batch H W"]:
     """Inverse, and so adjoint, of :func:`propagate`."""
-    return _centred(field, torch.fft.ifft2)
+    return _centred(wave, torch.fft.ifft2)
 
 
 def shift_probe(
@@ -58,14 +58,6 @@ def detector_waves(
 ) -> Complex[Tensor, "n modes H W"]:
     """Complex waves on the detector, F(P_m O), one per exposure and mode."""
     return propagate(probes * patches[:, None])
-
-
-def detector_waves_adjoint(
-    waves: Complex[Tensor, "n modes H W"], probes: Complex[Tensor, "n modes H W"]
-) -> Complex[Tensor, "n H W"]:
-    """Adjoint of :func:`detector_waves` with respect to the patches: sum_m conj(P_m)
-    F^-1(wave_m)."""
-    return (probes.conj() * backpropagate(waves)).sum(1)
 
 
 def expected_counts(
@@ -99,17 +91,17 @@ def round_trip(
     )
 
 
-def _centred(field: Tensor, transform) -> Tensor:
-    rows, columns = field.shape[-2:]
+def _centred(wave: Tensor, transform) -> Tensor:
+    rows, columns = wave.shape[-2:]
     if rows % 2 or columns % 2:
         axes = (-2, -1)
         return torch.fft.fftshift(
-            transform(torch.fft.ifftshift(field, dim=axes), norm="ortho"), dim=axes
+            transform(torch.fft.ifftshift(wave, dim=axes), norm="ortho"), dim=axes
         )
     # On an even grid both shifts are multiplications by +-1, several times cheaper than moving the
     # pixels.
-    signs = _checkerboard(rows, columns, field.device)
-    transformed = signs * transform(signs * field, norm="ortho")
+    signs = _checkerboard(rows, columns, wave.device)
+    transformed = signs * transform(signs * wave, norm="ortho")
     return -transformed if (rows + columns) // 2 % 2 else transformed
 
 

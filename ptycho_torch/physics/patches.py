@@ -1,7 +1,7 @@
 """Patches of a canvas: cut at integer corners, and paste, its adjoint.
 
-A batch may hold several canvases of one size (*fields*: one per group, or one per view). A patch is
-addressed by (field, row, column) of its top-left pixel. Positions are patch centres: top-left =
+A batch may hold several canvases of one size (say one for each of several scans). A patch is
+addressed by (canvas, row, column) of its top-left pixel. Positions are patch centres: top-left =
 position - N / 2; the integer part addresses the patch, the rest in [-0.5, 0.5] px shifts the probe,
 as in pty-chi."""
 
@@ -22,16 +22,18 @@ def split_positions(
     return corners.long(), (top_left - corners).float()
 
 
-def in_field(corners: Int[Tensor, "n 2"], field: int | Int[Tensor, " n"] = 0) -> Int[Tensor, "n 3"]:
-    """(field, row, column) addresses from corners."""
-    fields = torch.as_tensor(field, device=corners.device).expand(len(corners))
-    return torch.cat([fields[:, None].to(corners.dtype), corners], dim=1)
+def on_canvas(
+    corners: Int[Tensor, "n 2"], canvas: int | Int[Tensor, " n"] = 0
+) -> Int[Tensor, "n 3"]:
+    """(canvas, row, column) addresses from corners."""
+    number = torch.as_tensor(canvas, device=corners.device).expand(len(corners))
+    return torch.cat([number[:, None].to(corners.dtype), corners], dim=1)
 
 
 def cut(
-    canvas: Num[Tensor, "fields H W"], address: Int[Tensor, "n 3"], size: int | tuple[int, int]
+    canvas: Num[Tensor, "canvases H W"], address: Int[Tensor, "n 3"], size: int | tuple[int, int]
 ) -> Num[Tensor, "n h w"]:
-    """Patches canvas[field, row:row+h, column:column+w] of `size` (h, w) px; its gradient is
+    """Patches canvas[number, row:row+h, column:column+w] of `size` (h, w) px; its gradient is
     :func:`paste`."""
     size = (size, size) if isinstance(size, int) else size
     _check_inside(address, canvas.shape, size)
@@ -40,44 +42,44 @@ def cut(
 
 def paste(
     patches: Num[Tensor, "n h w"], address: Int[Tensor, "n 3"], shape: tuple[int, int, int]
-) -> Num[Tensor, "fields H W"]:
+) -> Num[Tensor, "canvases H W"]:
     """Sum of patches at their addresses, the adjoint of :func:`cut`."""
     _check_inside(address, shape, tuple(patches.shape[-2:]))
     return _paste(patches, address, shape)
 
 
 def _check_inside(address: Tensor, shape: tuple[int, ...], size: tuple[int, int]) -> None:
-    fields, height, width = shape
-    limit = torch.tensor([fields - 1, height - size[0], width - size[1]], device=address.device)
+    canvases, height, width = shape
+    limit = torch.tensor([canvases - 1, height - size[0], width - size[1]], device=address.device)
     if ((address < 0) | (address > limit)).any():
         raise DataContractError(
-            f"a patch of {size[0]} x {size[1]} px leaves the canvas of {fields} x {height} x"
+            f"a patch of {size[0]} x {size[1]} px leaves the canvas of {canvases} x {height} x"
             f" {width} px: corners run from {address.amin(0).tolist()} to"
             f" {address.amax(0).tolist()}, the last that fits is {limit.tolist()}"
         )
 
 
-def _paste(patches: Tensor, address: Tensor, shape: tuple[int, ...]) -> Num[Tensor, "fields H W"]:
+def _paste(patches: Tensor, address: Tensor, shape: tuple[int, ...]) -> Num[Tensor, "canvases H W"]:
     if patches.device.type != "cpu" or (patches.requires_grad and torch.is_grad_enabled()):
         return _paste_by_index(patches, address, shape)
     # The same sums in the same order in half the time: no index per pixel.
     canvas = torch.zeros(tuple(shape), dtype=patches.dtype)
     (rows, columns), whole = patches.shape[-2:], canvas.numpy()
-    for patch, (field, row, column) in zip(
+    for patch, (number, row, column) in zip(
         patches.detach().resolve_conj().numpy(), address.tolist(), strict=True
     ):
-        whole[field, row : row + rows, column : column + columns] += patch
+        whole[number, row : row + rows, column : column + columns] += patch
     return canvas
 
 
 def _paste_by_index(
     patches: Tensor, address: Tensor, shape: tuple[int, ...]
-) -> Num[Tensor, "fields H W"]:
-    fields, height, width = shape
+) -> Num[Tensor, "canvases H W"]:
+    canvases, height, width = shape
     rows, columns = (torch.arange(length, device=address.device) for length in patches.shape[-2:])
     base = (address[:, 0] * height + address[:, 1]) * width + address[:, 2]
     index = base[:, None, None] + rows[:, None] * width + columns
-    flat = torch.zeros(fields * height * width, dtype=patches.dtype, device=patches.device)
+    flat = torch.zeros(canvases * height * width, dtype=patches.dtype, device=patches.device)
     return flat.index_add_(0, index.reshape(-1), patches.reshape(-1)).view(tuple(shape))
 
 
@@ -89,9 +91,9 @@ class _Cut(torch.autograd.Function):
     def forward(ctx, canvas: Tensor, address: Tensor, size: tuple[int, int]) -> Tensor:
         ctx.save_for_backward(address)
         ctx.shape = canvas.shape
-        (fields, height, width), (rows, columns) = canvas.shape, size
+        (canvases, height, width), (rows, columns) = canvas.shape, size
         windows = canvas.contiguous().as_strided(
-            (fields, height - rows + 1, width - columns + 1, rows, columns),
+            (canvases, height - rows + 1, width - columns + 1, rows, columns),
             (height * width, width, 1, width, 1),
         )
         return windows[address[:, 0], address[:, 1], address[:, 2]]

@@ -14,14 +14,9 @@ from ptycho_torch.data.grouping import draw_groups
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.iteration.thinning import ThinnedCounts
 from ptycho_torch.memmap_bridge import RawDataTorch
-from ptycho_torch.network.features import (
-    Features,
-    group_layout,
-    group_side,
-    make_features,
-    view_layout,
-)
+from ptycho_torch.network.features import Features, make_features
 from ptycho_torch.network.model import Batch
+from ptycho_torch.physics.geometry import Patterns
 
 
 def choose_groups(raw: RawDataTorch, config: TrainingConfig) -> np.ndarray:
@@ -74,11 +69,9 @@ class Split(Dataset):
         self.groups = torch.from_numpy(
             np.searchsorted(self.images.numpy(), groups)
         )  # within `images`
-        self.positions = raw.positions[self.images]
-        self._view = view_layout(self.positions, raw.N) if config.model.context == "view" else None
-        self._side = None if self._view else group_side(self.positions[self.groups], raw.N)
+        self.geometry = raw.geometry(self.images)
         self._thinned = lru_cache(maxsize=None)(self._thin)
-        self._view_features = lru_cache(maxsize=None)(self._make_view_features)
+        self._features = lru_cache(maxsize=None)(self._make_features)
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -86,27 +79,18 @@ class Split(Dataset):
     def __getitem__(self, key: tuple[int, list[int]]) -> Batch:
         thinning, chosen = key
         config, thinned = self.config, self._thinned(thinning)
-        groups = self.groups[chosen]
-        if self._view is not None:
-            images = groups.reshape(-1)
-            features = self._view_features(thinning)
-            address, residual = self._view.address[images], self._view.residual_px[images]
-        else:
-            images = groups.reshape(-1)
-            layout = group_layout(self.positions[groups], self.raw.N, self._side)
-            kept = thinned.kept(images)
-            features = make_features(
-                lambda i: kept[i], layout, self.raw.probe * config.keep**0.5, config.model
-            )
-            address, residual = layout.address, layout.residual_px
+        images = self.groups[chosen].reshape(-1)
+        features, geometry = self._features(thinning), self.geometry.at(images)
         supervised = config.model.objective == "supervised"
         truth = self.raw.truth_patches(self.images[images]) if supervised else None
-        return Batch(features, address, residual, thinned.rest(images), 1 - config.keep, truth)
+        rest = thinned.rest(images)
+        return Batch(features, geometry.address, geometry.residual_px, rest, 1 - config.keep, truth)
 
     def _thin(self, thinning: int) -> ThinnedCounts:
         seed = self.config.seed * 1024 + thinning  # thinnings <= 1024, so no two runs share a split
         return ThinnedCounts(self.raw, self.images, self.config.keep, seed)
 
-    def _make_view_features(self, thinning: int) -> Features:
-        probe = self.raw.probe * self.config.keep**0.5
-        return make_features(self._thinned(thinning).kept, self._view, probe, self.config.model)
+    def _make_features(self, thinning: int) -> Features:
+        geometry = self.geometry.under(self.raw.probe * self.config.keep**0.5)
+        patterns = Patterns(geometry, self._thinned(thinning).kept)
+        return make_features(patterns, self.config.model)

@@ -18,7 +18,7 @@ from ptycho_torch.errors import ConfigError, DataContractError, PtychoError
 from ptycho_torch.iteration.canvas import Patterns, canvas_steps
 from ptycho_torch.physics.noise import draw_counts
 from ptycho_torch.physics.optics import expected_counts
-from ptycho_torch.physics.patches import cut, in_field, split_positions
+from ptycho_torch.physics.patches import cut, on_canvas, split_positions
 
 N, SHAPE, WHOLE = 8, (13, 15), (slice(0, 13), slice(0, 15))
 
@@ -90,7 +90,7 @@ def _patterns(image, probe, x, y) -> Patterns:
     corners, residual = split_positions(torch.tensor(np.stack([y, x], 1)), probe.shape[-1])
     return Patterns(
         lambda i: torch.zeros(0),
-        in_field(corners),
+        on_canvas(corners),
         residual.double(),
         torch.tensor(probe),
         (1, *image.shape),
@@ -223,7 +223,7 @@ def test_an_efficient_estimator_spreads_as_much_as_the_bound():
 
     corners, residual = split_positions(torch.tensor(np.stack([y, x], 1)), size)
     field = torch.arange(draws).repeat_interleave(len(x))
-    address = in_field(corners.repeat(draws, 1), field)
+    address = on_canvas(corners.repeat(draws, 1), field)
     start = torch.tensor(image).to(torch.complex64).expand(draws, *shape).contiguous()
     patterns = Patterns(
         lambda i: counts[i],

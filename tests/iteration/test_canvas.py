@@ -18,7 +18,7 @@ from ptycho_torch.iteration.canvas import (
 )
 from ptycho_torch.network.features import group_layout, view_layout
 from ptycho_torch.physics.noise import poisson_deviance
-from ptycho_torch.physics.patches import in_field, split_positions
+from ptycho_torch.physics.patches import on_canvas, split_positions
 
 
 def noiseless(
@@ -31,7 +31,7 @@ def noiseless(
     corners, rest = split_positions(torch.from_numpy(np.stack([y, x], 1)), probe.shape[-1])
     patterns = Patterns(
         lambda i: counts[i],
-        in_field(corners),
+        on_canvas(corners),
         rest.to(dtype.to_real()),
         torch.from_numpy(probe * scale**0.5).to(dtype),
         (1, *image.shape),
@@ -153,7 +153,7 @@ def test_where_no_photon_falls_the_start_stays_and_tikhonov_alone_acts():
     corners, rest = split_positions(torch.from_numpy(np.stack([y, x], 1)), N)
     patterns = Patterns(
         lambda i: torch.from_numpy(expected[i.numpy()] * 1e4).float(),
-        in_field(corners),
+        on_canvas(corners),
         rest,
         torch.from_numpy(probe * 100).to(torch.complex64),
         shape,
@@ -267,7 +267,7 @@ def test_overlap_bears_subsets_and_separate_patterns_bear_none():
     corners, rest = split_positions(torch.from_numpy(np.stack([y, x], 1)[apart]), probe.shape[-1])
     lonely = Patterns(
         lambda i: torch.zeros(len(i), 32, 32),
-        in_field(corners),
+        on_canvas(corners),
         rest,
         torch.from_numpy(probe).to(torch.complex64),
         (1, *image.shape),

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ptycho_torch.errors import DataContractError
-from ptycho_torch.physics.patches import cut, in_field, paste, split_positions
+from ptycho_torch.physics.patches import cut, on_canvas, paste, split_positions
 
 SHAPE = (2, 11, 17)  # two canvases of 11 rows and 17 columns
 ADDRESS = torch.tensor(
@@ -26,7 +26,7 @@ def test_a_single_bright_pixel_appears_where_a_person_would_draw_it():
     image[0, 7, 4] = 1
     corners, rest = split_positions(torch.tensor([[6.0, 5.0]], dtype=torch.float64), 6)
     assert corners.tolist() == [[3, 2]] and rest.tolist() == [[0, 0]]
-    patch = cut(image, in_field(corners), 6)[0]
+    patch = cut(image, on_canvas(corners), 6)[0]
     assert torch.nonzero(patch).tolist() == [[7 - 3, 4 - 2]]
 
 
@@ -106,5 +106,5 @@ def test_a_patch_that_leaves_its_canvas_is_refused_and_not_wrapped_around(addres
 
 def test_addresses_name_one_field_for_all_corners_or_one_for_each():
     corners = torch.tensor([[3, 4], [5, 6]])
-    assert in_field(corners).tolist() == [[0, 3, 4], [0, 5, 6]]
-    assert in_field(corners, torch.tensor([2, 7])).tolist() == [[2, 3, 4], [7, 5, 6]]
+    assert on_canvas(corners).tolist() == [[0, 3, 4], [0, 5, 6]]
+    assert on_canvas(corners, torch.tensor([2, 7])).tolist() == [[2, 3, 4], [7, 5, 6]]

@@ -17,7 +17,7 @@ from ptycho_torch.errors import ConfigError, DataContractError
 from ptycho_torch.files import sha256_file, write_json
 from ptycho_torch.physics import optics
 from ptycho_torch.physics.noise import draw_counts
-from ptycho_torch.physics.patches import cut, in_field, split_positions
+from ptycho_torch.physics.patches import cut, on_canvas, split_positions
 
 N, SHAPE, DOSES = 16, (40, 52), (200.0, 3000.0)
 NAMED, CONTROLS = ("dense", "sparse"), ("_spread", "_fluence")
@@ -36,7 +36,7 @@ def phase_c(root, step=1.3, doses=DOSES):
             corners, residual = split_positions(
                 torch.from_numpy(np.stack([y[half], x[half]], axis=1)), N
             )
-            patches = cut(torch.from_numpy(truth)[None], in_field(corners), N)
+            patches = cut(torch.from_numpy(truth)[None], on_canvas(corners), N)
             expected = optics.expected_counts(
                 patches, optics.shift_probe(torch.from_numpy(scaled), residual)
             )

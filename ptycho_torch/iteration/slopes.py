@@ -1,0 +1,97 @@
+"""Gradients of the Poisson likelihood by the object and the probe, and of the penalty on slopes.
+
+A gradient is taken in the sense of d f / d conj(O). The negative log-likelihood of counts n under
+expected counts I = sum_m |w_m|^2 has the gradient sum_m conj(P_m) F^-1[(1 - n / I) w_m] by a patch
+(Thibault & Guizar-Sicairos, New J. Phys. 14, 063004 (2012)).
+"""
+
+import torch
+from jaxtyping import Complex, Float, Int
+from torch import Tensor
+
+from ptycho_torch.physics import optics
+from ptycho_torch.physics.geometry import Patterns
+from ptycho_torch.physics.noise import SMALLEST_COUNT, poisson_deviance
+from ptycho_torch.physics.patches import cut, paste
+
+# Counts added above and below the ratio n / I: a photon on a dark pixel takes no infinite step.
+DARK = 0.003
+
+Canvas = Complex[Tensor, "canvases H W"]
+
+
+def gradient(
+    canvas: Canvas,
+    patterns: Patterns,
+    indices: Int[Tensor, " m"] | None = None,
+    scored: bool = True,
+    dark: float = DARK,
+) -> tuple[Canvas, Float[Tensor, ""]]:
+    """Gradient of the negative log-likelihood by conj(O), and the summed deviance (0 if not
+    `scored`), of all patterns or of those with the given indices.
+
+    `dark` counts lie below the ratio n / I; with 0 the gradient is the deviance's own, flat where
+    that is clamped.
+    """
+    geometry = patterns.geometry
+    forward, adjoint, modulation = optics.round_trip(
+        geometry.N, tuple(canvas.shape[-2:]), canvas.device
+    )
+    modulated, slope = canvas * modulation, torch.zeros_like(canvas)
+    deviance = torch.zeros((), dtype=torch.float64, device=canvas.device)
+    for chunk in geometry.chunks(indices):
+        probes, counts = geometry.probes(chunk), patterns.measured(chunk)
+        waves = forward(probes * geometry.patches(modulated, chunk)[:, None])
+        expected = _summed(optics.intensity(waves))
+        excess = _excess(expected, counts, dark)
+        if not dark:
+            excess = torch.where(expected > SMALLEST_COUNT, excess, 0.0)
+        back = _summed(probes.conj() * adjoint(excess[:, None] * waves))
+        slope += paste(back, geometry.address[chunk], geometry.shape)
+        if scored:
+            deviance += poisson_deviance(expected, counts).sum()
+    return slope * modulation, deviance
+
+
+def joint_gradient(
+    canvas: Canvas, probe: Complex[Tensor, "modes N N"], patterns: Patterns
+) -> tuple[Canvas, Complex[Tensor, "modes N N"]]:
+    """Gradients of the negative log-likelihood by conj(O) and conj(P).
+
+    Autograd serves as the adjoint of cutting, shifting and propagating: the waves are linear in
+    each of the two.
+    """
+    geometry = patterns.geometry
+    slopes = torch.zeros_like(canvas), torch.zeros_like(probe)
+    point = canvas.detach().requires_grad_(), probe.detach().requires_grad_()
+    for chunk in geometry.chunks():
+        patches = cut(point[0], geometry.address[chunk], geometry.N)
+        probes = optics.shift_probe(point[1], geometry.residual_px[chunk])
+        waves = optics.detector_waves(patches, probes)
+        with torch.no_grad():
+            expected = waves.abs().square().sum(1)
+            excess = _excess(expected, patterns.counts(chunk), DARK)[:, None] * waves
+        for slope, part in zip(slopes, torch.autograd.grad(waves, point, excess), strict=True):
+            slope += part
+    return slopes
+
+
+def roughness_gradient(canvas: Canvas) -> Canvas:
+    """Gradient of sum |grad O|^2 by conj(O): minus the Laplacian, nothing flowing over the
+    border."""
+    slope = torch.zeros_like(canvas)
+    for axis in (-2, -1):
+        size, difference = canvas.shape[axis] - 1, torch.diff(canvas, dim=axis)
+        slope.narrow(axis, 0, size).sub_(difference)
+        slope.narrow(axis, 1, size).add_(difference)
+    return slope
+
+
+def _excess(expected: Tensor, counts: Tensor, dark: float) -> Tensor:
+    """1 - n / I, the derivative of the negative log-likelihood by the expected counts."""
+    return 1 - (counts + dark) / (expected + dark)
+
+
+def _summed(of_modes: Tensor) -> Tensor:
+    """Sum over the modes; of a single one without a copy."""
+    return of_modes[:, 0] if of_modes.shape[1] == 1 else of_modes.sum(1)

@@ -1,0 +1,202 @@
+"""Where exposures lie on an object and under which probe, and the counts measured there.
+
+A *canvas* is the rectangle of the object that an iteration or a network works on. A geometry is an
+experiment without its counts: expected counts, fluence, and the way between canvas and object need
+nothing else. With counts it is the patterns of a scan.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from jaxtyping import Complex, Float, Int
+from torch import Tensor
+
+from ptycho_torch.physics import optics
+from ptycho_torch.physics.patches import cut, on_canvas, paste, split_positions
+
+CHUNK = 64  # patterns held at once: few enough for a CPU's cache; results change by rounding only
+# Of up to this many 64 px patterns the shifted probes are kept; beyond it they are made again.
+_CACHED_PATTERNS = 2048
+MOST_SUBSETS = 16
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Exposures on one or more canvases of one size.
+
+    `address` is (canvas, row, column) of each exposure's patch, `residual_px` the sub-pixel rest of
+    its position, `shape` (canvases, height, width), and `window` the rows and columns of the object
+    that a single canvas covers.
+    """
+
+    address: Int[Tensor, "n 3"]
+    residual_px: Float[Tensor, "n 2"]
+    probe: Complex[Tensor, "modes N N"]
+    shape: tuple[int, int, int]
+    object_shape: tuple[int, int] | None = None
+    origin: tuple[int, int] = (0, 0)
+    passes: bool = True  # several will be made: shifted probes and counts are worth keeping
+    _kept: dict = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @classmethod
+    def of(
+        cls,
+        positions_px: Float[Tensor, "n 2"],
+        probe: Complex[Tensor, "modes N N"],
+        object_shape: tuple[int, int] | None = None,
+        *,
+        whole: bool = False,
+    ) -> "Geometry":
+        """Exposures at patch centres (y, x), px of an object of `object_shape`.
+
+        The canvas is the bounding box of their patches; `whole`: all of the object.
+        """
+        N = probe.shape[-1]
+        corners, residual = split_positions(positions_px, N)
+        origin = torch.zeros(2, dtype=torch.long) if whole else corners.amin(0)
+        size = object_shape if whole else (corners.amax(0) - origin + N).tolist()
+        address = on_canvas(corners - origin)
+        return cls(address, residual, probe, (1, *size), object_shape, tuple(origin.tolist()))
+
+    def __len__(self) -> int:
+        return len(self.address)
+
+    @property
+    def N(self) -> int:
+        """Edge of a patch, px."""
+        return self.probe.shape[-1]
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """Rows and columns of the object under the canvas."""
+        (row, column), (_, height, width) = self.origin, self.shape
+        return slice(row, row + height), slice(column, column + width)
+
+    def crop(self, whole: Complex[Tensor, "H W"]) -> Complex[Tensor, "1 h w"]:
+        """The canvas of an object."""
+        return whole[self.window][None]
+
+    def embed(self, canvas: Tensor, outside: Tensor | float = 1.0) -> Tensor:
+        """An object (H, W) with the canvas (1, h, w) in its place and `outside` beside it."""
+        whole = torch.ones(self.object_shape, dtype=canvas.dtype, device=canvas.device) * outside
+        whole[self.window] = canvas[0]
+        return whole
+
+    def under(self, probe: Complex[Tensor, "modes N N"]) -> "Geometry":
+        """The same exposures under another probe."""
+        return replace(self, probe=probe)
+
+    def at(self, indices: Int[Tensor, " m"]) -> "Geometry":
+        """Some of the exposures, on the same canvas."""
+        return replace(self, address=self.address[indices], residual_px=self.residual_px[indices])
+
+    def chunks(self, indices: Int[Tensor, " m"] | None = None) -> Iterator[Int[Tensor, " chunk"]]:
+        """Indices of all exposures, or of the given ones, CHUNK at a time."""
+        every = torch.arange(len(self), device=self.address.device)
+        return iter((every if indices is None else indices).split(CHUNK))
+
+    def probes(self, indices: Int[Tensor, " n"]) -> Complex[Tensor, "n modes N N"]:
+        """The probe at the sub-pixel part of each position."""
+        return _kept(
+            self,
+            self._kept,
+            lambda chunk: optics.shift_probe(self.probe, self.residual_px[chunk]),
+            indices,
+        )
+
+    def patches(
+        self, canvas: Complex[Tensor, "canvases H W"], indices: Int[Tensor, " n"]
+    ) -> Complex[Tensor, "n N N"]:
+        """What the exposures see of the canvas, before the probe."""
+        return cut(canvas, self.address[indices], self.N)
+
+    def expected(
+        self, canvas: Complex[Tensor, "canvases H W"], indices: Int[Tensor, " n"]
+    ) -> Float[Tensor, "n N N"]:
+        """Expected counts of some exposures, from a canvas."""
+        return optics.expected_counts(self.patches(canvas, indices), self.probes(indices))
+
+    def fluence(self) -> Float[Tensor, "canvases H W"]:
+        """Photons per object pixel, sum over positions and modes of |P|^2."""
+        return self.subset_fluence(1)[0]
+
+    def places(self) -> Int[Tensor, " n"]:
+        """A number 0 .. MOST_SUBSETS - 1 for each exposure; neighbours have different ones."""
+        if "places" not in self._kept:
+            places = torch.zeros(len(self), dtype=torch.long)
+            leaves = _neighbourhoods(self.address.cpu().numpy(), MOST_SUBSETS)
+            for turn, leaf in enumerate(leaves):
+                first = turn if len(leaf) < MOST_SUBSETS else 0
+                places[leaf] = (torch.arange(len(leaf)) + first) % MOST_SUBSETS
+            self._kept["places"] = places.to(self.address.device)
+        return self._kept["places"]
+
+    def subset_fluence(self, count: int) -> Float[Tensor, "count canvases H W"]:
+        """Fluence of each of `count` subsets (a power of two): the exposures whose places are equal
+        modulo `count`."""
+        if "fluence" not in self._kept:
+            # several canvases are small and stepped whole
+            several = MOST_SUBSETS if self.shape[0] == 1 else 1
+            fluence = torch.zeros(several, *self.shape, device=self.address.device)
+            address = self.address.clone()
+            address[:, 0] += self.places() % several if several > 1 else 0
+            for chunk in self.chunks():
+                power = optics.intensity(self.probes(chunk)).sum(1)
+                flat = fluence.flatten(0, 1).shape
+                fluence += paste(power, address[chunk], flat).view(fluence.shape)
+            self._kept["fluence"] = fluence
+        return self._kept["fluence"].view(-1, count, *self.shape).sum(0)
+
+    def worth_keeping(self) -> bool:
+        """Whether what several passes need again is kept: of a scan that is small enough."""
+        return self.passes and len(self) * self.N**2 <= _CACHED_PATTERNS * 64**2
+
+
+@dataclass(frozen=True)
+class Patterns:
+    """Measured patterns and where they lie; `counts` serves any indices, from memory or a file."""
+
+    geometry: Geometry
+    counts: Callable[[Tensor], Float[Tensor, "n N N"]]
+    _kept: dict = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __len__(self) -> int:
+        return len(self.geometry)
+
+    def measured(self, indices: Int[Tensor, " n"]) -> Float[Tensor, "n N N"]:
+        """The counts, kept for all of a scan that is small enough."""
+        return _kept(self.geometry, self._kept, self.counts, indices)
+
+    def under(self, probe: Complex[Tensor, "modes N N"]) -> "Patterns":
+        """The same patterns under another probe."""
+        return replace(self, geometry=self.geometry.under(probe))
+
+
+def _kept(
+    geometry: Geometry, store: dict, make: Callable[[Tensor], Tensor], indices: Tensor
+) -> Tensor:
+    """What `make` gives for indices; made once for all exposures where that is worth keeping."""
+    if not geometry.worth_keeping():
+        return make(indices)
+    if "made" not in store:
+        store["made"] = torch.cat([make(chunk) for chunk in geometry.chunks()])
+    return store["made"][indices]
+
+
+def _neighbourhoods(address: np.ndarray, size: int) -> list[np.ndarray]:
+    """Indices of the patches in groups of `size` neighbours, by halving along the longer side (a
+    k-d tree's leaves)."""
+    waiting, leaves = [np.arange(len(address))], []
+    while waiting:
+        members = waiting.pop()
+        if len(members) <= size:
+            leaves.append(members)
+            continue
+        places = address[members]
+        longer = np.ptp(places, axis=0).argmax()
+        members = members[np.argsort(places[:, longer], kind="stable")]
+        middle = min(max(size, round(len(members) / 2 / size) * size), len(members) - 1)
+        waiting += [members[middle:], members[:middle]]
+    return leaves
