@@ -192,7 +192,9 @@ def _scan(
     seed = design.seed(design.simulation_seed) * 1_000_003 + int(dose) + offset
     diffraction = draw_amplitudes(expected, factor, seed)(images)
     x, y = experiment.xcoords[images], experiment.ycoords[images]
-    corners = on_canvas(split_positions(torch.from_numpy(np.stack([y, x], axis=1)), experiment.N)[0])
+    corners = on_canvas(
+        split_positions(torch.from_numpy(np.stack([y, x], axis=1)), experiment.N)[0]
+    )
     metadata = {
         "object_kind": "truth",
         "probe_kind": "truth" if imperfections.probe_is_true else "initial",

@@ -14,3 +14,21 @@ SPECIMENS = Registry(
         "lines": "fly64lib.simulation.specimens:lines",
     },
 )
+
+METHODS = Registry(
+    "method",
+    "fly64.methods",
+    {
+        "pinn": "fly64lib.methods.learned:Pinn",
+        "pinn+refine": "fly64lib.methods.learned:PinnRefined",
+        "pinn-sim": "fly64lib.methods.learned:PinnSim",
+        "pinn-sim+refine": "fly64lib.methods.learned:PinnSimRefined",
+        "supervised": "fly64lib.methods.learned:Supervised",
+        "lsqml": "fly64lib.methods.ptychi:LSQML",
+        "rpie": "fly64lib.methods.ptychi:RPIE",
+        "dm": "fly64lib.methods.ptychi:DM",
+        "classical": "fly64lib.methods.classical:Classical",
+        "flat": "fly64lib.methods.reference:Flat",
+        "truth": "fly64lib.methods.reference:Truth",
+    },
+)

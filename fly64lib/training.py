@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fly64lib.design import VIEW_GRIDSIZE, VIEWS, StudyDesign, dose_folder, view_file
-from fly64lib.methods.registry import METHODS, training_name
+from fly64lib.methods.base import training_name
+from fly64lib.methods.by_name import network_of
 from fly64lib.simulation.procedural_fields import ProceduralFields
 from ptycho_torch import params
 from ptycho_torch.commands import record_rows, run_options
@@ -99,7 +100,7 @@ def artifact_folder(
     """`dose_1000/dense/gs2`, with `_supervised` behind for the supervised twin; `sim/procedural`
     for the network of all."""
     if objective == "procedural":
-        return Path(artifact_root) / METHODS["pinn-sim"].network.folder(dose, view)
+        return Path(artifact_root) / network_of("pinn-sim").folder(dose, view)
     return Path(artifact_root) / dose_folder(dose) / view / training_name(gridsize, objective)
 
 

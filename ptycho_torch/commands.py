@@ -7,10 +7,12 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_origin
 
 from ptycho_torch.errors import PtychoError
+from ptycho_torch.fields import literal
 from ptycho_torch.files import folder_lock, read_json, write_json
 
 Options = TypeVar("Options")
@@ -28,13 +30,30 @@ def run_options(
     options of the same rank. `--dose 1 --dose 2` may be said for `--doses 1 2`.
     """
     import tyro
+    from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+    registry = ConstructorRegistry()
+
+    @registry.primitive_rule
+    def mapping(kind: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+        """A mapping is one word, as JSON or Python writes it; its configuration checks it."""
+        if get_origin(kind.type) is not dict:
+            return None
+        return PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="MAPPING",
+            instance_from_str=lambda words: literal(words[0]),
+            is_instance=lambda value: isinstance(value, dict),
+            str_from_instance=lambda value: [str(value)],
+        )
 
     given = _listed(sys.argv[1:] if argv is None else list(argv), {f.name for f in fields(options)})
     shown = (
         *(tyro.conf.OmitArgPrefixes, tyro.conf.PositionalMetavarFromFieldName),
         *(tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone),  # --flag only; no {None}|INT
     )
-    return run_command(lambda: command(tyro.cli(options, args=given, prog=prog, config=shown)))
+    parse = partial(tyro.cli, options, args=given, prog=prog, config=shown, registry=registry)
+    return run_command(lambda: command(parse()))
 
 
 def _listed(argv: list[str], known: set[str]) -> list[str]:

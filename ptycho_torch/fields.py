@@ -18,6 +18,7 @@ import ast
 import dataclasses
 import difflib
 import functools
+import json
 import types
 import typing
 from collections.abc import Collection, Iterable, Mapping
@@ -33,12 +34,14 @@ T = TypeVar("T")
 
 
 def literal(value: object) -> Any:
-    """The value that text holds as Python writes it (`1e5`, `None`, `[2, 10]`, `{"steps": 40}`);
-    other text, and what is no text, stays."""
-    try:
-        return ast.literal_eval(value) if isinstance(value, str) else value
-    except (ValueError, SyntaxError):
-        return value
+    """The value that text holds as Python or JSON writes it (`1e5`, `None`, `[2, 10]`,
+    `{"steps": 40}`); other text, and what is no text, stays."""
+    for read in (ast.literal_eval, json.loads):
+        try:
+            return read(value) if isinstance(value, str) else value
+        except (ValueError, SyntaxError):
+            continue
+    return value
 
 
 def _several(value: object) -> object:

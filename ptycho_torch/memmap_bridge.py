@@ -105,6 +105,14 @@ class RawDataTorch:
         chosen = torch.arange(self.n) if images is None else torch.as_tensor(images)
         return Patterns(self.geometry(images, whole=whole), lambda i: self.counts(chosen[i]))
 
+    def subset(self, indices: np.ndarray) -> "RawDataTorch":
+        """The scan of some of its patterns (:meth:`ptycho_torch.data.contract.ScanData.subset`)."""
+        return type(self)(self.scan.subset(indices), self.source)
+
+    def under(self, probe: Complex[np.ndarray, "modes N N"]) -> "RawDataTorch":
+        """The same scan with another probe."""
+        return type(self)(replace(self.scan, probe=probe), self.source)
+
     def without_truth(self) -> "RawDataTorch":
         """What an experiment would have: counts, positions, probe, and an empty object of the same
         size. Neither the object that the file holds, nor its name, nor its metadata lead back to

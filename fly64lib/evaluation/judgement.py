@@ -13,9 +13,7 @@ import torch
 from fly64lib.evaluation.gauge import scored_region
 from fly64lib.evaluation.metrics import score_table
 from ptycho_torch.inference.apply import data_deviance
-from ptycho_torch.iteration.canvas import Patterns
 from ptycho_torch.memmap_bridge import RawDataTorch
-from ptycho_torch.network.features import view_layout
 
 Region = tuple[slice, slice]
 
@@ -67,11 +65,5 @@ def judge(
 
 def photons_per_pixel(raw: RawDataTorch, region: Region) -> float:
     """Photons that the probe brought to an object pixel, mean over the region."""
-    layout = view_layout(raw.positions, raw.N)
-    patterns = Patterns(raw.counts, layout.address, layout.residual_px, raw.probe, layout.shape)
-    canvas = np.zeros(raw.scan.canvas_shape)
-    row, column = layout.origin[0].tolist()
-    canvas[row : row + layout.shape[1], column : column + layout.shape[2]] = patterns.fluence()[
-        0
-    ].numpy()
-    return float(canvas[region].mean())
+    geometry = raw.geometry()
+    return float(geometry.embed(geometry.fluence(), outside=0.0)[region].double().mean())

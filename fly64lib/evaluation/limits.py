@@ -27,9 +27,9 @@ from torch import Tensor
 from fly64lib.evaluation.gauge import MAX_SHIFT_PX
 from fly64lib.evaluation.metrics import TUKEY_TAPER, Pair
 from ptycho_torch.errors import ConfigError, DataContractError, PtychoError
-from ptycho_torch.iteration.canvas import Patterns
 from ptycho_torch.physics import optics
-from ptycho_torch.physics.patches import cut, on_canvas, paste, split_positions
+from ptycho_torch.physics.geometry import Geometry
+from ptycho_torch.physics.patches import cut, paste
 
 # of the region's median fluence: dimmer pixels count as known; 1e-6 changes fly001's bounds by <
 # 0.01 dB
@@ -203,23 +203,20 @@ def limits(
     region = _checked(object, probe, xcoords, ycoords, region, probes, probe_known)
     canvas, probe = (torch.as_tensor(np.ascontiguousarray(array)) for array in (object, probe))
     centres = torch.as_tensor(np.stack([ycoords, xcoords], 1), dtype=torch.float64)
-    corners, residual = split_positions(centres, probe.shape[-1])
-    patterns = Patterns(
-        lambda chunk: None, on_canvas(corners), residual, probe.to(canvas.dtype), (1, *canvas.shape)
-    )
+    geometry = Geometry.of(centres, probe.to(canvas.dtype), canvas.shape, whole=True)
     truth = canvas[region]
     signs = torch.randint(
         2, (probes, *truth.shape, 2), generator=torch.Generator().manual_seed(seed)
     )
     with torch.no_grad():
-        information = Information(patterns, canvas, region, prior_spectrum, probe_known)
+        information = Information(geometry, canvas, region, prior_spectrum, probe_known)
         remove = gauge_projector(canvas, region, probe_known)
         z = torch.view_as_complex(2 * signs.to(canvas.real.dtype) - 1) * truth.sgn()
         start = canvas.new_zeros(probes, *canvas.shape)
         start[:, region[0], region[1]] = remove(z)
         found, steps = _solve(information, information.join(start), iterations, tolerance)
         y = remove(information.split(found)[0][:, region[0], region[1]])
-        photons = float(patterns.fluence()[0][region].mean())
+        photons = float(geometry.fluence()[0][region].mean())
     return _summary(
         z.numpy(),
         y.numpy(),
@@ -237,21 +234,21 @@ class Information:
 
     def __init__(
         self,
-        patterns: Patterns,
+        geometry: Geometry,
         canvas: Complex[Tensor, "H W"],
         region: Region,
         prior: ClassSpectrum | None,
         probe_known: bool,
     ) -> None:
-        self.patterns, self.canvas, self.probe_known = patterns, canvas, probe_known
+        self.geometry, self.canvas, self.probe_known = geometry, canvas, probe_known
         # A modulated canvas spares the shifts of each pattern; a probe's change would have to be
         # modulated patch by patch.
         self.transforms = (
-            optics.round_trip(patterns.N, tuple(canvas.shape), canvas.device)
+            optics.round_trip(geometry.N, tuple(canvas.shape), canvas.device)
             if probe_known
             else (optics.propagate, optics.backpropagate, torch.ones(()))
         )
-        fluence = patterns.fluence()[0].to(canvas.real.dtype)
+        fluence = geometry.fluence()[0].to(canvas.real.dtype)
         least = _LIT * fluence[region].median()
         if prior is None and (fluence[region] <= least).any():
             raise DataContractError(
@@ -278,12 +275,12 @@ class Information:
         )
         power = canvas.abs().square()[None]
         self.probe_gain = 0.5 / sum(
-            cut(power, patterns.address[i], patterns.N).sum(0) for i in patterns.chunks()
+            cut(power, geometry.address[i], geometry.N).sum(0) for i in geometry.chunks()
         )
 
     def split(self, x: Unknowns) -> tuple[Canvases, Complex[Tensor, "k modes N N"]]:
         """Canvases and probes of the unknowns; no modes where the probe is known."""
-        size, N = self.canvas.numel(), self.patterns.N
+        size, N = self.canvas.numel(), self.geometry.N
         return x[:, :size].view(-1, *self.canvas.shape), x[:, size:].view(len(x), -1, N, N)
 
     def join(
@@ -292,27 +289,27 @@ class Information:
         """The inverse of :meth:`split`; without `probes` they are zero."""
         if probes is None:
             probes = canvases.new_zeros(
-                len(canvases), 0 if self.probe_known else self.patterns.probe.numel()
+                len(canvases), 0 if self.probe_known else self.geometry.probe.numel()
             )
         return torch.cat([canvases.flatten(1), probes.flatten(1)], 1)
 
     def apply(self, x: Unknowns) -> Unknowns:
         """(F + C^-1) x."""
-        patterns, (changes, probe_changes) = self.patterns, self.split(x)
+        geometry, (changes, probe_changes) = self.geometry, self.split(x)
         told, probes_told = torch.zeros_like(changes), torch.zeros_like(probe_changes)
         forward, adjoint, modulation = self.transforms
         canvas, changes_known = self.canvas * modulation, changes * self.unknown * modulation
-        for chunk in patterns.chunks():
+        for chunk in geometry.chunks():
             address, probes, residual = (
-                patterns.address[chunk],
-                patterns.probes(chunk),
-                patterns.residual_px[chunk],
+                geometry.address[chunk],
+                geometry.probes(chunk),
+                geometry.residual_px[chunk],
             )
-            patches = cut(canvas[None], address, patterns.N)[:, None]
+            patches = cut(canvas[None], address, geometry.N)[:, None]
             waves = forward(probes * patches)
             u = waves * optics.intensity(waves).sum(1, keepdim=True).clamp_min(1e-30).rsqrt()
             for k, change in enumerate(changes_known):
-                wave_change = forward(probes * cut(change[None], address, patterns.N)[:, None])
+                wave_change = forward(probes * cut(change[None], address, geometry.N)[:, None])
                 if not self.probe_known:
                     wave_change += forward(patches * optics.shift_probe(probe_changes[k], residual))
                 back = (
@@ -321,9 +318,7 @@ class Information:
                     * (u.real * wave_change.real + u.imag * wave_change.imag).sum(1, keepdim=True)
                 )
                 returned = adjoint(back)
-                told[k] += paste((probes.conj() * returned).sum(1), address, patterns.canvas_shape)[
-                    0
-                ]
+                told[k] += paste((probes.conj() * returned).sum(1), address, geometry.shape)[0]
                 if (
                     not self.probe_known
                 ):  # shift_probe is linear: its vector-Jacobian product is its adjoint

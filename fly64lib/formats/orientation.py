@@ -14,8 +14,9 @@ from fly64lib.formats.frames import Reading, object_on_grid, probe_on_grid, wind
 from ptycho_torch.data.contract import ScanData
 from ptycho_torch.data.npz import broken
 from ptycho_torch.errors import DataContractError
-from ptycho_torch.iteration.canvas import Patterns, canvas_steps, gradient
-from ptycho_torch.physics.patches import on_canvas, split_positions
+from ptycho_torch.iteration.canvas import canvas_steps
+from ptycho_torch.iteration.slopes import gradient
+from ptycho_torch.physics.geometry import Geometry, Patterns
 
 ORIENTATIONS = (
     "as-given",
@@ -120,11 +121,10 @@ def _fit(scan: ScanData, orientation: str, with_object: bool) -> tuple[float, np
         places = oriented(positions[near], orientation) * ratio
         places += crop / 2 + 1 - places.min(0)
         image = np.ones(tuple(int(edge) + crop // 2 + 3 for edge in places.max(0)), np.complex64)
-    corner, rest = split_positions(torch.from_numpy(places), crop)
     try:
-        lying = Patterns(
-            lambda i: counts[i], on_canvas(corner), rest, torch.from_numpy(probe), (1, *image.shape)
-        )
+        places, modes = torch.from_numpy(places), torch.from_numpy(probe)
+        geometry = Geometry.of(places, modes, image.shape, whole=True)
+        lying = Patterns(geometry, counts.__getitem__)
         canvas = canvas_steps(lying, torch.from_numpy(image)[None], 0 if with_object else STEPS)
         deviance = float(gradient(canvas, lying)[1]) / counts.numel()
     except DataContractError:  # on an object that is not square a transpose may leave it

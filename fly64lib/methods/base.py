@@ -1,66 +1,101 @@
-"""Methods: each takes a DATA-001 file and gives an object, all behind one small protocol.
+"""What a method is, what it gives, and pieces that several methods share.
 
-    result = LSQML(epochs=60).reconstruct(Path("patched_test.npz"))
+    result = Classical(steps=40).reconstruct(open_scan("scan.npz").without_truth())
 
-A method is a frozen dataclass of its settings. It starts from an empty object (never from
-`objectGuess`, which may be the truth) and from the file's probe, either kept ("known") or corrected
-along the way ("refine"). Every method sees the same counts, positions and canvas. The modules:
-:mod:`~fly64lib.methods.ptychi` (LSQML, rPIE, DM), :mod:`~fly64lib.methods.classical` (the project's
-canvas iteration) and :mod:`~fly64lib.methods.reference` (flat, truth)."""
+A method is a configuration of its settings. It gets a scan without its truth: counts, positions,
+the probe to start from, and the size of the object. It starts from an empty object. Every method sees
+the same counts, positions and canvas. `fly64lib.registries.METHODS` lists them by name.
+"""
 
 import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
 from jaxtyping import Complex
 from torch import Tensor
 
-PROBES = ("known", "refine")
+from fly64lib.design import VIEW_GRIDSIZE, dose_folder
+from fly64lib.simulation.probes import defocused
+from ptycho_torch.memmap_bridge import RawDataTorch
 
-
-@dataclass(frozen=True, eq=False)
-class MethodResult:
-    """An object and what it took. Times run from the opened file to the object, without the import
-    of packages."""
-
-    object: Complex[np.ndarray, "H W"]  # complex64, on the file's canvas
-    probe: (
-        Complex[np.ndarray, "modes N N"] | None
-    )  # complex64, sum |P|^2 = photons; None where it was not refined
-    trace: list[dict[str, float]]  # one entry per iteration, from the first to the last
-    seconds: float  # wall time
-    cpu_seconds: float
-    peak_memory_mb: (
-        float | None
-    )  # most that the process which ran it ever held (VmHWM); None: the system doesn't tell
-    settings: dict[str, Any]  # of the method, JSON-ready
-    note: str = ""  # what a reader of the numbers has to know
-
-
-class Method(Protocol):
-    """What a comparison needs of a method."""
-
-    @property
-    def name(self) -> str: ...
-
-    def reconstruct(self, dataset: Path) -> MethodResult:
-        """Object of a DATA-001 file. Raises :class:`ptycho_torch.errors.PtychoError`."""
-        ...
+Modes = Complex[Tensor, "modes N N"]
 
 
 @dataclass
 class Cost:
     """What a block of code took; filled when it ends."""
 
-    seconds: float = 0.0
+    seconds: float = 0.0  # wall time
     cpu_seconds: float = 0.0
+    # most that the process which ran it ever held (VmHWM); None: the system does not say
     peak_memory_mb: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class MethodResult:
+    """An object and what it took, from the open scan to the object, imports not counted."""
+
+    object: Complex[np.ndarray, "H W"]  # complex64, on the scan's canvas
+    # complex64, sum |P|^2 = photons; None where it was not refined
+    probe: Complex[np.ndarray, "modes N N"] | None = None
+    cost: Cost = field(default_factory=Cost)
+    settings: dict[str, Any] = field(default_factory=dict)  # of the method, JSON-ready
+    note: str = ""  # what a reader of the numbers has to know
+    # one entry per iteration, from the first to the last
+    trace: list[dict[str, float]] = field(default_factory=list)
+
+
+def training_name(gridsize: int, objective: str) -> str:
+    """Phase E's folder of a condition's network, such as `gs2` or `gs2_supervised`."""
+    return f"gs{gridsize}" + ("" if objective == "poisson" else f"_{objective}")
+
+
+@dataclass(frozen=True)
+class Network:
+    """How a method's network is trained, and where under phase E's folder it lies."""
+
+    objective: str  # of TrainingConfig
+    scope: str = "condition"  # one for each dose and view; or "replicate": one for all of them
+
+    def folder(self, dose: float, view: str) -> str:
+        """Relative to phase E's folder. Control views are single images and take the baseline's
+        network."""
+        if self.scope == "replicate":
+            return f"sim/{self.objective}"
+        view = view if view in VIEW_GRIDSIZE else "baseline"
+        return f"{dose_folder(dose)}/{view}/{training_name(VIEW_GRIDSIZE[view], self.objective)}"
+
+
+class Method(Protocol):
+    """What the study needs of a method; its settings are the fields of its class."""
+
+    description: ClassVar[str]  # a line of the report's glossary
+    network: ClassVar[Network | None]  # that it needs trained; it then has a field `bundle`
+    own_notebook: ClassVar[bool]  # the others are done in seconds and share one a condition
+    sees_truth: ClassVar[bool]  # a reference and no method: it gets the truth
+
+    def reconstruct(self, scan: RawDataTorch) -> MethodResult:
+        """Object of a scan. Raises :class:`ptycho_torch.errors.PtychoError`."""
+        ...
+
+
+def attribute(method: type[Method], name: str) -> Any:
+    """A class attribute of :class:`Method`; those that a method does not state are the usual."""
+    usual = {"network": None, "own_notebook": False, "sees_truth": False}
+    usual["description"] = (method.__doc__ or "").split("\n")[0]
+    return getattr(method, name, usual[name])
+
+
+def with_known_fields(method: type[Method], **common: Any) -> dict[str, Any]:
+    """Of settings common to all methods those that a method has a field for."""
+    known = {one.name for one in fields(method)}  # type: ignore[arg-type]
+    return {name: value for name, value in common.items() if name in known}
 
 
 @contextmanager
@@ -72,31 +107,36 @@ def measured() -> Iterator[Cost]:
     cost.seconds, cost.cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
     status = Path("/proc/self/status")
     if status.is_file():
-        cost.peak_memory_mb = int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) / 1000
+        peak = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
+        cost.peak_memory_mb = int(peak[1]) / 1000
 
 
-def with_modes(probe: Complex[Tensor, "modes N N"], count: int) -> Complex[Tensor, "count N N"]:
+def starting_probe(scan: RawDataTorch, defocus_rad: float) -> Modes:
+    """The scan's probe, with an error of its defocus where one is asked for."""
+    return defocused(scan.probe, defocus_rad) if defocus_rad else scan.probe
+
+
+def with_modes(probe: Modes, count: int) -> Complex[Tensor, "count N N"]:
     """The probe with incoherent modes added up to `count`, faint ones, as a start for their
     recovery. Its power is kept.
 
     Each is the strongest mode times a monomial x^a y^b, of lowest degree first, and has 1 % of its
     power: what a beam that trembles, or is a little wider than coherence allows, adds first
-    (Thibault and Menzel, doi:10.1038/nature11806)."""
-    N, strongest = probe.shape[-1], probe[probe.abs().square().sum((-2, -1)).argmax()]
-    axis = torch.linspace(-1, 1, N, dtype=probe.real.dtype)
+    (Thibault and Menzel, doi:10.1038/nature11806).
+    """
+    power = probe.abs().square().sum((-2, -1))
+    strongest, photons = probe[power.argmax()], power.max().sqrt()
+    axis = torch.linspace(-1, 1, probe.shape[-1], dtype=probe.real.dtype)
     degrees = [(total - b, b) for total in range(1, count + 1) for b in range(total + 1)]
     shapes = [
         strongest * axis**b * (axis**a)[:, None] for b, a in degrees[: max(0, count - len(probe))]
     ]
-    faint = [
-        0.1 * shape * strongest.abs().square().sum().sqrt() / shape.abs().square().sum().sqrt()
-        for shape in shapes
-    ]
+    faint = [0.1 * shape * photons / shape.abs().square().sum().sqrt() for shape in shapes]
     every = torch.cat([probe, *(mode[None] for mode in faint)])
     return every * (probe.abs().square().sum() / every.abs().square().sum()).sqrt()
 
 
-def orthogonal_modes(probe: Complex[Tensor, "modes N N"]) -> Complex[Tensor, "modes N N"]:
+def orthogonal_modes(probe: Modes) -> Modes:
     """The same incoherent sum as orthogonal modes, the strongest first; a single mode is returned
     as it is."""
     if len(probe) == 1:

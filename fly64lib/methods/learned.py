@@ -1,65 +1,102 @@
-"""The trained network as a method: a bundle applied to a data file through the engine's one
-`reconstruct()`."""
+"""Trained networks as methods: a bundle applied to a scan through the engine's one `reconstruct()`.
 
-from dataclasses import asdict, dataclass, replace
+A name with `+refine` starts from what the network of its first part gives, and corrects it on the
+scan's own counts.
+"""
+
+from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 
-from fly64lib.methods.base import MethodResult, measured
-from fly64lib.methods.registry import method_of
+from fly64lib.methods.base import MethodResult, Network, measured
 from ptycho_torch.errors import ConfigError
+from ptycho_torch.fields import Threads, config, to_dict
 from ptycho_torch.inference.apply import reconstruct
 from ptycho_torch.inference.refinement import refine
-from ptycho_torch.memmap_bridge import PyTorchMemmapBridge
+from ptycho_torch.memmap_bridge import RawDataTorch
 from ptycho_torch.training.bundle import load_bundle
 
 
-@dataclass(frozen=True, kw_only=True)
+@config
 class Learned:
-    """A method by how its bundle was trained; the file's own groups, with their real neighbours."""
+    """A bundle applied to a scan; the scan's own groups, with their real neighbours."""
 
-    bundle: Path
-    refined: bool = False  # on the file's own counts
-    threads: int = 1
+    bundle: Path  # that training wrote
+    threads: Threads = 1
 
-    @property
-    def name(self) -> str:
-        return method_of(load_bundle(self.bundle).config.model.objective) + "+refine" * self.refined
+    description: ClassVar[str] = "a trained network"
+    network: ClassVar[Network | None] = None
+    refined: ClassVar[bool] = False  # on the scan's own counts
 
-    def reconstruct(self, dataset: Path) -> MethodResult:
-        """The object of a DATA-001 file from all of its patterns. The probe is taken as known."""
+    def reconstruct(self, scan: RawDataTorch) -> MethodResult:
+        """The object of a scan from all of its patterns. The probe is taken as known."""
         torch.set_num_threads(self.threads)
         bundle = load_bundle(self.bundle)
-        raw = PyTorchMemmapBridge(dataset).raw_data_torch
-        config = replace(bundle.config, n_images=None, n_groups=None)
+        whole = replace(bundle.config, n_images=None, n_groups=None)
         with measured() as cost:
-            found = (refine if self.refined else reconstruct)(bundle.model, raw, config)
+            found = (refine if self.refined else reconstruct)(bundle.model, scan, whole)
         if not torch.isfinite(torch.view_as_real(found.object)).all():
             raise ConfigError(
-                f"{self.bundle} gives an object on {dataset} that is not finite; train it again"
+                f"{self.bundle} gives an object on {scan.source} that is not finite; train it again"
             )
-        settings = {**asdict(self), "bundle": str(self.bundle), "bundle_sha256": bundle.sha256}
-        source = (
-            "simulated fields"
-            if bundle.config.model.objective == "procedural"
-            else (
-                f"{bundle.statistics['images']} patterns of"
-                f" {Path(bundle.statistics['source']).name}"
-            )
-        )
-        how = (
-            f"; refined with a weight of {found.weight:.3g} photons per pixel"
-            if self.refined
-            else ""
-        )
+        source = "simulated objects"
+        if bundle.config.model.objective != "procedural":
+            trained_on = Path(bundle.statistics["source"]).name
+            source = f"{bundle.statistics['images']} patterns of {trained_on}"
+        weight = f"; refined with a weight of {found.weight:.3g} photons per pixel"
         return MethodResult(
-            found.object.numpy(),
-            None,
-            [],
-            cost.seconds,
-            cost.cpu_seconds,
-            cost.peak_memory_mb,
-            settings,
-            f"trained on {source}{how}",
+            object=found.object.numpy(),
+            cost=cost,
+            settings=to_dict(self) | {"refined": self.refined, "bundle_sha256": bundle.sha256},
+            note=f"trained on {source}{weight if self.refined else ''}",
         )
+
+
+@config
+class Pinn(Learned):
+    """The physics-informed network of this condition."""
+
+    description: ClassVar[str] = (
+        "physics-informed network, trained without truth on the other half of this condition's own"
+        " scan"
+    )
+    network: ClassVar[Network | None] = Network("poisson")
+
+
+@config
+class PinnRefined(Pinn):
+    """The physics-informed network, refined."""
+
+    description: ClassVar[str] = (
+        "pinn's object, refined on the scan's own counts as far as photons held out support it"
+    )
+    refined: ClassVar[bool] = True
+
+
+@config
+class PinnSim(Learned):
+    """The network of simulated objects."""
+
+    description: ClassVar[str] = (
+        "one network for all doses and views, trained on simulated procedural objects under the"
+        " same probe"
+    )
+    network: ClassVar[Network | None] = Network("procedural", "replicate")
+
+
+@config
+class PinnSimRefined(PinnSim):
+    """The network of simulated objects, refined."""
+
+    description: ClassVar[str] = "pinn-sim's object, refined likewise"
+    refined: ClassVar[bool] = True
+
+
+@config
+class Supervised(Learned):
+    """The supervised twin."""
+
+    description: ClassVar[str] = "the same network trained on truth patches: what labels would add"
+    network: ClassVar[Network | None] = Network("supervised")

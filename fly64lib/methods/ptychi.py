@@ -5,7 +5,8 @@ LSQML: Odstrcil, Menzel, Guizar-Sicairos, Opt. Express 26, 3108 (2018); rPIE: Ma
 Optica 4, 736 (2017); DM: Thibault et al., Ultramicroscopy 109, 338 (2009); here as pty-chi 2.x
 implements them, run in a process of its own (:mod:`~fly64lib.methods.ptychi_worker`). This side
 checks what goes in, shows progress, and checks what comes back: pty-chi itself answers bad counts
-or positions off the canvas with a NaN object and no error."""
+or positions off the canvas with a NaN object and no error.
+"""
 
 import importlib.util
 import json
@@ -14,118 +15,84 @@ import subprocess
 import sys
 import tempfile
 import threading
-from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 from tqdm import tqdm
 
-from fly64lib.methods.base import PROBES, MethodResult
-from ptycho_torch.data.contract import ScanData, read_scan
+from fly64lib.methods.base import Cost, MethodResult
+from ptycho_torch.data.contract import write_scan
 from ptycho_torch.errors import DataContractError, MissingDependencyError, PtychoError
-from ptycho_torch.fields import check_choice, check_range, check_types
+from ptycho_torch.fields import Positive, Seed, Threads, config, to_dict
 from ptycho_torch.files import write_json
+from ptycho_torch.memmap_bridge import RawDataTorch
 
-BATCH_SIZES = {"lsqml": 200, "rpie": 1, "dm": 200}  # by method, where none is given
-_TOLD_LINES = 15  # of the worker's messages, in an error
+_LAST_LINES = 15  # of the worker's messages, in an error
 _FLAT = 1e-6  # relative spread of |object - 1| under which nothing was reconstructed
 
 
-@dataclass(frozen=True, kw_only=True)
-class LSQML:
-    """pty-chi's LSQML (or another method of its, by name) from an empty object.
+@config
+class PtyChi:
+    """A method of pty-chi's, from an empty object."""
 
-    Gaussian noise at 1e3 photons gets worse with epochs, and sparse views at 1e3 overfit after a
-    few: an earlier stop would have to be chosen by the truth, so the stated number of epochs is
-    run."""
-
-    method: str = "lsqml"  # "lsqml", "rpie" or "dm"
-    noise_model: str = "poisson"  # or "gaussian"; LSQML only
-    epochs: int = 60
-    # patterns a step. rPIE adds up the steps of a batch: many that overlap diverge. DM steps on
-    batch_size: int | None = None
-    # all patterns at once and only holds this many in memory. None: BATCH_SIZES
-    momentum: float = 1.0  # gain of the object's momentum; LSQML only
-    # share of each step; DM only. Picked by the truth at 1e4 and 1e5 among 1 (pty-chi's), 0.8 ..
-    # 0.05
-    relaxation: float = 0.05
-    probe: str = "known"  # the file's probe is kept, or "refine"d from it
-    probe_defocus_rad: float = (
-        0.0  # error put on the starting probe, see fly64lib.simulation.probes.defocused
-    )
-    device: str = "cpu"  # or "gpu"
-    threads: int = 1
-    seed: int = 0  # pty-chi's step sizes carry a little noise
-    timeout_s: float = 3600.0
+    epochs: Positive = 60
+    batch_size: Positive = 200  # patterns a step
+    probe: Literal["known", "refine"] = "known"  # the file's probe is kept, or refined from it
+    # error put on the starting probe, see fly64lib.simulation.probes.defocused
+    probe_defocus_rad: float = 0.0
+    device: Literal["cpu", "gpu"] = "cpu"
+    threads: Threads = 1
+    seed: Seed = 0  # pty-chi's step sizes carry a little noise
+    timeout_s: Annotated[float, Field(ge=1)] = 3600.0
     progress: bool = False  # a bar on stderr
 
-    def __post_init__(self) -> None:
-        check_types(self)
-        check_choice("method", self.method, BATCH_SIZES)
-        check_choice("noise_model", self.noise_model, ("poisson", "gaussian"))
-        check_choice("probe", self.probe, PROBES)
-        check_choice("device", self.device, ("cpu", "gpu"))
-        check_range("epochs", self.epochs, 1)
-        check_range("batch_size", self.batch_size, 1)
-        check_range("momentum", self.momentum, 0)
-        check_range("relaxation", self.relaxation, 0, 1)
-        check_range("threads", self.threads, 1, 1024)
-        check_range("timeout_s", self.timeout_s, 1)
+    own_notebook: ClassVar[bool] = True
+    method: ClassVar[str]  # of ptychi_worker.OPTIONS
+    loss: ClassVar[str] = "mean squared difference of amplitudes"
 
-    @property
-    def name(self) -> str:
-        return self.method
+    def reconstruct(self, scan: RawDataTorch) -> MethodResult:
+        """The object of a scan; the trace holds pty-chi's loss per epoch.
 
-    def reconstruct(self, dataset: Path) -> MethodResult:
-        """The object of a DATA-001 file, as :class:`MethodResult`; the trace holds pty-chi's loss
-        per epoch.
-
-        Raises :class:`MissingDependencyError` without pty-chi, :class:`DataContractError` for data
-        that break the contract, and :class:`PtychoError` with the worker's last lines if it fails,
-        runs out of time, or gives an object that is not finite or still empty."""
+        Raises :class:`MissingDependencyError` without pty-chi, :class:`DataContractError` for an
+        odd N, and :class:`PtychoError` with the worker's last lines if it fails, runs out of time,
+        or gives an object that is not finite or still empty.
+        """
         if importlib.util.find_spec("ptychi") is None:
             raise MissingDependencyError(
                 f"{self.method} is pty-chi's, which is not installed: pip install 'fly64[lsqml]'"
             )
-        scan = read_scan(dataset)
         if scan.N % 2:
             raise DataContractError(
-                f"{dataset}: patterns of {scan.N} px; pty-chi needs an even number: crop or pad"
+                f"{scan.source}: patterns of {scan.N} px; pty-chi needs an even number: crop or pad"
                 " them"
             )
-        settings = asdict(self) | {"batch_size": self.batch_size or BATCH_SIZES[self.method]}
+        settings = to_dict(self) | {"method": self.method}
         with tempfile.TemporaryDirectory(prefix="ptychi-") as folder:
-            trace, arrays = self._run(Path(dataset), Path(folder), settings)
-        _check(arrays["object"], scan, dataset, trace)
+            trace, arrays = self._run(scan, Path(folder), settings)
+        _check(arrays["object"], scan, trace)
         peak = float(arrays["peak_memory_mb"])
+        seconds = float(arrays["seconds"]), float(arrays["cpu_seconds"])
         return MethodResult(
             object=arrays["object"],
             probe=arrays["probe"] if self.probe == "refine" else None,
-            trace=trace,
-            seconds=float(arrays["seconds"]),
-            cpu_seconds=float(arrays["cpu_seconds"]),
-            peak_memory_mb=None if np.isnan(peak) else peak,
+            cost=Cost(*seconds, None if np.isnan(peak) else peak),
             settings=settings,
-            note=f"pty-chi {version('ptychi')}; loss: "
-            + (
-                "root of the summed squared step"
-                if self.method == "dm"
-                else "mean squared difference of amplitudes"
-            ),
+            note=f"pty-chi {version('ptychi')}; loss: {self.loss}",
+            trace=trace,
         )
 
     def _run(
-        self, dataset: Path, folder: Path, settings: dict
+        self, scan: RawDataTorch, folder: Path, settings: dict
     ) -> tuple[list[dict], dict[str, np.ndarray]]:
         """Trace and result arrays of one worker process."""
-        job, result, log = folder / "job.json", folder / "result.npz", folder / "worker.log"
-        write_json(
-            job, {"dataset": str(dataset.resolve()), "settings": settings, "result": str(result)}
-        )
-        threads = dict.fromkeys(
-            ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(self.threads)
-        )
+        files = {name: folder / f"{name}.npz" for name in ("dataset", "result")}
+        write_scan(files["dataset"], scan.scan)
+        job, log = folder / "job.json", folder / "worker.log"
+        write_json(job, {name: str(path) for name, path in files.items()} | {"settings": settings})
+        limits = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
         trace, late = [], threading.Event()
         with (
             log.open("w") as messages,
@@ -136,15 +103,14 @@ class LSQML:
                 stdin=subprocess.DEVNULL,
                 text=True,
                 cwd=Path(__file__).parents[2],
-                env=os.environ | threads,
+                env=os.environ | dict.fromkeys(limits, str(self.threads)),
             ) as worker,
         ):
             clock = threading.Timer(self.timeout_s, lambda: (late.set(), worker.kill()))
             clock.start()
             try:
-                with tqdm(
-                    total=self.epochs, desc=self.method, file=sys.stderr, disable=not self.progress
-                ) as bar:
+                bar = tqdm(total=self.epochs, desc=self.method, disable=not self.progress)
+                with bar:
                     for line in worker.stdout:
                         trace.append(json.loads(line))
                         bar.set_postfix(loss=trace[-1]["loss"], refresh=False)
@@ -155,36 +121,76 @@ class LSQML:
             finally:
                 clock.cancel()
         if worker.returncode:
-            said = "\n".join(log.read_text(errors="replace").splitlines()[-_TOLD_LINES:])
-            why = (
-                f"took longer than timeout_s={self.timeout_s:g} and was stopped after {len(trace)}"
-                f" of {self.epochs} epochs"
-                if late.is_set()
-                else f"ended with status {worker.returncode}"
-            )
+            last = "\n".join(log.read_text(errors="replace").splitlines()[-_LAST_LINES:])
+            why = f"ended with status {worker.returncode}"
+            if late.is_set():
+                why = (
+                    f"took longer than timeout_s={self.timeout_s:g} and was stopped after"
+                    f" {len(trace)} of {self.epochs} epochs"
+                )
             raise PtychoError(
-                f"{self.method} on {dataset}: pty-chi's process {why}. It last said:\n{said}"
+                f"{self.method} on {scan.source}: pty-chi's process {why}. Its last lines:\n{last}"
             )
-        with np.load(result) as arrays:
+        with np.load(files["result"]) as arrays:
             return trace, dict(arrays)
 
 
-def _check(canvas: np.ndarray, scan: ScanData, dataset: Path, trace: list[dict]) -> None:
+@config
+class LSQML(PtyChi):
+    """pty-chi's LSQML.
+
+    Gaussian noise at 1e3 photons gets worse with epochs, and sparse views at 1e3 overfit after a
+    few: an earlier stop would have to be chosen by the truth, so the stated number of epochs is
+    run.
+    """
+
+    noise_model: Literal["poisson", "gaussian"] = "poisson"
+    momentum: Annotated[float, Field(ge=0)] = 1.0  # gain of the object's momentum
+
+    method: ClassVar[str] = "lsqml"
+    description: ClassVar[str] = (
+        "pty-chi's iterative least-squares maximum likelihood, from an empty object"
+    )
+
+
+@config
+class RPIE(PtyChi):
+    """pty-chi's rPIE."""
+
+    # patterns a step: it adds up the steps of a batch, so that many that overlap diverge
+    batch_size: Positive = 1
+
+    method: ClassVar[str] = "rpie"
+    description: ClassVar[str] = "pty-chi's regularised ptychographic iterative engine"
+
+
+@config
+class DM(PtyChi):
+    """pty-chi's difference map, which steps on all patterns at once: a batch is what is held in
+    memory."""
+
+    # share of each step. Picked by the truth at 1e4 and 1e5 among 1 (pty-chi's), 0.8 .. 0.05
+    relaxation: Annotated[float, Field(ge=0, le=1)] = 0.05
+
+    method: ClassVar[str] = "dm"
+    description: ClassVar[str] = "pty-chi's difference map"
+    loss: ClassVar[str] = "root of the summed squared step"
+
+
+def _check(canvas: np.ndarray, scan: RawDataTorch, trace: list[dict]) -> None:
     """Refuse an object that pty-chi spoilt or never touched."""
-    lost = np.count_nonzero(~np.isfinite(canvas))
+    lost, shape = np.count_nonzero(~np.isfinite(canvas)), scan.scan.canvas_shape
     if lost:
         first = next((row["epoch"] for row in trace if row["loss"] is None), "none")
         raise PtychoError(
-            f"{dataset}: pty-chi's object has {lost} pixels that are not finite (first epoch with"
-            f" such a loss: {first}); a smaller momentum or batch_size may hold, or the probe does"
-            " not fit the data"
+            f"{scan.source}: pty-chi's object has {lost} pixels that are not finite (first epoch"
+            f" with such a loss: {first}); a smaller momentum or batch_size may hold, or the probe"
+            " does not fit the data"
         )
-    if canvas.shape != scan.canvas_shape:
-        raise PtychoError(
-            f"{dataset}: pty-chi's object is {canvas.shape} px, the canvas {scan.canvas_shape}"
-        )
+    if canvas.shape != shape:
+        raise PtychoError(f"{scan.source}: pty-chi's object is {canvas.shape} px, not {shape}")
     if np.abs(canvas - canvas.mean()).max() <= _FLAT * np.abs(canvas).max():
         raise PtychoError(
-            f"{dataset}: pty-chi's object is the same everywhere after {len(trace)} epochs: nothing"
-            " was reconstructed. Check probe and positions, or run more epochs"
+            f"{scan.source}: pty-chi's object is the same everywhere after {len(trace)} epochs:"
+            " nothing was reconstructed. Check probe and positions, or run more epochs"
         )

@@ -20,10 +20,9 @@ import ptychi.api as api
 import torch
 from ptychi.api.task import PtychographyTask
 
-from fly64lib.methods.base import measured, photons_restored
-from fly64lib.simulation.probes import defocused
+from fly64lib.methods.base import measured, photons_restored, starting_probe
 from ptycho_torch.errors import PtychoError
-from ptycho_torch.memmap_bridge import PyTorchMemmapBridge, RawDataTorch
+from ptycho_torch.memmap_bridge import RawDataTorch, open_scan
 
 OPTIONS = {"lsqml": api.LSQMLOptions, "rpie": api.RPIEOptions, "dm": api.DMOptions}
 
@@ -37,7 +36,7 @@ def run(job: dict[str, Any], progress: TextIO) -> None:
         raise PtychoError(
             "device='gpu' was asked for, and torch finds no GPU here; use device='cpu'"
         )
-    raw = PyTorchMemmapBridge(job["dataset"]).raw_data_torch
+    raw = open_scan(job["dataset"])
     options = make_options(settings)
     with (
         measured() as cost,
@@ -75,9 +74,7 @@ def make_options(settings: dict[str, Any]) -> Any:
     )
     reconstructor.num_epochs, reconstructor.random_seed = settings["epochs"], settings["seed"]
     if settings["method"] == "dm":
-        reconstructor.chunk_length = settings[
-            "batch_size"
-        ]  # memory only: DM always steps on all patterns
+        reconstructor.chunk_length = settings["batch_size"]  # memory only
         reconstructor.exit_wave_update_relaxation = settings["relaxation"]
     else:
         reconstructor.batch_size = settings["batch_size"]
@@ -97,7 +94,7 @@ def task_data(raw: RawDataTorch, probe_defocus_rad: float) -> dict[str, Any]:
     made even."""
     H, W = (size + size % 2 for size in raw.object_guess.shape)
     positions = raw.positions - torch.tensor([H / 2, W / 2], dtype=torch.float64)
-    probe = defocused(raw.probe, probe_defocus_rad) if probe_defocus_rad else raw.probe
+    probe = starting_probe(raw, probe_defocus_rad)
     return {
         "diffraction_data": raw.counts(slice(None)),
         "object_data": torch.ones(1, H, W, dtype=torch.complex64),

@@ -1,62 +1,45 @@
-"""Reference rows: the flat object, which every method has to beat, and the truth, which none
-can."""
+"""Reference rows: the flat object, which every method has to beat, and the truth, which none can."""
 
-from dataclasses import dataclass
-from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
 from fly64lib.methods.base import MethodResult, measured
-from ptycho_torch.data.contract import read_scan
 from ptycho_torch.errors import DataContractError
+from ptycho_torch.fields import config
+from ptycho_torch.memmap_bridge import RawDataTorch
 
 
-@dataclass(frozen=True)
+@config
 class Flat:
     """An empty beam path, 1 everywhere: what knowing nothing gives."""
 
-    name = "flat"
+    description: ClassVar[str] = (
+        "1 everywhere: what knowing nothing scores; a method has to beat it"
+    )
 
-    def reconstruct(self, dataset: Path) -> MethodResult:
-        """Ones on the file's canvas."""
+    def reconstruct(self, scan: RawDataTorch) -> MethodResult:
+        """Ones on the scan's canvas."""
         with measured() as cost:
-            canvas = np.ones(read_scan(dataset).canvas_shape, np.complex64)
-        return MethodResult(
-            canvas,
-            None,
-            [],
-            cost.seconds,
-            cost.cpu_seconds,
-            cost.peak_memory_mb,
-            {},
-            "the empty object",
-        )
+            canvas = np.ones(scan.scan.canvas_shape, np.complex64)
+        return MethodResult(canvas, cost=cost, note="the empty object")
 
 
-@dataclass(frozen=True)
+@config
 class Truth:
     """The object that the data were simulated from."""
 
-    name = "truth"
+    description: ClassVar[str] = "the object that was simulated"
+    sees_truth: ClassVar[bool] = True
 
-    def reconstruct(self, dataset: Path) -> MethodResult:
+    def reconstruct(self, scan: RawDataTorch) -> MethodResult:
         """`objectGuess`, if the file says that it is the truth; :class:`DataContractError` for any
         other object."""
         with measured() as cost:
-            scan = read_scan(dataset)
-        kind = scan.metadata.get("object_kind", "not stated")
+            kind = scan.metadata.get("object_kind", "not stated")
         if kind != "truth":
             raise DataContractError(
-                f"{dataset}: its object_kind is {kind!r}, so it cannot stand as 'truth'; measured"
-                " data have none: compare the methods in data space"
+                f"{scan.source}: its object_kind is {kind!r}, so it cannot stand as 'truth';"
+                " measured data have none: compare the methods in data space"
             )
-        return MethodResult(
-            scan.object_guess,
-            None,
-            [],
-            cost.seconds,
-            cost.cpu_seconds,
-            cost.peak_memory_mb,
-            {},
-            "the true object",
-        )
+        return MethodResult(scan.scan.object_guess, cost=cost, note="the true object")

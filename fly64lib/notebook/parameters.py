@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 from fly64lib.design import SPECIMEN_NAMES, StudyDesign
-from fly64lib.methods.registry import METHOD_NAMES
+from fly64lib.registries import METHODS
 from ptycho_torch.config import ModelConfig
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.fields import check_choice, check_range, check_types, refuse_unknown
@@ -92,7 +92,6 @@ class TrainParameters(DataParameters):
     train_npz: str | None = None  # a DATA-001 file of your own instead of the simulation
     test_npz: str | None = None  # its held-out half, if there is one
     objective: str = "poisson"  # or "supervised", "procedural"
-    context: str = "view"  # or "group": what the network's input canvas is made of
     canvas_passes: tuple[int, ...] = (
         ModelConfig.canvas_passes
     )  # a list, a number or "2,10" is taken too
@@ -114,7 +113,6 @@ class TrainParameters(DataParameters):
         check_choice("view", self.view, NAMED_VIEWS)
         check_choice("gridsize", self.gridsize, (None, 1, 2))
         check_choice("objective", self.objective, ("poisson", "supervised", "procedural"))
-        check_choice("context", self.context, ("view", "group"))
         check_choice("accelerator", self.accelerator, ("cpu", "gpu", "auto"))
         check_range("seed", self.seed, 0, 2**20)
         check_range("learning_rate", self.learning_rate, 1e-8, 1)
@@ -149,7 +147,7 @@ class ReconstructParameters:
         check_types(self)
         check_choice("split", self.split, ("train", "test"))
         for method in self.methods:
-            check_choice("method", method, METHOD_NAMES)
+            METHODS.check(method)
         check_choice("probe", self.probe, ("known", "refine"))
         check_choice("noise_model", self.noise_model, ("poisson", "gaussian"))
         check_range("num_epochs", self.num_epochs, 1)
@@ -331,7 +329,7 @@ class RobustnessParameters:
         check_range("training_steps", self.training_steps, 1)
         check_choice("view", self.view, NAMED_VIEWS)
         for method in self.methods:
-            check_choice("method", method, METHOD_NAMES)
+            METHODS.check(method)
         _ = self.design  # what it refuses is refused here
 
     @property

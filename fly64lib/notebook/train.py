@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from fly64lib.design import StudyDesign
 from fly64lib.evaluation.judgement import Region, has_truth, judge, region_of
 from fly64lib.evaluation.metrics import json_rows
-from fly64lib.methods.registry import method_of
+from fly64lib.methods.by_name import method_of
 from fly64lib.notebook.datasets import prepared_view
 from fly64lib.notebook.parameters import TrainParameters
 from fly64lib.plots import figures
@@ -57,7 +57,6 @@ def training_config(parameters: TrainParameters) -> TrainingConfig:
             N=parameters.N,
             gridsize=gridsize,
             objective=parameters.objective,
-            context=parameters.context,
             canvas_passes=parameters.canvas_passes,
         ),
         n_images=parameters.n_images,

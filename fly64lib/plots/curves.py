@@ -14,7 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fly64lib.evaluation.gauge import align
-from fly64lib.methods.registry import METHOD_NAMES, base_of
+from fly64lib.methods.by_name import base_of
+from fly64lib.registries import METHODS
 
 Region = tuple[slice, slice]
 Rows = Sequence[Mapping]
@@ -54,7 +55,7 @@ def method_colour(name: str, names: Sequence[str]) -> str:
     bases = dict.fromkeys(map(base_of, names))
     order = [
         known
-        for known in (*METHOD_NAMES, *sorted(set(bases) - set(METHOD_NAMES)))
+        for known in (*METHODS, *sorted(set(bases) - set(METHODS)))
         if known in bases
     ]
     return _PALETTE[order.index(base_of(name)) % len(_PALETTE)]

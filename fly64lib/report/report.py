@@ -21,7 +21,7 @@ from urllib.parse import quote
 import numpy as np
 
 from fly64lib.design import CONTROL_VIEWS, VIEWS, dose_folder
-from fly64lib.methods.registry import described
+from fly64lib.methods.by_name import described
 from fly64lib.plots import curves as draw
 from fly64lib.report import page as html
 from fly64lib.report import rows as told

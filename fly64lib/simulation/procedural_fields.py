@@ -17,16 +17,14 @@ from fly64lib.simulation.probes import outer_half_maximum_diameter
 from fly64lib.simulation.specimens import procedural
 from fly64lib.simulation.views import select_groups
 from ptycho_torch.config import ModelConfig
-from ptycho_torch.network.features import make_features, view_layout
+from ptycho_torch.network.features import make_features
 from ptycho_torch.network.model import FieldBatch
-from ptycho_torch.physics import optics
+from ptycho_torch.physics.geometry import Geometry, Patterns
 from ptycho_torch.physics.noise import draw_counts
-from ptycho_torch.physics.patches import cut
 from ptycho_torch.training.loaders import FieldDataModule
 
 DOSES = (400.0, 250_000.0)  # photons per exposure, drawn evenly on a logarithmic axis
 KINDS = {"dense": 0.35, "sparse": 0.35, "single": 0.3}  # kind of view: how often
-_CHUNK = 64
 
 
 class ProceduralFields(Dataset):
@@ -42,23 +40,14 @@ class ProceduralFields(Dataset):
 
     def _make(self, seed: int) -> FieldBatch:
         rng, N = np.random.default_rng(seed), self.model.N
-        layout = view_layout(torch.from_numpy(positions(rng, self.diameter_px)), N)
-        canvas = torch.from_numpy(_object(rng, layout.shape[1:], N).astype(np.complex64))[None]
-        probe = self.probe * np.exp(rng.uniform(*np.log(DOSES))) ** 0.5
+        places = torch.from_numpy(positions(rng, self.diameter_px))
+        geometry = Geometry.of(places, self.probe)
+        canvas = torch.from_numpy(_object(rng, geometry.shape[1:], N).astype(np.complex64))[None]
+        geometry = geometry.under(self.probe * np.exp(rng.uniform(*np.log(DOSES))) ** 0.5)
         generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
-        counts = torch.cat(
-            [
-                draw_counts(
-                    optics.expected_counts(
-                        cut(canvas, layout.address[i], N),
-                        optics.shift_probe(probe, layout.residual_px[i]),
-                    ),
-                    generator,
-                )
-                for i in torch.arange(len(layout.address)).split(_CHUNK)
-            ]
-        )
-        return FieldBatch(make_features(counts.__getitem__, layout, probe, self.model), canvas)
+        expected = (geometry.expected(canvas, chunk) for chunk in geometry.chunks())
+        counts = torch.cat([draw_counts(mean, generator) for mean in expected])
+        return FieldBatch(make_features(Patterns(geometry, counts.__getitem__), self.model), canvas)
 
 
 def positions(rng: np.random.Generator, diameter_px: float) -> Float[np.ndarray, "n 2"]:

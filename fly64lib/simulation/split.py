@@ -8,8 +8,7 @@ import torch
 
 from fly64lib.simulation.probes import power_radius
 from ptycho_torch.errors import ConfigError
-from ptycho_torch.iteration.canvas import Patterns
-from ptycho_torch.physics.patches import on_canvas, split_positions
+from ptycho_torch.physics.geometry import Geometry
 
 _LIT = 0.01  # of the median fluence among pixels that got any light worth the name
 
@@ -68,23 +67,11 @@ def _lit(
     xcoords: np.ndarray, ycoords: np.ndarray, probe: np.ndarray, shape: tuple[int, int]
 ) -> np.ndarray:
     modes = torch.from_numpy(np.asarray(probe, dtype=np.complex64))
-    corners, residual = split_positions(
-        torch.from_numpy(np.stack([ycoords, xcoords], axis=1)), modes.shape[-1]
-    )
-    patterns = Patterns(
-        counts=_no_counts,
-        address=on_canvas(corners),
-        residual_px=residual,
-        probe=modes,
-        canvas_shape=(1, *shape),
-    )
-    fluence = patterns.fluence()[0].numpy()
+    positions = torch.from_numpy(np.stack([ycoords, xcoords], axis=1))
+    geometry = Geometry.of(positions, modes, shape, whole=True)
+    fluence = geometry.fluence()[0].numpy()
     rows, columns = (
         slice(int(np.floor(axis.min())), int(np.ceil(axis.max())) + 1)
         for axis in (ycoords, xcoords)
     )
     return fluence > _LIT * np.median(fluence[rows, columns])
-
-
-def _no_counts(indices: torch.Tensor) -> torch.Tensor:
-    raise ConfigError("the fluence needs no counts")

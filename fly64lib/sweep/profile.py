@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 
 from fly64lib.design import CONTROL_VIEWS, VIEWS, StudyDesign, dose_folder
-from fly64lib.methods.registry import ITERATIVE, METHOD_NAMES, networks
+from fly64lib.methods.by_name import networks, own_notebook
+from fly64lib.registries import METHODS
 from ptycho_torch.config import ModelConfig
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.fields import check_choice, check_range, check_types, from_dict, refuse_unknown
@@ -62,7 +63,7 @@ class Profile:
         known_names = {
             "views": VIEWS,
             "controls": CONTROL_VIEWS,
-            "methods": METHOD_NAMES,
+            "methods": METHODS,
             "control_methods": self.methods,
         }
         for name, known in known_names.items():
@@ -71,10 +72,10 @@ class Profile:
                 raise ConfigError(f"{name}={chosen} must be different names, at least one")
             for one in chosen:
                 check_choice(name, one, known)
-        if self.controls and not self.control_methods or set(self.control_methods) & set(ITERATIVE):
+        if self.controls and not self.control_methods or any(map(own_notebook, self.control_methods)):
             raise ConfigError(
                 f"control_methods={self.control_methods}: expected some, none of"
-                f" {', '.join(ITERATIVE)}"
+                f" {', '.join(filter(own_notebook, METHODS))}"
             )
         if (
             self.controls
@@ -111,12 +112,12 @@ class Profile:
     @property
     def fast_methods(self) -> tuple[str, ...]:
         """Those that share one notebook a condition: a notebook takes some seconds to start."""
-        return tuple(method for method in self.methods if method not in ITERATIVE)
+        return tuple(method for method in self.methods if not own_notebook(method))
 
     def notebooks(self) -> list[str]:
         """Every executed notebook of the study, relative to its folder, in the order of the
         phases."""
-        slow = [method for method in self.methods if method in ITERATIVE]
+        slow = [method for method in self.methods if own_notebook(method)]
         phases: list[list[str]] = [[], [], [], []]
         for replicate in range(self.replicates):
             root = f"notebooks/replicate_{replicate}"

@@ -14,8 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ptycho_torch.files import storage_checked
-from ptycho_torch.physics.geometry import CHUNK
 from ptycho_torch.memmap_bridge import Indices, RawDataTorch
+from ptycho_torch.physics.geometry import CHUNK
 from ptycho_torch.physics.noise import thin_counts
 
 _RISE = 1e-4  # relative to the least deviance

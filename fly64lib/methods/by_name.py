@@ -1,0 +1,43 @@
+"""What the sweep, the report and the notebooks ask of methods by name."""
+
+from collections.abc import Iterable
+
+from fly64lib.methods.base import Network, attribute
+from fly64lib.registries import METHODS
+from ptycho_torch.errors import ConfigError
+
+
+def base_of(method: str) -> str:
+    """The method that `method` starts from: `pinn` of `pinn+refine`; itself where there is no
+    `+`."""
+    return method.partition("+")[0]
+
+
+def network_of(method: str) -> Network | None:
+    """The network that a method needs; None for one that needs no training."""
+    return attribute(METHODS[method], "network")
+
+
+def networks(methods: Iterable[str], scope: str) -> list[Network]:
+    """The different networks of a scope that methods need, in their order."""
+    needed = dict.fromkeys(map(network_of, methods))
+    return [network for network in needed if network is not None and network.scope == scope]
+
+
+def method_of(objective: str) -> str:
+    """The method whose network is trained with an objective."""
+    for name in METHODS:
+        network = network_of(name)
+        if network is not None and network.objective == objective:
+            return name
+    raise ConfigError(f"no method needs a network of objective {objective!r}")
+
+
+def own_notebook(method: str) -> bool:
+    """Whether a method's runs take so long that each is a notebook of its own."""
+    return attribute(METHODS[method], "own_notebook")
+
+
+def described(method: str) -> str:
+    """What a reader of the report learns about a method or reference."""
+    return attribute(METHODS[method], "description") if method in METHODS else ""
