@@ -23,12 +23,20 @@ from pathlib import Path
 
 import numpy as np
 
-from fly64lib.design import VIEWS, StudyDesign, dose_folder, held_out_file, split_file, view_file
+from fly64lib.design import (
+    CONTROL_VIEWS,
+    VIEWS,
+    StudyDesign,
+    dose_folder,
+    held_out_file,
+    split_file,
+    view_file,
+)
 from fly64lib.evaluation.judgement import Region, has_truth, judge, region_of
 from fly64lib.evaluation.limits import ClassSpectrum, Limits, class_spectrum, limits
 from fly64lib.evaluation.metrics import FRC, first_crossing, frc_curve, json_rows
 from fly64lib.plots import figures
-from fly64lib.reconstruction import CONTROL_VIEWS, load_object
+from fly64lib.reconstruction import load_object
 from fly64lib.simulation.specimens import SPECIMENS
 from ptycho_torch.commands import add_option, run_command
 from ptycho_torch.errors import DataContractError

@@ -24,11 +24,11 @@ class Learned:
     """A bundle applied to a scan; the scan's own groups, with their real neighbours."""
 
     bundle: Path  # that training wrote
+    refined: bool = False  # the object is corrected on the scan's own counts
     threads: Threads = 1
 
     description: ClassVar[str] = "a trained network"
     network: ClassVar[Network | None] = None
-    refined: ClassVar[bool] = False  # on the scan's own counts
 
     def reconstruct(self, scan: RawDataTorch) -> MethodResult:
         """The object of a scan from all of its patterns. The probe is taken as known."""
@@ -49,7 +49,7 @@ class Learned:
         return MethodResult(
             object=found.object.numpy(),
             cost=cost,
-            settings=to_dict(self) | {"refined": self.refined, "bundle_sha256": bundle.sha256},
+            settings=to_dict(self) | {"bundle_sha256": bundle.sha256},
             note=f"trained on {source}{weight if self.refined else ''}",
         )
 
@@ -72,7 +72,7 @@ class PinnRefined(Pinn):
     description: ClassVar[str] = (
         "pinn's object, refined on the scan's own counts as far as photons held out support it"
     )
-    refined: ClassVar[bool] = True
+    refined: bool = True
 
 
 @config
@@ -91,7 +91,7 @@ class PinnSimRefined(PinnSim):
     """The network of simulated objects, refined."""
 
     description: ClassVar[str] = "pinn-sim's object, refined likewise"
-    refined: ClassVar[bool] = True
+    refined: bool = True
 
 
 @config

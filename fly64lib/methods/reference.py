@@ -1,4 +1,4 @@
-"""Reference rows: the flat object, which every method has to beat, and the truth, which none can."""
+"""Reference rows: the flat object, which every method has to beat, and the truth."""
 
 from typing import ClassVar
 

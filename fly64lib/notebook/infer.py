@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from fly64lib.evaluation.judgement import has_truth, judge
 from fly64lib.evaluation.metrics import json_rows
 from fly64lib.methods.base import MethodResult
+from fly64lib.methods.by_name import method_of
 from fly64lib.methods.learned import Learned
 from fly64lib.notebook.data import markdown
 from fly64lib.notebook.parameters import InferParameters
@@ -66,7 +67,7 @@ class Applied:
         ]
         return (
             f"{self.result.note}, at {trained:.4g} photons per exposure; this scan has {here:.4g}\n"
-            f"{self.raw.n} patterns in {self.result.seconds:.1f} s\n{self.note}\n{markdown(shown)}"
+            f"{self.raw.n} patterns in {self.result.cost.seconds:.1f} s\n{self.note}\n{markdown(shown)}"
         )
 
     def picture(self) -> Figure:
@@ -105,14 +106,14 @@ def apply_bundle(parameters: InferParameters) -> Applied:
     bundle = load_bundle(parameters.bundle)
     raw = PyTorchMemmapBridge(parameters.data_npz).raw_data_torch
     method = Learned(bundle=Path(parameters.bundle), threads=parameters.threads)
-    result = method.reconstruct(Path(parameters.data_npz))
+    result, name = method.reconstruct(raw), method_of(bundle.config.model.objective)
     try:
-        return Applied(bundle, raw, result, judge({method.name: result.object}, raw))
+        return Applied(bundle, raw, result, judge({name: result.object}, raw))
     except DataContractError as error:  # a scan too small for the metrics still gets its object
         rows = [
             {"method": name, "deviance": data_deviance(torch.from_numpy(image), raw)}
             for name, image in {
-                method.name: result.object,
+                name: result.object,
                 "flat": np.ones_like(result.object),
             }.items()
         ]

@@ -53,11 +53,7 @@ def method_colour(name: str, names: Sequence[str]) -> str:
     """One colour a method, shared by what starts from it (`pinn`, `pinn+refine`): the same in every
     panel of a report."""
     bases = dict.fromkeys(map(base_of, names))
-    order = [
-        known
-        for known in (*METHODS, *sorted(set(bases) - set(METHODS)))
-        if known in bases
-    ]
+    order = [known for known in (*METHODS, *sorted(set(bases) - set(METHODS))) if known in bases]
     return _PALETTE[order.index(base_of(name)) % len(_PALETTE)]
 
 

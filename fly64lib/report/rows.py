@@ -21,9 +21,9 @@ import numpy as np
 from fly64lib.design import CONTROL_VIEWS, VIEWS, dose_folder
 from fly64lib.evaluation.judgement import Region, region_of
 from fly64lib.methods.by_name import base_of, method_of, network_of
-from fly64lib.registries import METHODS
 from fly64lib.plots.curves import REFERENCES
 from fly64lib.reconstruction import load_object
+from fly64lib.registries import METHODS
 from ptycho_torch.errors import DataContractError
 from ptycho_torch.files import read_json
 from ptycho_torch.memmap_bridge import PyTorchMemmapBridge

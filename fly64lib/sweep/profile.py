@@ -72,7 +72,11 @@ class Profile:
                 raise ConfigError(f"{name}={chosen} must be different names, at least one")
             for one in chosen:
                 check_choice(name, one, known)
-        if self.controls and not self.control_methods or any(map(own_notebook, self.control_methods)):
+        if (
+            self.controls
+            and not self.control_methods
+            or any(map(own_notebook, self.control_methods))
+        ):
             raise ConfigError(
                 f"control_methods={self.control_methods}: expected some, none of"
                 f" {', '.join(filter(own_notebook, METHODS))}"
