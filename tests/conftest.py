@@ -25,7 +25,9 @@ SHAPED = (
     "iteration.thinning",
     "network.unet",
     "network.model",
-    "network.stitching",
+    "physics.geometry",
+    "iteration.slopes",
+    "iteration.subsets",
     "inference.apply",
 )
 # Shapes and dtypes in these modules' signatures are checked at every call, in tests only.

@@ -45,12 +45,14 @@ class Learned:
         if bundle.config.model.objective != "procedural":
             trained_on = Path(bundle.statistics["source"]).name
             source = f"{bundle.statistics['images']} patterns of {trained_on}"
-        weight = f"; refined with a weight of {found.weight:.3g} photons per pixel"
+        note = f"trained on {source}"
+        if self.refined:
+            note += f"; refined with a weight of {found.weight:.3g} photons per pixel"
         return MethodResult(
             object=found.object.numpy(),
             cost=cost,
             settings=to_dict(self) | {"bundle_sha256": bundle.sha256},
-            note=f"trained on {source}{weight if self.refined else ''}",
+            note=note,
         )
 
 
