@@ -14,41 +14,51 @@ a prior may pass it; the second is what the specimen class's power spectrum alon
 hold for the model on its own grid; data from the finer grid also carry what that model cannot
 explain."""
 
-import argparse
-import csv
 import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from fly64lib.design import (
-    CONTROL_VIEWS,
-    VIEWS,
-    StudyDesign,
-    dose_folder,
-    held_out_file,
-    split_file,
-    view_file,
-)
-from fly64lib.evaluation.judgement import Region, has_truth, judge, region_of
-from fly64lib.evaluation.limits import ClassSpectrum, Limits, class_spectrum, limits
-from fly64lib.evaluation.metrics import FRC, first_crossing, frc_curve, json_rows
+from fly64lib.design import VIEWS, StudyDesign, dose_folder, held_out_file, split_file, view_file
+from fly64lib.evaluation.columns import aligned_text, table
+from fly64lib.evaluation.gauge import Region
+from fly64lib.evaluation.judgement import has_truth, judge, region_of
+from fly64lib.evaluation.limits import Limits, limits
+from fly64lib.evaluation.metrics import Pair
+from fly64lib.evaluation.rings import FRC, first_crossing, frc_curve
+from fly64lib.evaluation.scores import json_rows
+from fly64lib.evaluation.spectrum import ClassSpectrum, class_spectrum
 from fly64lib.plots import figures
 from fly64lib.reconstruction import load_object
-from fly64lib.simulation.specimens import SPECIMENS
-from ptycho_torch.commands import add_option, run_command
+from fly64lib.registries import SPECIMENS
+from ptycho_torch.commands import run_options
 from ptycho_torch.errors import DataContractError
+from ptycho_torch.fields import config
 from ptycho_torch.files import atomic_path, folder_lock, read_json, write_json
 from ptycho_torch.memmap_bridge import PyTorchMemmapBridge, RawDataTorch
 from ptycho_torch.versions import software_versions
 
-_CLASS_SEEDS = (
-    1001,
-    1002,
-    1003,
-)  # other draws of the specimen class, for the prior of the Bayesian reference
+# Other draws of the specimen class, for the prior of the Bayesian reference.
+_CLASS_SEEDS = (1001, 1002, 1003)
+_COST = ("seconds", "cpu_seconds", "peak_memory_mb", "object_sha256", "dataset_sha256", "note")
+
+
+@config
+class Options:
+    """Compares all methods of a condition, with both limits, as tables and pictures."""
+
+    phase_c_root: Path  # phase C's folder
+    phase_d_root: Path  # phase D's folder
+    reconstruction_root: Path  # phase F's folder
+    output_root: Path  # where tables and pictures go
+    doses: tuple[float, ...] = StudyDesign().doses  # photons per exposure
+    views: tuple[str, ...] = VIEWS  # control views too, by name
+    methods: tuple[str, ...] = ()  # all that are there if none is named
+    gauge: Literal["known_probe", "unknown_probe"] = "known_probe"  # removed before scoring
+    no_limits: bool = False  # leave the two limits out
 
 
 @dataclass(frozen=True)
@@ -85,11 +95,12 @@ def compare(
 
     Raises DataContractError where a reconstruction or a data file is missing, or was made from
     other data."""
-    raw = PyTorchMemmapBridge(
-        view_file(phase_c_root, phase_d_root, dose, view, "test")
-    ).raw_data_torch
-    baseline = PyTorchMemmapBridge(split_file(phase_c_root, dose, "test")).raw_data_torch
-    held_out = PyTorchMemmapBridge(held_out_file(phase_c_root, dose)).raw_data_torch
+    files = (
+        view_file(phase_c_root, phase_d_root, dose, view, "test"),
+        split_file(phase_c_root, dose, "test"),
+        held_out_file(phase_c_root, dose),
+    )
+    raw, baseline, held_out = (PyTorchMemmapBridge(path).raw_data_torch for path in files)
     if not has_truth(raw):
         raise DataContractError(
             f"{raw.source}: its object is not the truth (object_kind "
@@ -126,40 +137,36 @@ def write_comparison(comparison: Comparison, output_root: str | Path) -> Path:
     """Pictures and, last, `comparison.json` of one condition."""
     folder = Path(output_root) / dose_folder(comparison.dose) / comparison.view
     path = folder / "comparison.json"
+    truth = comparison.truth[comparison.region]
+    errors = {
+        name: Pair.aligned(image[comparison.region], truth).phase_error
+        for name, image in comparison.objects.items()
+    }
+    drawn = {
+        "objects": figures.objects(comparison.objects, comparison.truth, comparison.region, True),
+        "frc": figures.frc_curves(comparison.frc(), comparison.limits),
+        "spectrum": figures.error_spectra(errors, comparison.limits),
+    }
     with folder_lock(folder):
-        figures.saved(
-            figures.objects(comparison.objects, comparison.truth, comparison.region, errors=True),
-            folder / "objects.png",
-        )
-        figures.saved(figures.frc_curves(comparison.frc(), comparison.limits), folder / "frc.png")
-        figures.saved(
-            figures.error_spectra(
-                {name: _error(image, comparison) for name, image in comparison.objects.items()},
-                comparison.limits,
-            ),
-            folder / "spectrum.png",
-        )
-        write_json(
-            path,
-            {"phase": "G", "rows": json_rows(comparison.rows), "versions": software_versions()},
-        )
+        for name, figure in drawn.items():
+            figures.saved(figure, folder / f"{name}.png")
+        _write_rows(path, comparison.rows)
     return path
 
 
 def write_table(rows: list[dict], output_root: str | Path) -> Path:
     """All rows as `comparison.json` and `comparison.csv` (one row per condition and method)."""
-    rows = json_rows(rows)
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    write_json(
-        Path(output_root) / "comparison.json",
-        {"phase": "G", "rows": rows, "versions": software_versions()},
-    )
+    import pandas  # the notebook does without
+
+    _write_rows(Path(output_root) / "comparison.json", rows)
     path = Path(output_root) / "comparison.csv"
-    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=columns)
-        writer.writeheader()
-        writer.writerows(rows)
+    with atomic_path(path) as temporary:
+        pandas.DataFrame(json_rows(rows)).to_csv(temporary, index=False)
     return path
+
+
+def _write_rows(path: Path, rows: list[dict]) -> None:
+    write_json(path, {"phase": "G", "rows": json_rows(rows), "versions": software_versions()})
 
 
 def _limits(raw: RawDataTorch, region: Region, probe_known: bool) -> dict[str, Limits]:
@@ -176,9 +183,8 @@ def _prior(raw: RawDataTorch, region: Region) -> ClassSpectrum:
     that object itself."""
     name = raw.metadata["provenance"]["specimen"]
     if name in SPECIMENS:
-        return class_spectrum(
-            [SPECIMENS[name](raw.scan.canvas_shape, seed) for seed in _CLASS_SEEDS]
-        )
+        draw = SPECIMENS[name]
+        return class_spectrum([draw(raw.scan.canvas_shape, seed) for seed in _CLASS_SEEDS])
     return class_spectrum([raw.scan.object_guess[region]])
 
 
@@ -198,110 +204,36 @@ def _limit_row(name: str, bound: Limits) -> dict:
 def _cost(result: dict | None) -> dict:
     if result is None:
         return {}
-    return {
-        key: result[key]
-        for key in (
-            "seconds",
-            "cpu_seconds",
-            "peak_memory_mb",
-            "object_sha256",
-            "dataset_sha256",
-            "note",
-        )
-    } | {
+    return {key: result[key] for key in _COST} | {
         "settings": json.dumps(result["settings"], sort_keys=True),
         "versions": json.dumps(result["versions"]),
     }
 
 
-def _error(image: np.ndarray, comparison: Comparison) -> np.ndarray:
-    """Wrapped phase error over the region, global phase removed."""
-    product = image[comparison.region] * comparison.truth[comparison.region].conj()
-    return np.angle(product * np.exp(-1j * np.angle(product.sum())))
-
-
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m fly64lib.comparison", description=__doc__.split("\n")[0]
-    )
-    for name, text in (
-        ("--phase-c-root", "phase C's folder"),
-        ("--phase-d-root", "phase D's folder"),
-        ("--reconstruction-root", "phase F's folder"),
-        ("--output-root", "where tables and pictures go"),
-    ):
-        add_option(parser, name, required=True, type=Path, help=text)
-    parser.add_argument(
-        "--dose", type=float, action="append", help="only this dose; may be repeated"
-    )
-    parser.add_argument(
-        "--view",
-        action="append",
-        choices=(*VIEWS, *CONTROL_VIEWS),
-        help="only this view; may be repeated",
-    )
-    parser.add_argument(
-        "--method",
-        action="append",
-        help="only this method; may be repeated (default: all that are there)",
-    )
-    parser.add_argument("--gauge", choices=("known_probe", "unknown_probe"), default="known_probe")
-    add_option(parser, "--no-limits", action="store_true", help="leave the two limits out")
-    options = parser.parse_args(argv)
-
-    def command() -> int:
-        rows: list[dict] = []
-        with folder_lock(options.output_root):
-            for dose in options.dose or StudyDesign().doses:
-                for view in options.view or VIEWS:
-                    print(f"{dose_folder(dose)} {view}", file=sys.stderr)
-                    found = compare(
-                        options.phase_c_root,
-                        options.phase_d_root,
-                        options.reconstruction_root,
-                        dose,
-                        view,
-                        tuple(options.method) if options.method else None,
-                        options.gauge,
-                        not options.no_limits,
-                    )
-                    write_comparison(found, options.output_root)
-                    rows += found.rows
-            print(write_table(rows, options.output_root))
-        print(text_table(rows))
-        return 0
-
-    return run_command(command)
+def run(options: Options) -> int:
+    """Compare every condition that the options name, and print the table."""
+    roots = options.phase_c_root, options.phase_d_root, options.reconstruction_root
+    how = options.methods or None, options.gauge, not options.no_limits
+    rows: list[dict] = []
+    with folder_lock(options.output_root):
+        for dose in options.doses:
+            for view in options.views:
+                print(f"{dose_folder(dose)} {view}", file=sys.stderr)
+                found = compare(*roots, dose, view, *how)
+                write_comparison(found, options.output_root)
+                rows += found.rows
+        print(write_table(rows, options.output_root))
+    print(text_table(rows))
+    return 0
 
 
 def text_table(rows: list[dict]) -> str:
     """The columns that one reads first, as aligned text."""
-    shown = (
-        ("phase dB", "phase_psnr", "6.1f"),
-        ("+dB", "phase_psnr_skill", "6.1f"),
-        ("MS-SSIM", "phase_ms_ssim", "7.3f"),
-        ("amp dB", "amplitude_psnr", "6.1f"),
-        ("+dB", "amplitude_psnr_skill", "6.1f"),
-        ("MS-SSIM", "amplitude_ms_ssim", "7.3f"),
-        ("FRC.5", "frc_half", "6.3f"),
-        ("dev.", "deviance", "7.3f"),
-        ("held out", "deviance_held_out", "8.3f"),
-        ("CPU s", "cpu_seconds", "7.1f"),
-    )
-    lines = [
-        f"{'dose':>7} {'view':<15} {'ph/px':>8} {'method':<12}"
-        + "".join(f"{title:>9}" for title, *_ in shown)
-    ]
-    for row in rows:
-        cells = "".join(
-            f"{row[key]:{form}}".rjust(9) if row.get(key) is not None else " " * 9
-            for _, key, form in shown
-        )
-        lines.append(
-            f"{row['dose']:>7.0f} {row['view']:<15} {row['photons_per_pixel']:>8.3g}"
-            f" {row['method']:<12}{cells}"
-        )
-    return "\n".join(lines)
+    return aligned_text(*table(rows, "dose", "view", "method"))
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_options(Options, run, argv, "python -m fly64lib.comparison")
 
 
 if __name__ == "__main__":

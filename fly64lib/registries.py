@@ -32,3 +32,12 @@ METHODS = Registry(
         "truth": "fly64lib.methods.reference:Truth",
     },
 )
+
+_METRICS = (
+    *("phase_psnr", "phase_ssim", "phase_ms_ssim", "phase_mae", "phase_mse"),
+    *("amplitude_psnr", "amplitude_ssim", "amplitude_ms_ssim", "amplitude_mae", "amplitude_mse"),
+    *("frc_half", "frc_half_bit"),
+)
+METRICS = Registry(
+    "metric", "fly64.metrics", {name: f"fly64lib.evaluation.metrics:{name}" for name in _METRICS}
+)

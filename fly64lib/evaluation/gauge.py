@@ -33,6 +33,7 @@ NO_CONTRAST = 1e-6  # relative spread below which an image in float32 is flat
 Image = Complex[np.ndarray, "H W"]
 Mask = Bool[np.ndarray, "H W"]
 Pixels = Float[np.ndarray, "2"]  # rows, columns
+Region = tuple[slice, slice]  # rows and columns of the canvas
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +54,7 @@ class Alignment:
 
 def scored_region(
     xcoords: np.ndarray, ycoords: np.ndarray, canvas_shape: tuple[int, int]
-) -> tuple[slice, slice]:
+) -> Region:
     """Rows and columns of the canvas inside the bounding box of the patch centres (px), rounded
     inwards.
 

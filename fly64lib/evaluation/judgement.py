@@ -1,8 +1,8 @@
 """One judgement for every method: the scored region, the table of metrics, the deviance, photons
 per object pixel.
 
-Where the data file's object is the truth, all metrics of :mod:`fly64lib.evaluation.metrics`; where it
-is not (measured data), the data-space deviance alone, and the rows say so. An object that isn't
+Where the data file's object is the truth, all metrics of :mod:`fly64lib.evaluation.metrics`; where
+it is not (measured data), the data-space deviance alone, and the rows say so. An object that isn't
 truth is never scored against."""
 
 from collections.abc import Mapping
@@ -10,12 +10,10 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from fly64lib.evaluation.gauge import scored_region
-from fly64lib.evaluation.metrics import score_table
+from fly64lib.evaluation.gauge import Region, scored_region
+from fly64lib.evaluation.scores import score_table
 from ptycho_torch.inference.apply import data_deviance
 from ptycho_torch.memmap_bridge import RawDataTorch
-
-Region = tuple[slice, slice]
 
 
 def region_of(raw: RawDataTorch) -> Region:

@@ -6,14 +6,11 @@ import torch
 from scipy.signal.windows import tukey
 
 from fly64lib.evaluation.gauge import align
-from fly64lib.evaluation.limits import (
-    ClassSpectrum,
-    Information,
-    class_spectrum,
-    gauge_projector,
-    limits,
-)
-from fly64lib.evaluation.metrics import frc_curve, score
+from fly64lib.evaluation.information import Information, gauge_projector
+from fly64lib.evaluation.limits import limits
+from fly64lib.evaluation.rings import frc_curve
+from fly64lib.evaluation.scores import score
+from fly64lib.evaluation.spectrum import ClassSpectrum, class_spectrum
 from ptycho_torch.errors import ConfigError, DataContractError, PtychoError
 from ptycho_torch.iteration.canvas import Patterns, canvas_steps
 from ptycho_torch.physics.noise import draw_counts
@@ -177,7 +174,7 @@ def test_the_stochastic_errors_are_those_of_the_dense_inverse_within_their_state
     small, probe_known, prior
 ):
     region = WHOLE if probe_known else (slice(3, 10), slice(3, 12))
-    found = limits(*small, WHOLE, prior, probe_known=probe_known, probes=6, tolerance=1e-2)
+    found = limits(*small, WHOLE, prior, probe_known=probe_known, sign_vectors=6, tolerance=1e-2)
     phase, amplitude = _dense_mse(
         _dense_covariance(small, prior, probe_known, region), small[0][region]
     )
@@ -192,7 +189,7 @@ def test_the_stochastic_errors_are_those_of_the_dense_inverse_within_their_state
 def test_rings_and_frc_are_those_of_errors_drawn_from_the_dense_covariance(small):
     image, probe, x, y = small
     small = image, probe * 0.7, x, y
-    found = limits(*small, WHOLE, probes=24, tolerance=1e-3)
+    found = limits(*small, WHOLE, sign_vectors=24, tolerance=1e-3)
     values, vectors = np.linalg.eigh(_dense_covariance(small))
     draws = np.random.default_rng(1).standard_normal((600, len(values)))
     errors = _complex(draws * np.sqrt(np.maximum(values, 0)) @ vectors.T).reshape(-1, *SHAPE)
@@ -219,7 +216,7 @@ def test_an_efficient_estimator_spreads_as_much_as_the_bound():
         for c in np.meshgrid(np.arange(0, 15, 2.0), np.arange(0, 11, 2.0), indexing="ij")
     )
     region = (slice(9, 21), slice(9, 17))
-    bound = limits(image, probe, x, y, region, probes=8, tolerance=1e-3)
+    bound = limits(image, probe, x, y, region, sign_vectors=8, tolerance=1e-3)
 
     corners, residual = split_positions(torch.tensor(np.stack([y, x], 1)), size)
     field = torch.arange(draws).repeat_interleave(len(x))
@@ -322,7 +319,7 @@ def test_without_photons_the_bayesian_error_is_the_variance_of_the_class(small):
         y,
         (slice(2, 11), slice(2, 13)),
         _flat_spectrum(0.003, 0.05),
-        probes=64,
+        sign_vectors=64,
     )
     assert dim.amplitude_mse == pytest.approx(0.003, rel=0.02)
     assert dim.phase_mse == pytest.approx(0.05, rel=0.05)
@@ -364,8 +361,8 @@ def test_the_bound_says_what_is_wrong(small):
         limits(image, probe, x[:1], y[:1], WHOLE)
     with pytest.raises(PtychoError, match="after 2 iterations"):
         limits(*small, WHOLE, iterations=2)
-    with pytest.raises(ConfigError, match="probes = 1"):
-        limits(*small, WHOLE, probes=1)
+    with pytest.raises(ConfigError, match="sign_vectors = 1"):
+        limits(*small, WHOLE, sign_vectors=1)
     with pytest.raises(DataContractError, match=r"probe is .*modes N N"):
         limits(image, probe[0], x, y, WHOLE)
     with pytest.raises(DataContractError, match=r"\(n,\)"):

@@ -6,42 +6,18 @@ import json
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import gaussian_filter
+from scored_objects import NEAR, SHAPE, TRUTH, smooth
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torchmetrics.functional.image import (
     multiscale_structural_similarity_index_measure,
     structural_similarity_index_measure,
 )
 
-from fly64lib.evaluation import metrics
 from fly64lib.evaluation.gauge import MIN_SIDE_PX, scored_region
-from fly64lib.evaluation.metrics import (
-    FRC,
-    METRICS,
-    first_crossing,
-    frc_curve,
-    half_bit_threshold,
-    score,
-    score_table,
-    skill,
-)
+from fly64lib.evaluation.scores import json_rows, score, score_table
+from fly64lib.evaluation.similarity import ms_ssim, ssim
+from fly64lib.registries import METRICS
 from ptycho_torch.errors import DataContractError
-
-SHAPE = (59, 83)
-
-
-def noise(seed, shape=SHAPE):
-    rng = np.random.default_rng(seed)
-    return (rng.normal(size=shape) + 1j * rng.normal(size=shape)) / np.sqrt(2)
-
-
-def smooth(seed, sigma=2.0, shape=SHAPE):
-    image = gaussian_filter(np.random.default_rng(seed).normal(size=shape), sigma)
-    return image / image.std()
-
-
-TRUTH = (1 + 0.05 * smooth(1)) * np.exp(0.3j * smooth(2))
-NEAR = (1 + 0.05 * smooth(1) + 0.03 * smooth(3)) * np.exp(1j * (0.3 * smooth(2) + 0.1 * smooth(4)))
 
 
 def phases(reconstruction, truth):
@@ -71,22 +47,10 @@ def test_a_global_phase_of_either_object_changes_no_metric(name):
 
 
 @pytest.mark.parametrize("quantity", ["phase", "amplitude"])
-def test_psnr_and_ssim_are_those_of_scikit_image_with_the_range_of_the_truth(quantity):
+def test_psnr_is_that_of_scikit_image_with_the_range_of_the_truth(quantity):
     image, truth = both(NEAR, TRUTH)[quantity]
-    data_range = np.ptp(truth)
-    assert METRICS[f"{quantity}_psnr"](NEAR, TRUTH) == pytest.approx(
-        peak_signal_noise_ratio(truth, image, data_range=data_range)
-    )
-    assert METRICS[f"{quantity}_ssim"](NEAR, TRUTH) == pytest.approx(
-        structural_similarity(
-            image,
-            truth,
-            data_range=data_range,
-            gaussian_weights=True,
-            sigma=1.5,
-            use_sample_covariance=False,
-        )
-    )
+    expected = peak_signal_noise_ratio(truth, image, data_range=np.ptp(truth))
+    assert METRICS[f"{quantity}_psnr"](NEAR, TRUTH) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("quantity", ["phase", "amplitude"])
@@ -123,15 +87,15 @@ def test_ssim_and_ms_ssim_are_those_of_torchmetrics_where_the_window_fits(quanti
 
 def test_an_inverted_image_has_ms_ssim_0_for_its_negative_contrast_is_clipped():
     image = smooth(5)
-    assert metrics.ssim(image.max() - image, image - image.min()) < 0
-    assert metrics.ms_ssim(image.max() - image, image - image.min()) == 0
+    assert ssim(image.max() - image, image - image.min()) < 0
+    assert ms_ssim(image.max() - image, image - image.min()) == 0
 
 
 def test_ms_ssim_needs_44_px_as_its_window_must_fit_on_the_third_scale():
     image = smooth(6, shape=(MIN_SIDE_PX, 51))
-    assert metrics.ms_ssim(image, image) == pytest.approx(1)
+    assert ms_ssim(image, image) == pytest.approx(1)
     with pytest.raises(DataContractError, match="43 x 51 px.*44 px"):
-        metrics.ms_ssim(image[1:], image[1:])
+        ms_ssim(image[1:], image[1:])
 
 
 def test_a_checkerboard_of_phase_errors_has_their_size_as_mae_and_its_square_as_mse():
@@ -188,130 +152,11 @@ def test_a_pure_phase_object_has_no_amplitude_range_so_psnr_and_ssim_do_not_exis
     assert values["amplitude_mae"] > 0 and np.isfinite(values["phase_psnr"])
 
 
-def by_loops(a, b):
-    """Ring correlation of two small images pixel by pixel, without window."""
-    spectra, side, sums = [np.fft.fft2(i - i.mean()) for i in (a, b)], min(a.shape), {}
-    for k in range(a.shape[0]):
-        for m in range(a.shape[1]):
-            f = np.hypot(
-                (k if 2 * k < a.shape[0] else k - a.shape[0]) / a.shape[0],
-                (m if 2 * m < a.shape[1] else m - a.shape[1]) / a.shape[1],
-            )
-            entry = sums.setdefault(round(f * side), [0, 0, 0, 0])
-            u, v = spectra[0][k, m], spectra[1][k, m]
-            for i, term in enumerate(((u * v.conjugate()).real, abs(u) ** 2, abs(v) ** 2, 1)):
-                entry[i] += term
-    return np.array(
-        [(c / np.sqrt(p * q), n) for c, p, q, n in (sums[k] for k in range(1, side // 2 + 1))]
-    ).T
-
-
-@pytest.mark.parametrize("shape", [(9, 12), (13, 7), (10, 10)])
-def test_frc_is_the_pixel_by_pixel_sum_over_rings(shape):
-    a, b = noise(0, shape), noise(0, shape) + 0.7 * noise(1, shape)
-    curve, (correlation, n) = frc_curve(a, b, apodize=False), by_loops(a, b)
-    assert np.allclose(curve.correlation, correlation)
-    assert np.allclose(curve.n_pixels, n)
-
-
-def test_frc_of_identical_images_is_1_on_all_rings():
-    curve = frc_curve(TRUTH, TRUTH)
-    assert np.allclose(curve.correlation, 1)
-    assert METRICS["frc_half"](TRUTH, TRUTH) == METRICS["frc_half_bit"](TRUTH, TRUTH) == 1
-
-
-def test_frc_of_independent_noise_spreads_about_0_as_its_independent_pixels_allow_and_stays_under_the_threshold():
-    """The spread is 1 / sqrt(2 n): n_pixels is a lower bound of n, the number of all pixels in a
-    ring an upper one."""
-    curves = [frc_curve(1 + 0.1 * noise(2 * k), 1 + 0.1 * noise(2 * k + 1)) for k in range(200)]
-    values, n = np.array([c.correlation for c in curves]), curves[0].n_pixels
-    every = frc_curve(noise(0), noise(1), apodize=False).n_pixels
-    assert np.abs(values.mean(0)).max() < 0.08
-    spread = values.std(0)[3:]
-    assert (
-        0.85
-        < (spread * np.sqrt(2 * n[3:])).mean()
-        < 1
-        < (spread * np.sqrt(2 * every[3:])).mean()
-        < 1.1
-    )
-    assert (values > half_bit_threshold(n))[:, 0].mean() < 0.02 and not (
-        values > half_bit_threshold(n)
-    )[:, 1:].any()
-
-
-def test_frc_with_white_noise_is_the_root_of_signal_over_signal_and_noise():
-    signal = noise(0, (201, 160))
-    for snr in (4.0, 0.5):
-        curve = frc_curve(signal, signal + noise(1, signal.shape) / np.sqrt(snr))
-        assert curve.correlation[5:].mean() == pytest.approx(np.sqrt(snr / (1 + snr)), abs=0.02)
-
-
-@pytest.mark.parametrize("flat", [np.ones(SHAPE, complex), np.full(SHAPE, 0.3 - 2j, np.complex64)])
-def test_a_flat_object_has_no_spectrum_so_it_correlates_and_resolves_nothing(flat):
-    assert not frc_curve(flat, TRUTH).correlation.any()
-    assert METRICS["frc_half"](flat, TRUTH) == METRICS["frc_half_bit"](flat, TRUTH) == 0
-
-
-def test_a_ramp_across_the_image_correlates_with_the_border_jump_of_another_only_without_a_window():
-    r, c = np.mgrid[: SHAPE[0], : SHAPE[1]]
-    a, b = 10 * r / SHAPE[0] + 0.05 * noise(0), 10 * r / SHAPE[0] + 0.05 * noise(1)
-    assert frc_curve(a, b, apodize=False).correlation[15:].mean() > 0.9
-    assert frc_curve(a, b).correlation[15:].mean() < 0.5
-
-
-def test_a_wave_lies_on_the_ring_of_its_frequency_in_a_non_square_image():
-    shape = (64, 128)
-    r, c = np.mgrid[:64, :128]
-    wave = np.exp(
-        2j * np.pi * (12 / 64 * r - 32 / 128 * c)
-    )  # 0.3125 cycles per px, 0.625 of Nyquist
-    curve = frc_curve(wave + 1e-3 * noise(0, shape), wave + 1e-3 * noise(1, shape), apodize=False)
-    assert curve.frequency[curve.correlation.argmax()] == 0.625
-    assert np.delete(np.abs(curve.correlation), curve.correlation.argmax()).max() < 0.9
-
-
-def test_frc_half_finds_the_frequency_where_the_signal_ends():
-    shape, cut = (90, 121), 0.44
-    f = 2 * np.hypot(np.fft.fftfreq(90)[:, None], np.fft.fftfreq(121)[None])
-    spectra = [np.fft.fft2(noise(k, shape)) for k in range(2)]
-    truth, image = np.fft.ifft2(spectra[0]), np.fft.ifft2(np.where(f < cut, *spectra))
-    assert METRICS["frc_half"](image, truth) == pytest.approx(cut, abs=2 / 90)
-    assert METRICS["frc_half_bit"](image, truth) == pytest.approx(cut, abs=4 / 90)
-
-
-def test_the_half_bit_threshold_is_1_for_one_pixel_and_a_signal_to_noise_of_0_2071_for_many():
-    assert half_bit_threshold(1.0) == pytest.approx(1, abs=1e-3)
-    assert half_bit_threshold(1e12) == pytest.approx(0.2071 / 1.2071, abs=1e-5)
-    assert half_bit_threshold(100.0) == pytest.approx((0.2071 + 0.19102) / (1.2071 + 0.09102))
-
-
-def test_the_crossing_is_the_first_one_after_slow_errors_interpolated_between_rings():
-    f = np.array([0.2, 0.4, 0.6, 0.8, 1.0])
-    for values, expected in (
-        ([1, 0.9, 0.4, 0.8, 0.1], 0.56),
-        ([0.4, 1, 1, 1, 1], 1),
-        ([0.4, 0.3, 0.9, 0.4, 0.9], 0.76),
-        ([0.4, 0.4, 0.4, 1, 1], 0),
-        ([1, 1, 1, 1, 0.5], 1),
-    ):
-        assert first_crossing(
-            FRC(f, np.array(values, float), np.full(5, 9.0)), 0.5
-        ) == pytest.approx(expected)
-
-
-def test_frc_refuses_images_that_it_cannot_compare():
-    with pytest.raises(DataContractError, match=r"\(59, 83\) and \(58, 83\)"):
-        frc_curve(TRUTH, TRUTH[1:])
-    with pytest.raises(DataContractError, match="NaN"):
-        frc_curve(TRUTH, TRUTH * np.nan)
-
-
 def test_score_gives_the_numbers_of_all_metrics_from_one_alignment():
     assert score(NEAR, TRUTH) == {name: metric(NEAR, TRUTH) for name, metric in METRICS.items()}
 
 
-def test_with_an_unknown_probe_ramp_shift_scale_and_phase_cost_nothing_that_the_known_probe_counts():
+def test_with_an_unknown_probe_ramp_shift_scale_and_phase_cost_nothing():
     canvas = (1 + 0.05 * smooth(1, 3.0, (90, 110))) * np.exp(0.3j * smooth(2, 3.0, (90, 110)))
     r, c = np.mgrid[:60, :80]
     truth = canvas[10:70, 10:90]
@@ -323,10 +168,10 @@ def test_with_an_unknown_probe_ramp_shift_scale_and_phase_cost_nothing_that_the_
 
 
 def test_skill_is_0_for_flat_1_for_truth_and_decibels_above_flat_for_psnr():
-    assert skill("phase_mae", 0.1, flat=0.4, truth_value=0.0) == pytest.approx(0.75)
-    assert skill("amplitude_ssim", 0.2, flat=0.2, truth_value=1.0) == 0
-    assert skill("phase_psnr", 17.0, flat=11.0, truth_value=float("inf")) == 6.0
-    assert np.isnan(skill("amplitude_mae", 0.2, flat=0.0, truth_value=0.0))
+    assert METRICS["phase_mae"].skill(0.1, flat=0.4, truth=0.0) == pytest.approx(0.75)
+    assert METRICS["amplitude_ssim"].skill(0.2, flat=0.2, truth=1.0) == 0
+    assert METRICS["phase_psnr"].skill(17.0, flat=11.0, truth=float("inf")) == 6.0
+    assert np.isnan(METRICS["amplitude_mae"].skill(0.2, flat=0.0, truth=0.0))
 
 
 @pytest.mark.parametrize("gauge", ["known_probe", "unknown_probe"])
@@ -344,7 +189,7 @@ def test_every_table_closes_with_the_flat_object_and_the_truth_and_fits_into_jso
         0 < near["phase_ssim_skill"] < 1
         and near["phase_psnr_skill"] == near["phase_psnr"] - flat["phase_psnr"]
     )
-    back = json.loads(json.dumps(metrics.json_rows(rows), allow_nan=False))
+    back = json.loads(json.dumps(json_rows(rows), allow_nan=False))
     assert back[2]["phase_psnr"] is None and back[0] == near
 
 

@@ -162,7 +162,7 @@ def test_noise_hides_neither_shift_nor_ramp_and_does_not_bias_them():
     assert np.allclose(np.mean([a.ramp_rad_per_px for a in found], 0), (-0.03, 0.02), atol=4e-4)
 
 
-def test_noise_shrinks_the_object_by_the_mean_of_its_modulus_only_where_least_squares_would_shrink_by_its_power():
+def test_noise_shrinks_by_the_mean_modulus_where_least_squares_would_shrink_by_power():
     """|1 + n| is Rice distributed; a complex least-squares factor is 1 / (1 + sigma^2)."""
     truth, sigma = blobs() / np.abs(blobs()), 0.5
     noisy = truth + noise(sigma)

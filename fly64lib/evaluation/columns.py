@@ -1,0 +1,117 @@
+"""What the numbers of a results row are called, their units and how they are written: the one table
+that every text table, notebook, curve and page reads.
+
+A metric (:mod:`fly64lib.evaluation.metrics`) brings its own column, another package's too; here are
+those of numbers that are not a metric of an object."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from textwrap import wrap
+from typing import Literal
+
+from fly64lib.registries import METRICS
+
+_HEAD_WIDTH = 12  # characters of a line of a text table's head
+
+
+@dataclass(frozen=True)
+class Column:
+    """One number of a row.
+
+    `format` is that of :func:`format`; empty writes three digits (:func:`number`). `shown` says in
+    which tables it stands: all, the report's only, or in the rows of CSV and JSON files only.
+    """
+
+    name: str
+    label: str
+    unit: str = ""
+    format: str = ""
+    higher_is_better: bool = True
+    shown: Literal["everywhere", "report", "rows"] = "everywhere"
+    curve: bool = False  # the report draws it over dose, photons and overlap
+    logarithmic: bool = False  # axis of the curve
+
+    @property
+    def title(self) -> str:
+        return f"{self.label} / {self.unit}" if self.unit else self.label
+
+    def text(self, value: float | None) -> str:
+        """The number as tables write it; a dash where there is none."""
+        return number(value) if value is None or not self.format else format(value, self.format)
+
+
+CONDITION = (
+    Column("dose", "photons per exposure", shown="rows"),
+    Column("overlap", "measured disc overlap with nearest images", shown="rows"),
+    Column("replicate", "replicate", format="d", shown="report"),
+    Column("images", "images", format=",d"),
+    Column("photons_per_pixel", "photons per object pixel"),
+)
+DATA = (
+    Column("deviance", "deviance", "pixel", higher_is_better=False),
+    Column(
+        *("deviance_held_out", "held-out deviance", "pixel"),
+        higher_is_better=False,
+        curve=True,
+        logarithmic=True,
+    ),
+)
+COST = (
+    Column("cpu_seconds", "CPU", "s", higher_is_better=False),
+    Column("seconds", "wall", "s", higher_is_better=False, shown="rows"),
+    Column("peak_memory_mb", "peak memory", "MB", higher_is_better=False, shown="rows"),
+)
+
+
+def columns() -> dict[str, Column]:
+    """All columns by name, in the order of tables: every metric is followed by its skill."""
+    metrics = (part for metric in METRICS.values() for part in (metric, metric.skill_column))
+    return {column.name: column for column in (*CONDITION, *metrics, *DATA, *COST)}
+
+
+def table_columns(rows: Sequence[Mapping], report: bool = False) -> list[Column]:
+    """The columns of a table of these rows: those with a number in one of them. `report`: of the
+    report's long tables."""
+    shown = ("everywhere", "report") if report else ("everywhere",)
+    return [
+        column
+        for column in columns().values()
+        if column.shown in shown and any(row.get(column.name) is not None for row in rows)
+    ]
+
+
+def table(rows: Sequence[Mapping], *keys: str) -> tuple[list[str], list[list[str]]]:
+    """Heads and lines of a short table: the entries of `keys` as they are, then the columns."""
+    shown = table_columns(rows)
+    heads = [*keys, *(column.title for column in shown)]
+    return heads, [
+        [
+            *(number(row[key]) if isinstance(row[key], float) else str(row[key]) for key in keys),
+            *(column.text(row.get(column.name)) for column in shown),
+        ]
+        for row in rows
+    ]
+
+
+def markdown_table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """The table in Markdown."""
+    return "\n".join(f"| {' | '.join(line)} |" for line in (heads, ["---"] * len(heads), *lines))
+
+
+def aligned_text(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """The table as aligned text, long heads on several lines."""
+    wrapped = zip_longest(*(wrap(head, _HEAD_WIDTH) for head in heads), fillvalue="")
+    cells = [*wrapped, *lines]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join(
+        "  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True))
+        for line in cells
+    )
+
+
+def number(value: float | None) -> str:
+    """Three digits, thousands separated; what does not exist is a dash."""
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

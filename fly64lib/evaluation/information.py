@@ -1,0 +1,200 @@
+"""The Fisher information that Poisson counts give about an object, as an operator; its inverse by
+conjugate gradients; and the gauge, taken out of an error.
+
+Counts of mean I = sum_m |psi_m|^2 depend on a small complex change v of the object O, with Re
+<u, v> as product, by
+
+    F v = sum dI dI^T v / I = sum_j 4 A_j^H [ u_j Re sum_m conj(u_jm) (A_j v)_m ],   u = psi /
+    sqrt(I),
+
+A_j v = F(P_j cut_j v) (Wei et al., arXiv 2003.05475); an unknown probe's change joins v."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Complex, Float
+from torch import Tensor
+
+from fly64lib.evaluation.gauge import Region
+from fly64lib.evaluation.spectrum import ClassSpectrum
+from ptycho_torch.errors import DataContractError, PtychoError
+from ptycho_torch.physics import optics
+from ptycho_torch.physics.geometry import Geometry
+from ptycho_torch.physics.patches import cut, paste
+
+# Of the region's median fluence: dimmer pixels count as known; 1e-6 changes fly001's bounds by
+# < 0.01 dB.
+_LIT = 1e-4
+
+Canvases = Complex[Tensor, "k H W"]
+Probes = Complex[Tensor, "k modes N N"]
+Unknowns = Complex[Tensor, "k unknowns"]  # canvas and, if unknown, probe, one behind the other
+
+
+class Information:
+    """F, with a prior F + C^-1, on the unknowns: the canvas and, with an unknown probe, the probe
+    behind it."""
+
+    def __init__(
+        self,
+        geometry: Geometry,
+        canvas: Complex[Tensor, "H W"],
+        region: Region,
+        prior: ClassSpectrum | None,
+        probe_known: bool,
+    ) -> None:
+        self.geometry, self.canvas, self.probe_known = geometry, canvas, probe_known
+        # A modulated canvas spares the shifts of each pattern; a probe's change would have to be
+        # modulated patch by patch.
+        self.transforms = (
+            optics.round_trip(geometry.N, tuple(canvas.shape), canvas.device)
+            if probe_known
+            else (optics.propagate, optics.backpropagate, torch.ones(()))
+        )
+        fluence = geometry.fluence()[0].to(canvas.real.dtype)
+        least = _LIT * fluence[region].median()
+        self.phasor = torch.where(canvas == 0, 1, canvas.sgn())
+        if prior is None:
+            dark = int((fluence[region] <= least).sum())
+            if dark:
+                raise DataContractError(
+                    f"{dark} pixels of the region get no more than {_LIT} of its median fluence:"
+                    " their unbiased bound is infinite. Score a smaller region, or give a"
+                    " prior_spectrum"
+                )
+            self.prior_power = self.prior_gain = None
+            self.unknown = (fluence > least).to(fluence.dtype)
+        else:
+            power = prior.of_change(tuple(canvas.shape), canvas[region].numpy())
+            self.prior_power = torch.as_tensor(power).to(fluence.dtype)
+            self.prior_gain = 1 / (2 * fluence[region].mean() + 1 / self.prior_power)
+            self.unknown = torch.ones_like(fluence)
+        # Of the two directions of a change, 4 |P|^2 each if all were measured, a pattern measures
+        # one: that along u.
+        self.pixel_gain = self.unknown / (2 * fluence).clamp_min(1e-30)
+        power = canvas.abs().square()[None]
+        self.probe_gain = 0.5 / sum(
+            cut(power, geometry.address[i], geometry.N).sum(0) for i in geometry.chunks()
+        )
+
+    def split(self, x: Unknowns) -> tuple[Canvases, Probes]:
+        """Canvases and probes of the unknowns; no modes where the probe is known."""
+        size, N = self.canvas.numel(), self.geometry.N
+        return x[:, :size].view(-1, *self.canvas.shape), x[:, size:].view(len(x), -1, N, N)
+
+    def join(self, canvases: Canvases, probes: Probes | None = None) -> Unknowns:
+        """The inverse of :meth:`split`; without `probes` they are zero."""
+        if probes is None:
+            size = 0 if self.probe_known else self.geometry.probe.numel()
+            probes = canvases.new_zeros(len(canvases), size)
+        return torch.cat([canvases.flatten(1), probes.flatten(1)], 1)
+
+    def apply(self, x: Unknowns) -> Unknowns:
+        """(F + C^-1) x."""
+        geometry, (changes, probe_changes) = self.geometry, self.split(x)
+        result, probe_result = torch.zeros_like(changes), torch.zeros_like(probe_changes)
+        forward, adjoint, modulation = self.transforms
+        canvas, lit_changes = self.canvas * modulation, changes * self.unknown * modulation
+        for chunk in geometry.chunks():
+            address, residual = geometry.address[chunk], geometry.residual_px[chunk]
+            probes = geometry.probes(chunk)
+            patches = cut(canvas[None], address, geometry.N)[:, None]
+            waves = forward(probes * patches)
+            u = waves * optics.intensity(waves).sum(1, keepdim=True).clamp_min(1e-30).rsqrt()
+            for k, change in enumerate(lit_changes):
+                wave_change = forward(probes * cut(change[None], address, geometry.N)[:, None])
+                if not self.probe_known:
+                    wave_change += forward(patches * optics.shift_probe(probe_changes[k], residual))
+                along = u.real * wave_change.real + u.imag * wave_change.imag
+                returned = adjoint(4 * u * along.sum(1, keepdim=True))
+                on_patches = (probes.conj() * returned).sum(1)
+                result[k] += paste(on_patches, address, geometry.shape)[0]
+                if not self.probe_known:
+                    # shift_probe is linear: its vector-Jacobian product is its adjoint.
+                    probe_result[k] += torch.autograd.functional.vjp(
+                        lambda p, by=residual: optics.shift_probe(p, by),
+                        probe_changes[k],
+                        patches.conj() * returned,
+                    )[1]
+        result *= modulation
+        result *= self.unknown
+        if self.prior_power is not None:
+            result += self._filtered(changes, 1 / self.prior_power)
+        return self.join(result, probe_result)
+
+    def precondition(self, x: Unknowns) -> Unknowns:
+        """An approximate inverse: 1 / (2 sum |P|^2) a pixel; with a prior, that of an even
+        fluence."""
+        changes, probe_changes = self.split(x)
+        if self.prior_gain is None:
+            changes = changes * self.pixel_gain
+        else:
+            changes = self._filtered(changes, self.prior_gain)
+        return self.join(changes, probe_changes * self.probe_gain)
+
+    def _filtered(self, changes: Canvases, gains: Float[Tensor, "2 H W"]) -> Canvases:
+        """Radial (amplitude) and tangential (phase) parts of the changes, each filtered on the
+        periodic canvas."""
+        parts = torch.view_as_real(changes * self.phasor.conj()).movedim(-1, 1)
+        gains = gains[..., : parts.shape[-1] // 2 + 1]  # real fields; gains of the frequency alone
+        parts = torch.fft.irfft2(torch.fft.rfft2(parts) * gains, s=parts.shape[-2:])
+        return torch.complex(parts[:, 0], parts[:, 1]) * self.phasor
+
+
+def solve(
+    information: Information, b: Unknowns, iterations: int, tolerance: float
+) -> tuple[Unknowns, int]:
+    """Solution and number of steps of preconditioned conjugate gradients, all rows at once, to a
+    relative residual of `tolerance`. The null directions are absent from `b`, and stay so. Raises
+    :class:`PtychoError` after `iterations` without."""
+
+    def dot(a: Unknowns, b: Unknowns) -> Float[Tensor, "k 1"]:
+        return (a.conj() * b).real.sum(1, keepdim=True, dtype=torch.float64)
+
+    x, residual = torch.zeros_like(b), b
+    direction = steered = information.precondition(b)
+    size = first = dot(residual, steered)
+    for step in range(iterations):
+        image = information.apply(direction)
+        length = (size / dot(direction, image)).to(b.real.dtype)
+        x, residual = x + length * direction, residual - length * image
+        steered = information.precondition(residual)
+        before, size = size, dot(residual, steered)
+        if (size <= tolerance**2 * first).all():
+            return x, step + 1
+        direction = steered + (size / before).to(b.real.dtype) * direction
+    raise PtychoError(
+        f"limits: the relative residual is {float((size / first).max()) ** 0.5:.1e} after"
+        f" {iterations} iterations, {tolerance:.1e} was asked for: allow more iterations or a"
+        " looser tolerance (an object in complex64 cannot give 1e-5)"
+    )
+
+
+def gauge_projector(
+    canvas: Complex[Tensor, "H W"], region: Region, probe_known: bool
+) -> Callable[[Tensor], Tensor]:
+    """Projector that takes from errors (k, h, w) over the region what the score's alignment does,
+    to first order.
+
+    The fit of a phase, arg sum conj(image) truth, takes out the error's part along i O; with an
+    unknown probe, the joint fit also those along O (the score's ratio of summed amplitudes does so
+    up to the contrast squared), i x O, i y O, and the derivatives of O along y and x."""
+    truth = canvas[region]
+    directions = [1j * truth]
+    if not probe_known:
+        rows, columns = (
+            torch.linspace(-1, 1, size, dtype=canvas.real.dtype) for size in truth.shape
+        )
+        directions += [truth, 1j * rows[:, None] * truth, 1j * columns * truth]
+        mirrored = torch.cat([canvas, canvas.flip(0)], 0)  # has no jump where it closes on itself
+        spectrum = torch.fft.fft2(torch.cat([mirrored, mirrored.flip(1)], 1))
+        for size, shape in zip(spectrum.shape, ((-1, 1), (1, -1)), strict=True):
+            frequency = torch.fft.fftfreq(size, dtype=canvas.real.dtype).reshape(shape)
+            directions.append(torch.fft.ifft2(2j * torch.pi * frequency * spectrum)[region])
+    basis = torch.linalg.qr(torch.view_as_real(torch.stack(directions)).flatten(1).T).Q
+
+    def remove(errors: Complex[Tensor, "k h w"]) -> Complex[Tensor, "k h w"]:
+        flat = torch.view_as_real(errors).flatten(1)
+        return torch.view_as_complex((flat - flat @ basis @ basis.T).view(*errors.shape, 2))
+
+    return remove

@@ -1,0 +1,146 @@
+"""Rings of equal spatial frequency: the Fourier ring correlation, spectral densities, and where a
+correlation falls under a threshold.
+
+Rings are 1 / min(H, W) cycles per px wide, circles in frequency for non-square images as well. Ring
+0 holds the mean; Nyquist is ring min(H, W) // 2."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy import fft
+from scipy.signal.windows import hann, tukey
+
+from fly64lib.evaluation.gauge import has_contrast
+from ptycho_torch.errors import DataContractError
+
+TUKEY_TAPER = 0.25  # share of each side under the two Hann edges of the FRC window
+SLOW_RINGS = 2  # lowest rings that a slow error may spoil without counting as lost resolution
+
+Rings = Float[np.ndarray, " rings"]
+Window = Float[np.ndarray, "H W"]
+
+
+@dataclass(frozen=True, eq=False)
+class FRC:
+    """Fourier ring correlation, ring by ring outwards; the ring around zero, which holds the mean,
+    is left out.
+
+    `n_pixels` is the number of independent Fourier pixels of a ring, (sum w^2)^2 / (N sum w^4) of
+    all, as the window w makes neighbours alike. That counts neighbours in other rings too: a lower
+    bound, so a threshold on the safe side."""
+
+    frequency: Rings  # fraction of Nyquist
+    correlation: Rings
+    n_pixels: Rings
+
+
+def frequencies(shape: tuple[int, int]) -> Float[np.ndarray, "H W"]:
+    """Frequency of each FFT bin, fraction of Nyquist."""
+    return 2 * np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.fftfreq(shape[1]))
+
+
+def ring_numbers(shape: tuple[int, int]) -> Int[np.ndarray, " pixels"]:
+    """Ring of each FFT bin, one row of the image behind the other."""
+    return np.rint(min(shape) / 2 * frequencies(shape)).astype(int).ravel()
+
+
+def ring_frequencies(shape: tuple[int, int]) -> Rings:
+    """Frequency of every ring from 0 to the corner, fraction of Nyquist."""
+    return np.arange(ring_numbers(shape).max() + 1) * 2 / min(shape)
+
+
+def ring_sum(values: Float[np.ndarray, "H W"]) -> Rings:
+    return np.bincount(ring_numbers(values.shape), values.ravel())
+
+
+def ring_mean(values: Float[np.ndarray, "H W"]) -> Rings:
+    return ring_sum(values) / np.bincount(ring_numbers(values.shape))
+
+
+def scored_rings(shape: tuple[int, int]) -> slice:
+    """The rings from the first to Nyquist."""
+    return slice(1, min(shape) // 2 + 1)
+
+
+def tukey_window(shape: tuple[int, int], taper: float = TUKEY_TAPER) -> Window:
+    return np.outer(*(tukey(size, taper) for size in shape))
+
+
+def hann_window(shape: tuple[int, int]) -> Window:
+    """Hann window without its two zeros on each axis."""
+    return np.outer(*(hann(size + 2)[1:-1] for size in shape))
+
+
+def varying(image: np.ndarray, window: Window) -> np.ndarray:
+    """The image without its mean (weighted by the window), through the window."""
+    return window * (image - np.average(image, weights=window))
+
+
+def frc_curve(a: np.ndarray, b: np.ndarray, apodize: bool = True) -> FRC:
+    """Re sum A conj(B) / sqrt(sum |A|^2 sum |B|^2) over rings of the spectra of two complex images
+    (H, W).
+
+    Saxton & Baumeister, J. Microsc. 127, 127 (1982). The mean is taken out first, then a Tukey
+    window (`TUKEY_TAPER`) is laid on, so that neither a common mean nor the jump at the border
+    correlates. The real part is taken: the phase between the images is to be removed before, and
+    the modulus would be positive for noise. An image without contrast has no spectrum: 0 on all
+    rings, so a flat object resolves nothing."""
+    if np.shape(a) != np.shape(b) or np.ndim(a) != 2 or min(np.shape(a)) < 4:
+        raise DataContractError(
+            f"FRC: images of {np.shape(a)} and {np.shape(b)}; two of one shape (H, W) with at "
+            "least 4 px a side are needed"
+        )
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise DataContractError("FRC: an image holds NaN or infinity")
+    shape = np.shape(a)
+    window = tukey_window(shape, TUKEY_TAPER if apodize else 0.0)
+    first, second = (
+        fft.fft2(varying(image, window)) if has_contrast(image) else np.zeros(shape)
+        for image in (a, b)
+    )
+    power = np.sqrt(ring_sum(np.abs(first) ** 2) * ring_sum(np.abs(second) ** 2))
+    cross = ring_sum((first * np.conj(second)).real)
+    correlation = np.divide(cross, power, out=np.zeros_like(power), where=power > 0)
+    independent = (window**2).sum() ** 2 / (window.size * (window**4).sum())
+    pixels = independent * ring_sum(np.ones(shape))
+    rings = scored_rings(shape)
+    return FRC(ring_frequencies(shape)[rings], correlation[rings], pixels[rings])
+
+
+def ring_density(image: np.ndarray) -> tuple[Rings, Rings]:
+    """Spectral density of an image (H, W) over the FRC's rings: (fraction of Nyquist, mean power
+    per pixel). Mean and window as for the FRC; white noise of variance v has density v on every
+    ring."""
+    window, rings = tukey_window(np.shape(image)), scored_rings(np.shape(image))
+    power = np.abs(fft.fft2(varying(image, window))) ** 2 / (window**2).sum()
+    return ring_frequencies(np.shape(image))[rings], ring_mean(power)[rings]
+
+
+def half_bit_threshold(n_pixels: np.ndarray | float) -> np.ndarray | float:
+    """FRC where a ring of `n_pixels` carries half a bit a pixel; van Heel & Schatz, J. Struct.
+    Biol. 151, 250 (2005).
+
+    (0.2071 + 1.9102 / sqrt(n)) / (1.2071 + 0.9102 / sqrt(n)): SNR (sqrt 2 - 1) / 2 in each of two
+    halves."""
+    root = np.sqrt(n_pixels)
+    return (0.2071 + 1.9102 / root) / (1.2071 + 0.9102 / root)
+
+
+def first_crossing(curve: FRC, threshold: np.ndarray | float) -> float:
+    """Frequency at which the correlation, once it has been above `threshold`, first falls under it;
+    linear between rings.
+
+    The two lowest rings may lie under the threshold: a slow error over the whole field is no loss
+    of resolution (the other metrics see it). 0 if the third does as well, 1 if no ring falls: the
+    last one reaches Nyquist."""
+    above = curve.correlation - threshold
+    reached = np.flatnonzero(above[: SLOW_RINGS + 1] >= 0)
+    if reached.size == 0:
+        return 0.0
+    under = np.flatnonzero(above[reached[0] :] < 0) + reached[0]
+    if under.size == 0:
+        return 1.0
+    k = under[0]
+    part = above[k - 1] / (above[k - 1] - above[k])
+    return float(curve.frequency[k - 1] + part * (curve.frequency[k] - curve.frequency[k - 1]))
