@@ -22,7 +22,8 @@ import torch
 from fly64lib.design import VIEW_GRIDSIZE, StudyDesign
 from fly64lib.evaluation.gauge import scored_region
 from fly64lib.evaluation.judgement import judge, region_of
-from fly64lib.evaluation.limits import class_spectrum, limits
+from fly64lib.evaluation.limits import limits
+from fly64lib.evaluation.spectrum import class_spectrum
 from fly64lib.methods.classical import Classical, empty
 from fly64lib.methods.learned import Learned
 from fly64lib.methods.ptychi import LSQML

@@ -41,7 +41,7 @@ from fly64lib.design import (
     view_file,
 )
 from fly64lib.evaluation.judgement import judge, region_of
-from fly64lib.evaluation.metrics import json_rows
+from fly64lib.evaluation.scores import json_rows
 from fly64lib.generation import generate_datasets
 from fly64lib.overlap import generate_overlap_views
 from ptycho_torch.config import ModelConfig, TrainingConfig

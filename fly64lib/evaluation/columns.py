@@ -12,6 +12,8 @@ from typing import Literal
 
 from fly64lib.registries import METRICS
 
+LIMITS = ("cramer_rao", "bayesian")
+REFERENCES = ("flat", "truth", *LIMITS)  # methods of rows that are no reconstructions
 _HEAD_WIDTH = 12  # characters of a line of a text table's head
 
 

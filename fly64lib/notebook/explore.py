@@ -8,26 +8,15 @@ from IPython.display import Image, Markdown, display
 from matplotlib.figure import Figure
 
 from fly64lib.design import dose_folder
-from fly64lib.evaluation.metrics import frc_curve
+from fly64lib.evaluation.columns import REFERENCES, markdown_table, number, table
+from fly64lib.evaluation.rings import frc_curve
 from fly64lib.notebook.parameters import ExploreParameters
 from fly64lib.plots import figures
-from fly64lib.plots.curves import REFERENCES
-from fly64lib.report.rows import Study, load_condition, number, select
+from fly64lib.report.rows import Study, load_condition, select
 from ptycho_torch.errors import DataContractError, MissingDependencyError
 from ptycho_torch.files import read_json
 
 KEYS = ("replicate", "dose", "view", "method")
-_SHOWN = {
-    "photons per object pixel": "photons_per_pixel",
-    "images": "images",
-    "phase PSNR / dB": "phase_psnr",
-    "above flat / dB": "phase_psnr_skill",
-    "phase MS-SSIM": "phase_ms_ssim",
-    "amplitude PSNR / dB": "amplitude_psnr",
-    "FRC 0.5 / Nyquist": "frc_half",
-    "held-out deviance": "deviance_held_out",
-    "CPU s": "cpu_seconds",
-}
 
 
 def choices(study: Study) -> dict[str, list]:
@@ -54,7 +43,7 @@ def show(study: Study, choice: Mapping) -> None:
         display(Markdown(f"**There is no {choice['method']} for this condition.**"))
         return
     (row,) = found
-    display(Markdown(_table({title: number(row.get(key)) for title, key in _SHOWN.items()})))
+    display(Markdown(markdown_table(*table([row]))))
     images, truth, region = load_condition(study, row)
     image = images[row["method"]]
     display(_png(figures.objects({row["method"]: image}, truth, region, errors=True)))
@@ -69,25 +58,19 @@ def show(study: Study, choice: Mapping) -> None:
         folder.glob(f"*/{dose_folder(row['dose'])}/{row['view']}/overlap_test.json")
     ):
         measured = read_json(path)
-        display(
-            Markdown(
-                _table(
-                    {
-                        "groups": str(measured["groups"]),
-                        "probe diameter D / px": number(measured["probe_diameter_px"]),
-                        **{
-                            f"disc overlap {name.replace('_', ' ')}": number(
-                                measured[name]["mean_disc_overlap"]
-                            )
-                            for name in ("within_groups", "between_images", "between_groups")
-                        },
-                        "pixels under a tenth of the mean fluence": (
-                            f"{measured['fluence']['share_under_tenth']:.1%}"
-                        ),
-                    }
-                )
-            )
-        )
+        overlaps = {
+            f"disc overlap {name.replace('_', ' ')}": number(measured[name]["mean_disc_overlap"])
+            for name in ("within_groups", "between_images", "between_groups")
+        }
+        entries = {
+            "groups": str(measured["groups"]),
+            "probe diameter D / px": number(measured["probe_diameter_px"]),
+            **overlaps,
+            "pixels under a tenth of the mean fluence": (
+                f"{measured['fluence']['share_under_tenth']:.1%}"
+            ),
+        }
+        display(Markdown(markdown_table(list(entries), [list(entries.values())])))
 
 
 def browser(study: Study, first: Mapping) -> object:
@@ -105,12 +88,6 @@ def browser(study: Study, first: Mapping) -> object:
     }
     output = ipywidgets.interactive_output(lambda **choice: show(study, choice), menus)
     return ipywidgets.VBox([ipywidgets.HBox(list(menus.values())), output])
-
-
-def _table(entries: Mapping[str, str]) -> str:
-    return (
-        f"| {' | '.join(entries)} |\n|{' --- |' * len(entries)}\n| {' | '.join(entries.values())} |"
-    )
 
 
 def _png(figure: Figure) -> Image:

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from fly64lib.evaluation.columns import markdown_table, table
 from fly64lib.evaluation.judgement import has_truth, judge
-from fly64lib.evaluation.metrics import json_rows
+from fly64lib.evaluation.scores import json_rows
 from fly64lib.methods.base import MethodResult
 from fly64lib.methods.by_name import method_of
 from fly64lib.methods.learned import Learned
-from fly64lib.notebook.data import markdown
 from fly64lib.notebook.parameters import InferParameters
 from fly64lib.plots import figures
 from fly64lib.simulation.overlap_measures import fluence_map, scanned_region
@@ -33,15 +33,6 @@ from ptycho_torch.inference.apply import data_deviance
 from ptycho_torch.memmap_bridge import PyTorchMemmapBridge, RawDataTorch
 from ptycho_torch.training.bundle import Bundle, load_bundle
 from ptycho_torch.versions import software_versions
-
-_SHOWN = (
-    "phase_psnr",
-    "phase_ms_ssim",
-    "amplitude_psnr",
-    "amplitude_ms_ssim",
-    "frc_half",
-    "deviance",
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,13 +52,10 @@ class Applied:
             self.bundle.statistics.get("photons_per_exposure", float("nan")),
             self.raw.photons_per_exposure,
         )
-        shown = [
-            {"method": row["method"], **{name: row[name] for name in _SHOWN if name in row}}
-            for row in self.rows
-        ]
+        text = markdown_table(*table(self.rows, "method"))
         return (
             f"{self.result.note}, at {trained:.4g} photons per exposure; this scan has {here:.4g}\n"
-            f"{self.raw.n} patterns in {self.result.cost.seconds:.1f} s\n{self.note}\n{markdown(shown)}"
+            f"{self.raw.n} patterns in {self.result.cost.seconds:.1f} s\n{self.note}\n{text}"
         )
 
     def picture(self) -> Figure:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from fly64lib.design import VIEW_GRIDSIZE, view_file
 from fly64lib.evaluation.judgement import judge, region_of
-from fly64lib.evaluation.metrics import json_rows
+from fly64lib.evaluation.scores import json_rows
 from fly64lib.generation import generate_datasets
 from fly64lib.notebook.parameters import RobustnessParameters
 from fly64lib.overlap import generate_overlap_views
@@ -43,16 +43,6 @@ STRENGTHS = {  # of each imperfection, weakest first, and how its axis is called
     "dead_share": ((0.003, 0.01, 0.03, 0.1), "share of dead pixels"),
 }
 PERFECT_NAME = "none"
-_KEPT = (
-    "method",
-    "phase_psnr",
-    "phase_psnr_skill",
-    "amplitude_psnr",
-    "amplitude_psnr_skill",
-    "frc_half",
-    "deviance",
-    "photons_per_pixel",
-)
 
 
 def conditions(parameters: RobustnessParameters) -> list[tuple[str, float]]:
@@ -129,7 +119,7 @@ def _condition(
             {
                 "imperfection": name,
                 "strength": strength,
-                **{key: row.get(key) for key in _KEPT},
+                **row,
                 "cpu_seconds": cost.get(row["method"]),
             }
             for row in scored

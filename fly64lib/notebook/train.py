@@ -8,8 +8,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from fly64lib.design import StudyDesign
-from fly64lib.evaluation.judgement import Region, has_truth, judge, region_of
-from fly64lib.evaluation.metrics import json_rows
+from fly64lib.evaluation import columns
+from fly64lib.evaluation.gauge import Region
+from fly64lib.evaluation.judgement import has_truth, judge, region_of
+from fly64lib.evaluation.scores import json_rows
 from fly64lib.methods.by_name import method_of
 from fly64lib.notebook.datasets import prepared_view
 from fly64lib.notebook.parameters import TrainParameters
@@ -149,34 +151,8 @@ def picture(judged: Judged) -> Figure:
 
 def table(judged: Judged) -> str:
     """The rows as a Markdown table; without truth only the deviances."""
-    if judged.truth is not None:
-        columns = {
-            "phase PSNR / dB": "phase_psnr",
-            "+dB": "phase_psnr_skill",
-            "MS-SSIM": "phase_ms_ssim",
-            "amplitude PSNR / dB": "amplitude_psnr",
-            "+dB ": "amplitude_psnr_skill",
-            "MS-SSIM ": "amplitude_ms_ssim",
-            "FRC 0.5 / Nyquist": "frc_half",
-            "deviance": "deviance",
-        }
-    else:
-        columns = {"deviance, patterns that were fitted": "deviance"}
-        if "deviance_held_out" in judged.rows[0]:
-            columns["deviance, patterns held out"] = "deviance_held_out"
-    lines = ["| method | " + " | ".join(columns) + " |", "|" + " --- |" * (len(columns) + 1)]
-    lines += [
-        f"| {row['method']} | " + " | ".join(f"{row[key]:.3g}" for key in columns.values()) + " |"
-        for row in judged.rows
-    ]
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"{judged.rows[0]['photons_per_pixel']:.3g} photons per object pixel, "
-            f"{len(judged.reconstruction.images)} patterns, {judged.label}",
-        ]
-    )
+    text = columns.markdown_table(*columns.table(judged.rows, "method"))
+    return f"{text}\n\n{len(judged.reconstruction.images)} patterns, {judged.label}"
 
 
 def write_results(

@@ -9,12 +9,10 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from fly64lib.evaluation.gauge import align
+from fly64lib.evaluation.gauge import Region, align
 from fly64lib.evaluation.limits import Limits
-from fly64lib.evaluation.metrics import FRC, half_bit_threshold, ring_density
+from fly64lib.evaluation.rings import FRC, half_bit_threshold, ring_density
 from ptycho_torch.files import atomic_path
-
-Region = tuple[slice, slice]
 
 
 def objects(

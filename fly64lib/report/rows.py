@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from fly64lib.design import CONTROL_VIEWS, VIEWS, dose_folder
-from fly64lib.evaluation.judgement import Region, region_of
+from fly64lib.evaluation.gauge import Region
+from fly64lib.evaluation.judgement import region_of
 from fly64lib.methods.by_name import base_of, method_of, network_of
 from fly64lib.plots.curves import REFERENCES
 from fly64lib.reconstruction import load_object
