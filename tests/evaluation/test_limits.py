@@ -12,10 +12,9 @@ from fly64lib.evaluation.rings import frc_curve
 from fly64lib.evaluation.scores import score
 from fly64lib.evaluation.spectrum import ClassSpectrum, class_spectrum
 from ptycho_torch.errors import ConfigError, DataContractError, PtychoError
-from ptycho_torch.iteration.canvas import Patterns, canvas_steps
+from ptycho_torch.iteration.canvas import canvas_steps
+from ptycho_torch.physics.geometry import Geometry, Patterns
 from ptycho_torch.physics.noise import draw_counts
-from ptycho_torch.physics.optics import expected_counts
-from ptycho_torch.physics.patches import cut, on_canvas, split_positions
 
 N, SHAPE, WHOLE = 8, (13, 15), (slice(0, 13), slice(0, 15))
 
@@ -83,15 +82,9 @@ def _complex(rows: np.ndarray) -> np.ndarray:
     return rows[:, : rows.shape[1] // 2] + 1j * rows[:, rows.shape[1] // 2 :]
 
 
-def _patterns(image, probe, x, y) -> Patterns:
-    corners, residual = split_positions(torch.tensor(np.stack([y, x], 1)), probe.shape[-1])
-    return Patterns(
-        lambda i: torch.zeros(0),
-        on_canvas(corners),
-        residual.double(),
-        torch.tensor(probe),
-        (1, *image.shape),
-    )
+def _geometry(image, probe, x, y) -> Geometry:
+    centres = torch.tensor(np.stack([y, x], 1))
+    return Geometry.of(centres, torch.tensor(probe), image.shape, whole=True)
 
 
 def _flat_spectrum(amplitude: float, phase: float) -> ClassSpectrum:
@@ -124,7 +117,7 @@ def test_the_matrix_free_information_is_the_dense_one_of_the_poisson_model(
     small, probe_known, prior
 ):
     image, probe, x, y = small
-    information = Information(_patterns(*small), torch.tensor(image), WHOLE, prior, probe_known)
+    information = Information(_geometry(*small), torch.tensor(image), WHOLE, prior, probe_known)
     dense, order = _dense(*small)
     if prior is not None:
         dense[np.ix_(order, order)] += _prior_precision(image, prior, WHOLE)
@@ -218,24 +211,14 @@ def test_an_efficient_estimator_spreads_as_much_as_the_bound():
     region = (slice(9, 21), slice(9, 17))
     bound = limits(image, probe, x, y, region, sign_vectors=8, tolerance=1e-3)
 
-    corners, residual = split_positions(torch.tensor(np.stack([y, x], 1)), size)
-    field = torch.arange(draws).repeat_interleave(len(x))
-    address = on_canvas(corners.repeat(draws, 1), field)
+    one = _geometry(image, probe.astype(np.complex64), x, y)
+    address = one.address.repeat(draws, 1)
+    address[:, 0] = torch.arange(draws).repeat_interleave(len(x))
     start = torch.tensor(image).to(torch.complex64).expand(draws, *shape).contiguous()
-    patterns = Patterns(
-        lambda i: counts[i],
-        address,
-        residual.repeat(draws, 1),
-        torch.tensor(probe).to(torch.complex64),
-        tuple(start.shape),
-    )
-    clean = torch.cat(
-        [
-            expected_counts(cut(start, address[i], size), patterns.probes(i))
-            for i in patterns.chunks()
-        ]
-    )
+    several = Geometry(address, one.residual_px.repeat(draws, 1), one.probe, tuple(start.shape))
+    clean = torch.cat([several.expected(start, chunk) for chunk in several.chunks()])
     counts = draw_counts(clean, torch.Generator().manual_seed(2))
+    patterns = Patterns(several, lambda i: counts[i])
     fits = canvas_steps(patterns, start, 150)
     truth = image[region]
     aligned = [align(fit.numpy()[region], truth).image for fit in fits]
@@ -248,13 +231,13 @@ def test_an_efficient_estimator_spreads_as_much_as_the_bound():
 def test_one_mode_tells_four_per_photon_of_the_two_directions_of_a_pixel(small):
     """Trace of F over a pixel's Re and Im = 4 sum |P|^2: closed form, whatever the object."""
     image, probe, x, y = small
-    patterns = _patterns(image, probe[:1], x, y)
-    information = Information(patterns, torch.tensor(image), WHOLE, None, True)
+    geometry = _geometry(image, probe[:1], x, y)
+    information = Information(geometry, torch.tensor(image), WHOLE, None, True)
     pixels = torch.eye(image.size, dtype=torch.complex128)
     trace = sum(
         (information.apply(unit * pixels) * (unit * pixels).conj()).real.sum(1) for unit in (1, 1j)
     )
-    assert torch.allclose(trace, 4 * patterns.fluence()[0].double().flatten(), rtol=1e-5)
+    assert torch.allclose(trace, 4 * geometry.fluence()[0].double().flatten(), rtol=1e-5)
 
 
 @pytest.mark.parametrize("gauge", ["known_probe", "unknown_probe"])
