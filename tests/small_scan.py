@@ -9,11 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import oracle
+import torch
+from torch import Tensor
 
 from fly64lib.simulation.probes import ZonePlate, zone_plate_probe
 from fly64lib.simulation.specimens import SPECIMENS
 from ptycho_torch.data.contract import ScanData
 from ptycho_torch.memmap_bridge import RawDataTorch
+from ptycho_torch.physics.geometry import Geometry, Patterns
 
 
 @lru_cache(maxsize=32)
@@ -66,6 +69,36 @@ def small_scan(
 def small_raw(*arguments, **kinds) -> RawDataTorch:
     """:func:`small_scan` as training and inference see it."""
     return RawDataTorch(small_scan(*arguments, **kinds), Path("small_scan.npz"))
+
+
+def noiseless(
+    dose: float, dtype: torch.dtype = torch.complex64, **kinds
+) -> tuple[Patterns, Tensor]:
+    """Patterns with the oracle's expected counts on the whole object, and that object; `kinds` as
+    in :func:`geometry`."""
+    image, probe, y, x, expected = geometry(**kinds)
+    scale = dose / expected.sum((1, 2)).mean()
+    counts = torch.from_numpy(expected * scale).to(dtype.to_real())
+    positions, beam = torch.from_numpy(np.stack([y, x], 1)), torch.from_numpy(probe * scale**0.5)
+    places = Geometry.of(positions, beam.to(dtype), image.shape, whole=True)
+    return Patterns(places, counts.__getitem__), torch.from_numpy(image).to(dtype)[None]
+
+
+def random_patterns(
+    N: int, modes: int = 2, canvases: int = 1, rate: float = 9.0
+) -> tuple[Patterns, Tensor]:
+    """Noise in double precision under a complex probe, N < 8, and a complex canvas of 9 x 12 px
+    under it. Nothing in it is symmetric."""
+    rng = np.random.default_rng(2)
+    probe = torch.from_numpy(oracle.complex_field(rng, modes, N, N)) * rate**0.5
+    corners = ((0, 0), (1, 4), (2, 3))
+    address = torch.tensor([[canvas, *corner] for canvas in range(canvases) for corner in corners])
+    counts = torch.from_numpy(rng.poisson(rate, (len(address), N, N)).astype(float))
+    rest = torch.from_numpy(rng.uniform(-0.5, 0.5, (len(address), 2)))
+    shape = (canvases, 9, 12)
+    places = Geometry(address, rest, probe, shape, passes=False)
+    canvas = torch.from_numpy(oracle.complex_field(rng, *shape))
+    return Patterns(places, counts.__getitem__), canvas
 
 
 def seen_region(raw: RawDataTorch) -> tuple[slice, slice]:

@@ -117,21 +117,6 @@ def test_a_phase_object_loses_no_photon_and_an_empty_one_shows_the_probes_power(
         )
 
 
-@pytest.mark.parametrize("grid", GRIDS)
-def test_the_detector_waves_adjoint_passes_the_dot_product_test_with_a_complex_probe_of_two_modes(
-    grid,
-):
-    patches, probes, waves = (
-        complex_tensor(11, 3, *grid),
-        complex_tensor(12, 3, 2, *grid),
-        complex_tensor(13, 3, 2, *grid),
-    )
-    there = inner(waves, optics.detector_waves(patches, probes))
-    assert inner(optics.detector_waves_adjoint(waves, probes), patches) == pytest.approx(
-        there, rel=1e-12
-    )
-
-
 def test_the_gradient_of_the_expected_counts_is_the_numerical_one():
     patches, probes = (
         complex_tensor(14, 2, 4, 5).requires_grad_(),
