@@ -41,3 +41,18 @@ _METRICS = (
 METRICS = Registry(
     "metric", "fly64.metrics", {name: f"fly64lib.evaluation.metrics:{name}" for name in _METRICS}
 )
+
+FORMATS = Registry(
+    "format",
+    "fly64.formats",
+    {
+        "fly64": "fly64lib.formats.upstream:FORMAT",
+        "tike": "fly64lib.formats.tike:FORMAT",
+        "cxi": "fly64lib.formats.cxi:FORMAT",
+        "ptychi": "fly64lib.formats.ptychi:FORMAT",
+        "ptypy": "fly64lib.formats.ptypy:FORMAT",
+        "tiff": "fly64lib.formats.pictures:TIFF",
+        "png": "fly64lib.formats.pictures:PNG",
+        "data": "fly64lib.formats.data001:FORMAT",
+    },
+)

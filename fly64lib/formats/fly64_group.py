@@ -2,14 +2,14 @@
 nothing is lost."""
 
 import json
+from collections.abc import Iterator
 
 import numpy as np
 
 from fly64lib.formats.hdf5 import Hdf5File
-from fly64lib.formats.raw import RawScan
+from fly64lib.formats.raw import RawScan, refused
 from ptycho_torch.data.checks import pattern_chunks
-from ptycho_torch.data.contract import ScanData
-from ptycho_torch.data.npz import broken
+from ptycho_torch.data.scan import ScanData
 from ptycho_torch.files import json_text
 
 _OPTIONAL = {"Y": "truth_patches", "scan_index": "scan_index", "groups": "groups"}
@@ -19,43 +19,29 @@ def write_own(group: object, scan: ScanData, **numbers: float) -> None:
     """Metadata, optional and unknown keys of a scan, and `numbers` as attributes, into an h5py
     group."""
     group["metadata"] = json_text(scan.metadata)
-    keys = {
-        key: value for key, name in _OPTIONAL.items() if (value := getattr(scan, name)) is not None
-    } | scan.extra
-    for key, value in keys.items():
+    kept = {key: getattr(scan, name) for key, name in _OPTIONAL.items()}
+    for key, value in ({k: v for k, v in kept.items() if v is not None} | scan.extra).items():
         group[f"keys/{key}"] = np.char.encode(value, "utf-8") if value.dtype.kind == "U" else value
-    for name, value in numbers.items():
-        group.attrs[name] = value
+    group.attrs.update(numbers)
 
 
-def read_own(file: Hdf5File, name: str, scan: RawScan) -> RawScan:
+def read_own(file: Hdf5File, name: str, scan: RawScan) -> None:
     """Add to `scan` what :func:`write_own` kept in the group `name`, if there is one."""
     text = file.text(f"{name}/metadata")
     if text is None:
-        return scan
+        return
     try:
         scan.metadata = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise broken(
-            file.path,
-            f"{name}/metadata",
-            f"not JSON ({str(error)[:100]})",
-            "what fly64 export wrote",
-            "export again",
-        ) from error
+        said = f"not JSON ({str(error)[:100]}); expected what fly64 export wrote; export again"
+        raise refused(file.path, f"{name}/metadata", said) from error
     if not isinstance(scan.metadata, dict):
-        raise broken(
-            file.path,
-            f"{name}/metadata",
-            "not a JSON object",
-            "what fly64 export wrote",
-            "export again",
-        )
+        said = "not a JSON object; expected what fly64 export wrote; export again"
+        raise refused(file.path, f"{name}/metadata", said)
     scan.ours = True
-    for key in file.children(f"{name}/keys"):
+    for key in file.keys(f"{name}/keys"):
         value = file.read(f"{name}/keys/{key}", "iufcbS")
         scan.extra[key] = np.char.decode(value, "utf-8") if value.dtype.kind == "S" else value
-    return scan
 
 
 def store_counts(group: object, name: str, scan: ScanData) -> None:
@@ -64,21 +50,15 @@ def store_counts(group: object, name: str, scan: ScanData) -> None:
     whole = all(
         (np.abs(squares - np.rint(squares)) <= 1e-6 * squares + 0.05).all()
         and squares.max() < 2**32 - 1
-        for squares in _squares(scan)
+        for _, squares in _squares(scan)
     )
-    stack = group.create_dataset(
-        name,
-        scan.diffraction.shape,
-        np.uint32 if whole else np.float64,
-        chunks=(1, scan.N, scan.N),
-        compression="gzip",
-        compression_opts=1,
-    )
-    first = 0
-    for squares in _squares(scan):
+    packing = {"chunks": (1, scan.N, scan.N), "compression": "gzip", "compression_opts": 1}
+    kind = np.uint32 if whole else np.float64
+    stack = group.create_dataset(name, scan.diffraction.shape, kind, **packing)
+    for first, squares in _squares(scan):
         stack[first : first + len(squares)] = np.rint(squares) if whole else squares
-        first += len(squares)
 
 
-def _squares(scan: ScanData):
-    return (np.square(block, dtype=np.float64) for _, block in pattern_chunks(scan.diffraction))
+def _squares(scan: ScanData) -> Iterator[tuple[int, np.ndarray]]:
+    for first, block in pattern_chunks(scan.diffraction):
+        yield first, np.square(block, dtype=np.float64)

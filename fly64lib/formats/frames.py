@@ -2,23 +2,23 @@
 crop, bin.
 
     crop to N of N0 pixels    object pixel times N0 / N, positions in pixels divided by it; the
-    probe keeps the central
-                              N x N of its spectrum, the object likewise
+                              probe keeps the central N x N of its spectrum, the object likewise
     bin by k                  counts are summed; the object pixel stays, the field of view shrinks
-    to N / k pixels
+                              to N / k pixels
 
 The middle of the block that zero frequency falls into lies beside it, (k - 1) / 2 pixels where N /
 k is even: the probe takes the phase ramp that says so, since F(q + s) = F[P exp(-2 pi i s r /
-N)](q)."""
+N)](q).
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from fly64lib.formats.options import ImportOptions
 from fly64lib.formats.raw import RawScan
 from fly64lib.simulation.probes import fourier_crop
-from ptycho_torch.data.npz import broken
 
 MOST = 1e12  # photons in a pixel: what is larger is a mark, not a count
 CLEAR = 1.3  # ratio of second moments from which the place of zero frequency counts as found
@@ -30,8 +30,9 @@ class Frames:
     """What one pass over all frames found."""
 
     mean: np.ndarray  # (rows, columns) of |value|, bad pixels 0
-    bad: np.ndarray  # (rows, columns) bool: called bad by the file, or negative, not finite or saturated in any frame
-    told_bad: int  # how many of them the file calls bad
+    # (rows, columns) bool: bad by the file's mask, or negative, not finite or saturated in a frame
+    bad: np.ndarray
+    masked: int  # how many of them the file calls bad
     whole: bool
     squares_whole: bool
 
@@ -44,12 +45,13 @@ class Reading:
     corner: bool  # zero frequency at the corner
     centre_px: tuple[int, int]  # pixel of zero frequency after that is undone
     crop: int
-    bin: int
+    bin: int = 1
     photons_per_unit: float = 1.0
     round: bool = False
 
     @property
     def N(self) -> int:
+        """Edge of a pattern, px."""
         return self.crop // self.bin
 
 
@@ -57,96 +59,48 @@ def look(scan: RawScan) -> Frames:
     """Mean frame and bad pixels, and whether values or their squares are whole numbers."""
     total = np.zeros(scan.detector_px)
     bad = np.zeros(scan.detector_px, bool) if scan.bad is None else scan.bad.copy()
-    told, whole, squares = int(bad.sum()), True, True
+    masked, whole, squares_whole = int(bad.sum()), True, True
     for block in scan.blocks():
         values = block.astype(np.float64)
         bad |= ~((values >= 0) & (values < MOST)).all(0)  # NaN is neither
-        if block.dtype in (np.uint16, np.uint32):
-            bad |= (block == np.iinfo(block.dtype).max).any(
-                0
-            )  # saturated, or a detector's mark for a gap
+        if block.dtype in (np.uint16, np.uint32):  # saturated, or a detector's mark for a gap
+            bad |= (block == np.iinfo(block.dtype).max).any(0)
         values[:, bad] = 0
         total += values.sum(0)
         whole = whole and bool((values == np.rint(values)).all())
-        squares = squares and bool(
-            (
-                np.abs(values**2 - np.rint(values**2))
-                <= WHOLE_ABSOLUTE + WHOLE_RELATIVE * values**2
-            ).all()
-        )
+        square = values**2
+        near = np.abs(square - np.rint(square)) <= WHOLE_ABSOLUTE + WHOLE_RELATIVE * square
+        squares_whole = squares_whole and bool(near.all())
     total[bad] = 0
     if not total.any():
-        raise broken(
-            scan.source,
-            None,
-            "every value of every pattern is 0 or unusable",
-            "photons in at least one pattern",
-            "check the source",
-        )
-    return Frames(total / scan.n, bad, told, whole, squares)
+        text = "every value of every pattern is 0 or unusable; expected photons in at least one"
+        raise scan.refused(f"{text} pattern; check the source")
+    return Frames(total / scan.n, bad, masked, whole, squares_whole)
 
 
-def decide(
-    scan: RawScan,
-    frames: Frames,
-    *,
-    values: str | None,
-    zero_frequency: str | None,
-    centre_px: tuple[int, int] | None,
-    crop: int | None,
-    bin_by: int,
-    photons_per_unit: float | None,
-    round_counts: bool,
-) -> Reading:
+def decide(scan: RawScan, frames: Frames, options: ImportOptions) -> Reading:
     """The reading that options, the file and the frames themselves lead to; refused where they
     leave it open."""
-    if values is None:
-        values = (
-            "intensity"
-            if frames.whole or photons_per_unit
-            else "amplitude"
-            if frames.squares_whole
-            else None
+    values = options.values or _values(scan, frames, options.photons_per_unit)
+    (rows, columns), k = scan.detector_px, options.bin
+    crop = options.crop or rows
+    not_square = crop == rows != columns
+    if crop > min(rows, columns) or crop % k or crop // k < 2 or not_square:
+        raise scan.refused(
+            f"frames of {rows} x {columns} px, to be cropped to {crop} and binned by {k}; expected"
+            " a square of at most the frame's size, a multiple of the bin; pass --crop N, N <="
+            f" {min(rows, columns)}",
         )
-    if values is None:
-        raise broken(
-            scan.source,
-            None,
-            "patterns whose values are not whole, and neither are their squares",
-            "photon counts, or their square root",
-            "say --values intensity or --values amplitude, and for scaled intensity "
-            "--photons-per-unit K",
+    corner = _corner(scan, frames, values, options.zero_frequency)
+    centre = options.centre or (rows // 2, columns // 2)
+    ends = [(at - crop // 2, at - crop // 2 + crop) for at in centre]
+    if any(low < 0 or high > edge for (low, high), edge in zip(ends, (rows, columns), strict=True)):
+        raise scan.refused(
+            f"a square of {crop} px about ({centre[0]}, {centre[1]}) leaves the frame of {rows} x"
+            f" {columns} px; expected a square inside; crop to less, or correct --centre ROW"
+            " COLUMN",
         )
-    rows, columns = scan.detector_px
-    crop = crop or rows
-    if (
-        crop > min(rows, columns)
-        or crop % bin_by
-        or crop // bin_by < 2
-        or (crop == rows != columns)
-    ):
-        raise broken(
-            scan.source,
-            None,
-            f"frames of {rows} x {columns} px, to be cropped to {crop} and binned by {bin_by}",
-            "a square of at most the frame's size, a multiple of the bin",
-            f"pass --crop N, N <= {min(rows, columns)}",
-        )
-    corner = _corner(scan, frames, values, zero_frequency)
-    centre = centre_px or (rows // 2, columns // 2)
-    if any(
-        not crop // 2 <= at <= length - (crop - crop // 2)
-        for at, length in zip(centre, (rows, columns), strict=True)
-    ):
-        raise broken(
-            scan.source,
-            None,
-            f"a square of {crop} px about ({centre[0]}, {centre[1]}) leaves the frame of {rows} x "
-            f"{columns} px",
-            "a square inside",
-            "crop to less, or correct --centre ROW COLUMN",
-        )
-    return Reading(values, corner, centre, crop, bin_by, photons_per_unit or 1.0, round_counts)
+    return Reading(values, corner, centre, crop, k, options.photons_per_unit or 1.0, options.round)
 
 
 def window(image: np.ndarray, reading: Reading) -> np.ndarray:
@@ -164,10 +118,8 @@ def patterns(scan: RawScan, reading: Reading, bad: np.ndarray) -> Iterator[np.nd
         counts = block.astype(np.float64)
         counts[:, bad] = 0
         counts = counts**2 if reading.values == "amplitude" else counts
-        counts = (
-            window(counts, reading).reshape(len(counts), N, k, N, k).sum((2, 4))
-            * reading.photons_per_unit
-        )
+        binned = window(counts, reading).reshape(len(counts), N, k, N, k).sum((2, 4))
+        counts = binned * reading.photons_per_unit
         yield np.sqrt(np.rint(counts) if reading.round else counts).astype(np.float32)
 
 
@@ -192,36 +144,45 @@ def object_on_grid(image: np.ndarray, source_N: int, reading: Reading) -> np.nda
     of the ratio."""
     step = source_N // np.gcd(source_N, reading.crop)
     image = np.pad(image, [(0, -edge % step) for edge in image.shape], constant_values=1)
-    return fourier_crop(
-        image, tuple(edge * reading.crop // source_N for edge in image.shape), "mean"
+    shape = tuple(edge * reading.crop // source_N for edge in image.shape)
+    return fourier_crop(image, shape, "mean")
+
+
+def _values(scan: RawScan, frames: Frames, photons_per_unit: float | None) -> str:
+    """The format's word, unless the values speak against it; then what the values look like."""
+    if scan.values == "intensity" and (frames.whole or not frames.squares_whole):
+        return "intensity"
+    if scan.values == "amplitude" and frames.squares_whole and not frames.whole:
+        return "amplitude"
+    if frames.whole or photons_per_unit:
+        return "intensity"
+    if frames.squares_whole:
+        return "amplitude"
+    raise scan.refused(
+        "patterns whose values are not whole, and neither are their squares; expected photon"
+        " counts, or their square root; say --values intensity or --values amplitude, and for"
+        " scaled intensity --photons-per-unit K",
     )
 
 
 def _corner(scan: RawScan, frames: Frames, values: str, asked: str | None) -> bool:
     """Whether zero frequency lies at the corner: asked for, or where the mean frame is the more
     compact."""
-    told = asked or scan.zero_frequency
+    said = asked or scan.zero_frequency
     power = frames.mean**2 if values == "amplitude" else frames.mean
     rows, columns = (np.arange(length) - length // 2 for length in power.shape)
     distance = rows[:, None] ** 2.0 + columns**2.0
     centre, corner = (distance * power).sum(), (distance * np.fft.fftshift(power)).sum()
     clear = max(centre, corner) > CLEAR * min(centre, corner)
-    if told is None and not clear:
-        raise broken(
-            scan.source,
-            None,
-            "a mean pattern that is as wide about its centre as about its corner",
-            "one place of zero frequency",
-            "say --zero-frequency centre or --zero-frequency corner",
+    found = "corner" if corner < centre else "centre"
+    if said is None and not clear:
+        raise scan.refused(
+            "a mean pattern that is as wide about its centre as about its corner; expected one"
+            " place of zero frequency; say --zero-frequency centre or --zero-frequency corner",
         )
-    if told is None:
-        return bool(corner < centre)
-    if asked is None and clear and (corner < centre) != (told == "corner"):
-        raise broken(
-            scan.source,
-            None,
-            f"zero frequency at the {'centre' if told == 'corner' else 'corner'}",
-            f"at the {told}, as this format has it",
-            "say which holds with --zero-frequency centre or corner",
+    if asked is None and said is not None and clear and found != said:
+        raise scan.refused(
+            f"zero frequency at the {found}; expected at the {said}, as this format has it; say"
+            " which holds with --zero-frequency centre or corner",
         )
-    return told == "corner"
+    return (said or found) == "corner"

@@ -5,7 +5,8 @@ h5py reports a damaged file by nearly any exception, and follows links to other 
 access goes through :class:`Hdf5File`: what the library trips over is a :class:`DataContractError`,
 a data set whose shape claims far more than the file stores is refused before anything is allocated,
 and external links, external storage and virtual data sets (all of which read other files of whoever
-opens them) are refused by name."""
+opens them) are refused by name.
+"""
 
 import math
 from collections.abc import Iterator
@@ -15,10 +16,15 @@ from types import ModuleType
 
 import numpy as np
 
-from ptycho_torch.data.npz import BOMB_BYTES, BOMB_RATIO, MAX_BYTES, broken
+from fly64lib.formats.raw import refused
+from ptycho_torch.data.npz import BOMB_BYTES, BOMB_RATIO, MAX_BYTES
 from ptycho_torch.errors import MissingDependencyError, PtychoError
 
+HDF5_START = b"\x89HDF\r\n\x1a\n"
 MAX_TEXT = 2**24  # bytes of one text, such as metadata
+_OWN_DATA = (
+    "expected a file that holds its own data; copy it whole first, for instance with h5repack"
+)
 
 
 def h5py_module() -> ModuleType:
@@ -50,64 +56,41 @@ class Hdf5File:
 
     def find(self, *names: str) -> str | None:
         """The first of these names that is a data set here."""
-        return next(
-            (name for name in names if isinstance(self._item(name), self._h5py.Dataset)), None
-        )
+        sets = (name for name in names if isinstance(self._item(name), self._h5py.Dataset))
+        return next(sets, None)
 
-    def children(self, name: str) -> list[str]:
+    def keys(self, group: str = "/") -> list[str]:
         """Names in a group; none if there is no such group. What is not text (h5py gives bytes)
         names nothing known."""
-        group = self._item(name)
-        with _blamed(self.path, name):
-            return (
-                sorted(key for key in group if isinstance(key, str))
-                if isinstance(group, self._h5py.Group)
-                else []
-            )
+        item = self._item(group)
+        with _blamed(self.path, group):
+            names = item if isinstance(item, self._h5py.Group) else ()
+            return sorted(key for key in names if isinstance(key, str))
 
-    def dataset(self, name: str, kinds: str = "iufc") -> "Dataset":
+    def dataset(self, name: str, kinds: str = "iuf") -> "Dataset":
         """A data set of numbers, checked but not read. `kinds`: dtype kinds that are taken."""
         item = self._item(name)
         with _blamed(self.path, name):
             if not isinstance(item, self._h5py.Dataset):
-                raise broken(
-                    self.path,
-                    name,
-                    "missing",
-                    "a data set",
-                    "see docs/import_export.md for what a file of this format must hold",
-                )
-            shape, dtype = item.shape, item.dtype
+                text = "missing; expected a data set; see docs/import_export.md for what a file of"
+                raise refused(self.path, name, f"{text} this format must hold")
             if item.is_virtual or item.external:
-                raise broken(
-                    self.path,
-                    name,
-                    "its values lie in other files",
-                    "a file that holds its own data",
-                    "copy it whole first, for instance with h5repack",
-                )
-            paired = dtype.names == ("real", "imag")
-            if (
-                shape is None
-                or (dtype.kind not in kinds and not (paired and "c" in kinds))
-                or dtype.itemsize == 0
-            ):
-                raise broken(self.path, name, f"dtype {dtype}", "numbers", "store plain numbers")
+                raise refused(self.path, name, f"its values lie in other files; {_OWN_DATA}")
+            shape, dtype = item.shape, item.dtype
+            paired = dtype.names == ("real", "imag") and "c" in kinds
+            if shape is None or dtype.itemsize == 0 or not (dtype.kind in kinds or paired):
+                text = f"dtype {dtype}; expected numbers; store plain numbers"
+                raise refused(self.path, name, text)
             claimed, stored = math.prod(shape) * dtype.itemsize, item.id.get_storage_size()
             chunk = math.prod(item.chunks or (1,)) * dtype.itemsize
-            if (
-                claimed > MAX_BYTES
-                or chunk > BOMB_BYTES
-                or claimed > BOMB_BYTES
-                and claimed > BOMB_RATIO * stored
-            ):
-                raise broken(
+            packed = claimed > BOMB_BYTES and claimed > BOMB_RATIO * stored
+            if claimed > MAX_BYTES or chunk > BOMB_BYTES or packed:
+                raise refused(
                     self.path,
                     name,
-                    f"{stored} stored bytes claim to hold {claimed} ({shape} {dtype})",
-                    f"at most {MAX_BYTES} bytes, at most {BOMB_RATIO} times what is stored, in"
-                    f" chunks of at most {BOMB_BYTES}",
-                    "store it uncompressed if it is real",
+                    f"{stored} stored bytes claim to hold {claimed} ({shape} {dtype}); expected at"
+                    f" most {MAX_BYTES} bytes, at most {BOMB_RATIO} times what is stored, in chunks"
+                    f" of at most {BOMB_BYTES}; store it uncompressed if it is real",
                 )
         return Dataset(self.path, name, item)
 
@@ -117,23 +100,19 @@ class Hdf5File:
 
     def number(self, *names: str) -> float | None:
         """The first of these that holds one finite positive number; None if there is none."""
-        for name in names:
-            if self.find(name):
-                dataset = self.dataset(name, "iuf")
-                values = dataset[()].reshape(-1) if math.prod(dataset.shape) == 1 else np.zeros(0)
-                if values.size and np.isfinite(values[0]) and values[0] > 0:
-                    return float(values[0])
+        for name in filter(self.find, names):
+            dataset = self.dataset(name)
+            values = dataset[()].reshape(-1) if math.prod(dataset.shape) == 1 else np.zeros(1)
+            if np.isfinite(values[0]) and values[0] > 0:
+                return float(values[0])
         return None
 
     def text(self, name: str) -> str | None:
         """A text data set; None if there is none."""
         item = self._item(name)
         with _blamed(self.path, name):
-            if (
-                not isinstance(item, self._h5py.Dataset)
-                or item.shape != ()
-                or item.id.get_storage_size() > MAX_TEXT
-            ):
+            scalar = isinstance(item, self._h5py.Dataset) and item.shape == ()
+            if not scalar or item.id.get_storage_size() > MAX_TEXT:
                 return None
             value = item[()]
             return value.decode("utf-8") if isinstance(value, bytes) else str(value)
@@ -155,10 +134,8 @@ class Hdf5File:
         with _blamed(self.path, name):
             links, kinds = self._handle.id.links, self._h5py.h5l
             for depth in range(1, len(parts) + 1):
-                upto = "/".join(parts[:depth])
-                if depth > 1 and not isinstance(
-                    self._handle["/".join(parts[: depth - 1])], self._h5py.Group
-                ):
+                above, upto = "/".join(parts[: depth - 1]), "/".join(parts[:depth])
+                if above and not isinstance(self._handle[above], self._h5py.Group):
                     return None
                 if not links.exists(upto.encode()):
                     return None
@@ -168,13 +145,8 @@ class Hdf5File:
                     start = [] if target.startswith("/") else parts[: depth - 1]
                     return self._item("/".join([*start, target, *parts[depth:]]), hops - 1)
                 if kind != kinds.TYPE_HARD:
-                    raise broken(
-                        self.path,
-                        upto,
-                        "a link to another file, or in a circle",
-                        "a file that holds its own data",
-                        "copy it whole first, for instance with h5repack",
-                    )
+                    text = f"a link to another file, or in a circle; {_OWN_DATA}"
+                    raise refused(self.path, upto, text)
             return self._handle["/".join(parts) or "/"]
 
 
@@ -198,12 +170,9 @@ def _blamed(path: Path, key: str | None) -> Iterator[None]:
     except (PtychoError, MemoryError):
         raise
     except FileNotFoundError as error:
-        raise broken(path, key, "no such file", "a readable HDF5 file", "check the path") from error
+        text = "no such file; expected a readable HDF5 file; check the path"
+        raise refused(path, key, text) from error
     except Exception as error:
-        raise broken(
-            path,
-            key,
-            f"cannot be read ({type(error).__name__}: {str(error)[:200]})",
-            "a complete HDF5 file",
-            "copy or write it again",
-        ) from error
+        why = f"{type(error).__name__}: {str(error)[:200]}"
+        text = f"cannot be read ({why}); expected a complete HDF5 file; copy or write it again"
+        raise refused(path, key, text) from error

@@ -6,13 +6,13 @@ import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from fly64lib.formats.orientation import Verdict
+from fly64lib.formats.orientation import OrientationChoice
 from ptycho_torch.data.checks import pattern_chunks
 from ptycho_torch.data.contract import ScanData
 from ptycho_torch.files import atomic_path
 
 
-def draw_import(path: str | Path, scan: ScanData, verdict: Verdict) -> None:
+def draw_import(path: str | Path, scan: ScanData, choice: OrientationChoice) -> None:
     """Draw mean pattern, probe, positions, the object that the orientation check saw, and its
     deviances, as PNG."""
     figure = Figure(figsize=(13, 7.5), layout="constrained")
@@ -41,7 +41,7 @@ def draw_import(path: str | Path, scan: ScanData, verdict: Verdict) -> None:
     places.plot(scan.xcoords, scan.ycoords, "-", lw=0.4, c="0.8")
     places.scatter(scan.xcoords, scan.ycoords, s=3, c=np.arange(scan.n), cmap="viridis")
     places.set(
-        title=f"{scan.n} positions, {verdict.chosen}",
+        title=f"{scan.n} positions, {choice.chosen}",
         xlim=(0, scan.canvas_shape[1]),
         ylim=(scan.canvas_shape[0], 0),
         aspect="equal",
@@ -49,7 +49,7 @@ def draw_import(path: str | Path, scan: ScanData, verdict: Verdict) -> None:
         ylabel="y / px",
     )
     seen = "object" if scan.metadata["object_kind"] != "initial" else "middle, a few steps"
-    canvas = scan.object_guess if verdict.canvas is None else verdict.canvas
+    canvas = scan.object_guess if choice.canvas is None else choice.canvas
     for axes, image, label in (
         (phase, np.angle(canvas), "phase / rad"),
         (amplitude, np.abs(canvas), "amplitude"),
@@ -61,14 +61,14 @@ def draw_import(path: str | Path, scan: ScanData, verdict: Verdict) -> None:
             label=label,
         )
         axes.set(title=f"{label.split(' /')[0]}: {seen}", xlabel="px")
-    if verdict.deviance:
-        names = sorted(verdict.deviance, key=verdict.deviance.get, reverse=True)
+    if choice.deviance:
+        names = sorted(choice.deviance, key=choice.deviance.get, reverse=True)
         bars.barh(
             names,
-            [verdict.deviance[name] for name in names],
-            color=["tab:green" if name == verdict.chosen else "0.7" for name in names],
+            [choice.deviance[name] for name in names],
+            color=["tab:green" if name == choice.chosen else "0.7" for name in names],
         )
-        bars.set(xlim=(0.9 * min(verdict.deviance.values()), None))
+        bars.set(xlim=(0.9 * min(choice.deviance.values()), None))
     bars.set(title="orientation of the positions", xlabel="deviance per pixel, lowest is best")
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=90)

@@ -1,126 +1,124 @@
 """Probe, positions and object of a raw scan on the pixel grid of its cropped and binned
 patterns."""
 
-from argparse import Namespace
+from dataclasses import dataclass
 
 import numpy as np
 
 from fly64lib.formats.frames import Reading, object_on_grid, probe_on_grid
-from fly64lib.formats.raw import RawScan, as_modes
-from ptycho_torch.data.npz import broken, open_npz
+from fly64lib.formats.options import ImportOptions
+from fly64lib.formats.raw import RawScan, as_modes, need, refused
+from ptycho_torch.data.npz import open_npz
 
 UNITS_M = {"m": 1.0, "um": 1e-6, "nm": 1e-9}
 MOST_CANVAS_PX, MARGIN_PX = 2**27, 2
+MOST = 1e15  # of an absolute value that is taken for a number
+SCALE = 2.0  # a probe within this factor of the measured photons is in photons
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The pixels that a file's positions, probe and object are in, and the patterns'."""
+
+    reading: Reading
+    frame_px: int  # edge of the patches that the file's pixels belong to
+
+    @classmethod
+    def of(cls, raw: RawScan, reading: Reading) -> "Grid":
+        """Patches as wide as the frame; of the square taken, if frames are not square."""
+        rows, columns = raw.detector_px
+        return cls(reading, rows if rows == columns else reading.crop)
+
+    @property
+    def ratio(self) -> float:
+        """Pixels of the result for one of the file."""
+        return self.reading.crop / self.frame_px
 
 
 def probe_for(
-    raw: RawScan, reading: Reading, grid: int, photons: float, options: Namespace
+    raw: RawScan, grid: Grid, photons: float, options: ImportOptions
 ) -> tuple[np.ndarray, float]:
     """The probe on the patterns' grid, and the factor that brought its power to photons (1 where it
     was)."""
-    probe = raw.probe
+    probe, origin = raw.probe, options.probe or raw.source
     if options.probe:
         with open_npz(options.probe) as archive:
-            key = next((key for key in ("probeGuess", "probe") if key in archive.members), None)
-            if key is None:
-                raise broken(
-                    options.probe,
-                    "probeGuess",
-                    f"missing; the keys are {', '.join(archive.members) or 'none'}",
-                    "a probe (N, N) or (modes, N, N)",
-                    "store it under this name",
-                )
-            probe = as_modes(archive.read(key), options.probe, key)
+            key = need(archive, "a probe (N, N) or (modes, N, N)", "probeGuess", "probe")
+            probe = as_modes(archive, key)
     if probe is None:
-        raise broken(
-            raw.source,
-            None,
-            f"a {raw.format} file without a probe",
-            "a probe to start from",
-            "pass --probe FILE.npz with an array probeGuess, such as another scan of the same beam",
+        raise raw.refused(
+            f"a {raw.format} file without a probe; expected a probe to start from; pass --probe"
+            " FILE.npz with an array probeGuess, such as another scan of the same beam",
         )
-    if not (np.abs(probe) < 1e15).all() or not probe.any():
-        raise broken(
-            options.probe or raw.source,
+    if not (np.abs(probe) < MOST).all() or not probe.any():
+        text = "values that are not finite, or all 0; expected a probe; give another one"
+        raise refused(origin, "probe", f"{text}: --probe FILE.npz")
+    size, N = probe.shape[-1], grid.reading.N
+    if size not in (grid.frame_px, N) or size == grid.frame_px > raw.detector_px[0]:
+        raise refused(
+            origin,
             "probe",
-            "values that are not finite, or all 0",
-            "a probe",
-            "give another one: --probe FILE.npz",
+            f"{size} px; expected {grid.frame_px} px as the frames, or {N} px as the patterns made"
+            " of them; give one on either grid: --probe FILE.npz",
         )
-    size = probe.shape[-1]
-    if size not in (grid, reading.N) or size == grid and raw.detector_px[0] < size:
-        raise broken(
-            options.probe or raw.source,
-            "probe",
-            f"{size} px",
-            f"{grid} px as the frames, or {reading.N} px as the patterns made of them",
-            "give one on either grid: --probe FILE.npz",
-        )
-    probe = probe_on_grid(probe, reading) if size == grid else probe
+    probe = probe_on_grid(probe, grid.reading) if size == grid.frame_px else probe
     power = float((np.abs(probe) ** 2).sum())
-    if raw.ours and not options.probe or photons / 2 <= power <= photons * 2:
+    in_photons = photons / SCALE <= power <= photons * SCALE
+    if raw.ours and not options.probe or in_photons:
         return probe, 1.0
     if not power > 0:
-        raise broken(
-            raw.source,
-            "probe",
-            "no power on the cropped detector",
-            "a probe that reaches it",
-            "correct --crop",
-        )
+        text = "no power on the cropped detector; expected a probe that reaches it; correct --crop"
+        raise raw.refused(text, "probe")
     return probe * (photons / power) ** 0.5, (photons / power) ** 0.5
 
 
-def placed(
-    raw: RawScan, reading: Reading, grid: int, options: Namespace
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool, float | None]:
-    """(y, x, object, whether the object is more than a constant, object pixel in m) on the grid of
-    the patterns."""
-    unit, ratio = options.position_unit or raw.position_unit, reading.crop / grid
-    step = (
-        1e9 / (grid * options.pixel_size_nm) if options.pixel_size_nm else raw.detector_step_per_m
-    )
-    pixel_m = 1 / (reading.crop * step) if step else None
+def object_pixel_m(raw: RawScan, grid: Grid, options: ImportOptions) -> float | None:
+    """Size of the result's object pixel; None if neither file nor options say it."""
+    step = raw.detector_step_per_m
+    if options.pixel_size_nm:
+        step = 1e9 / (grid.frame_px * options.pixel_size_nm)
+    return 1 / (grid.reading.crop * step) if step else None
+
+
+def positions_for(
+    raw: RawScan, grid: Grid, pixel_m: float | None, options: ImportOptions
+) -> np.ndarray:
+    """Positions (n, 2) as (y, x) in pixels of the result, from the file's origin."""
+    unit = options.position_unit or raw.position_unit
     if unit != "px" and pixel_m is None:
-        raise broken(
-            raw.source,
-            None,
-            f"positions in {unit}, and no size of the object's pixel",
-            "energy, distance and detector pixel in the file",
-            "pass --pixel-size-nm: wavelength x distance / (frame width x detector pixel)",
+        raise raw.refused(
+            f"positions in {unit}, and no size of the object's pixel; expected energy, distance and"
+            " detector pixel in the file; pass --pixel-size-nm: wavelength x distance / (frame"
+            " width x detector pixel)",
         )
-    if not (np.abs(raw.positions) < 1e15).all():
-        raise broken(
-            raw.source,
-            None,
-            "positions that are not finite",
-            "one for each pattern",
-            "measure or leave out these",
-        )
-    positions = raw.positions * (ratio if unit == "px" else UNITS_M[unit] / pixel_m)
+    if not (np.abs(raw.positions) < MOST).all():
+        text = "positions that are not finite; expected one for each pattern; measure or leave out"
+        raise raw.refused(f"{text} these")
+    positions = raw.positions * (grid.ratio if unit == "px" else UNITS_M[unit] / pixel_m)
     span = np.ptp(positions, axis=0)
-    if raw.n > 1 and span.max() < 1 or (span + reading.N).prod() > MOST_CANVAS_PX:
-        raise broken(
-            raw.source,
-            None,
-            f"positions that span {span[0]:.3g} x {span[1]:.3g} px (read as {unit})",
-            f"between 1 px and an object of {MOST_CANVAS_PX} px",
-            "say --position-unit m, um, nm or px, and --pixel-size-nm",
+    if raw.n > 1 and span.max() < 1 or (span + grid.reading.N).prod() > MOST_CANVAS_PX:
+        raise raw.refused(
+            f"positions that span {span[0]:.3g} x {span[1]:.3g} px (read as {unit}); expected"
+            f" between 1 px and an object of {MOST_CANVAS_PX} px; say --position-unit m, um, nm or"
+            " px, and --pixel-size-nm",
         )
+    return positions
+
+
+def object_for(
+    raw: RawScan, grid: Grid, positions: np.ndarray, options: ImportOptions
+) -> tuple[np.ndarray, np.ndarray, bool]:
+    """(positions from the object's corner, object (H, W), whether it is more than a constant)."""
     image = None if options.no_object or raw.offset_px is None else raw.object_guess
     if image is None:
-        shape = 2 * np.ceil((span + reading.N) / 2).astype(int) + MARGIN_PX
-        positions = positions - (positions.max(0) + positions.min(0)) / 2 + shape / 2
-        return *positions.T, np.ones(shape, np.complex128), False, pixel_m
-    if not (np.abs(image) < 1e15).all():
-        raise broken(
-            raw.source,
-            "object",
-            "values that are not finite",
-            "an object",
-            "leave it out: --no-object",
-        )
-    positions = positions + np.asarray(raw.offset_px) * ratio
+        span = np.ptp(positions, axis=0)
+        shape = 2 * np.ceil((span + grid.reading.N) / 2).astype(int) + MARGIN_PX
+        middle = (positions.max(0) + positions.min(0)) / 2
+        return positions - middle + shape / 2, np.ones(shape, np.complex128), False
+    if not (np.abs(image) < MOST).all():
+        text = "values that are not finite; expected an object; leave it out: --no-object"
+        raise raw.refused(text, "object")
     known = bool((image != image.flat[0]).any())
-    image = image if ratio == 1 else object_on_grid(image, grid, reading)
-    return *positions.T, image, known, pixel_m
+    if grid.ratio != 1:
+        image = object_on_grid(image, grid.frame_px, grid.reading)
+    return positions + np.asarray(raw.offset_px) * grid.ratio, image, known

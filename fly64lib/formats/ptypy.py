@@ -1,118 +1,87 @@
 """PtyPy's `.ptyd` (HDF5), read by its published description.
 
-    chunks/K/data (m, N, N) counts, chunks/K/positions (m, 2) in m, (y, x); meta/energy keV,
-    distance m, psize m
+    chunks/K/data (m, N, N)        counts
+    chunks/K/positions (m, 2)      m, (y, x)
+    chunks/K/weights, meta/weight2d    0 where a pixel is bad, where there
+    meta/energy, distance, psize   keV, m, m
 
 The file holds neither probe nor object. Chunks are taken in the order of their number; frames
-without a position cannot be used."""
+without a position cannot be used.
+"""
 
-from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
+from scipy.constants import c, e, h
 
-from fly64lib.formats.hdf5 import Hdf5File
-from fly64lib.formats.raw import CHARGE_C, PLANCK_J_M, RawScan, array_blocks, stack_reader
-from ptycho_torch.data.npz import broken
-
-
-def recognised(file: Hdf5File) -> bool:
-    return file.find("chunks/0/data") is not None
+from fly64lib.formats.base import Access, Format, in_hdf5
+from fly64lib.formats.hdf5 import Hdf5File, open_hdf5
+from fly64lib.formats.raw import RawScan, Stack, refused
 
 
-def read(file: Hdf5File, path: Path) -> RawScan:
+def read(path: Path, access: Access) -> RawScan:
     """Read a `.ptyd` whose chunks lie in it."""
-    parts, positions, weights = [], [], []
-    numbers = sorted((name for name in file.children("chunks") if name.isdigit()), key=int)
-    for number in numbers:
-        data = file.dataset(f"chunks/{number}/data", "iuf")
-        at = file.read(f"chunks/{number}/positions", "iuf")
-        if len(data.shape) != 3 or at.shape != (data.shape[0], 2):
-            raise broken(
-                path,
-                f"chunks/{number}",
-                f"patterns {data.shape} and positions {at.shape}",
-                "(m, N, N) and (m, 2)",
-                "prepare the file again with positions",
-            )
-        if parts and data.shape[1:] != parts[0].shape[1:]:
-            raise broken(
-                path,
-                f"chunks/{number}/data",
-                f"shape {data.shape}",
-                f"patterns of {parts[0].shape[1:]} px as in the first chunk",
-                "prepare the file again",
-            )
-        if 0 in data.shape:
-            raise broken(
-                path,
-                f"chunks/{number}/data",
-                f"empty, shape {data.shape}",
-                "patterns",
-                "prepare the file again",
-            )
-        parts.append(data)
-        positions.append(at.astype(np.float64))
-        if (
-            file.find(f"chunks/{number}/weights")
-            and 0 not in file.dataset(f"chunks/{number}/weights").shape
-        ):
-            weights.append(file.dataset(f"chunks/{number}/weights", "iuf"))
-    if not parts:
-        raise broken(
-            path, "chunks", "no chunk", "chunks/0/data and so on", "prepare the file again"
-        )
-    rows, columns = parts[0].shape[1:]
-
-    def blocks(stacks: list) -> Iterator[np.ndarray]:
-        return chain.from_iterable(
-            array_blocks(stack_reader(stack, 0, 0), stack.shape[0], rows * columns)
-            for stack in stacks
-        )
-
-    bad = np.zeros((rows, columns), bool)
-    if file.find("meta/weight2d"):
-        weights.append(file.dataset("meta/weight2d", "iuf"))
-    for weight in weights:
-        if weight.shape[-2:] != (rows, columns):
-            raise broken(
-                path,
-                weight.name,
-                f"shape {weight.shape}",
-                f"weights of {rows} x {columns} px",
-                "prepare it again",
-            )
-        stack = blocks([weight]) if len(weight.shape) == 3 else [weight[()][None]]
-        for block in stack:
-            bad |= (block == 0).any(0)
+    file = access.files.enter_context(open_hdf5(path))
+    numbers = sorted((name for name in file.keys("chunks") if name.isdigit()), key=int)
+    if not numbers:
+        text = "no chunk; expected chunks/0/data and so on; prepare the file again"
+        raise refused(path, "chunks", text)
+    chunks = [_chunk(file, f"chunks/{number}") for number in numbers]
+    stacks = [stack for stack, _ in chunks]
+    px = stacks[0].detector_px
+    for number, stack in zip(numbers, stacks, strict=True):
+        if stack.detector_px != px:
+            text = f"patterns of {stack.detector_px} px; expected {px} px as in the first chunk"
+            raise refused(path, f"chunks/{number}/data", f"{text}; prepare the file again")
+    label = file.text("meta/label")
     return RawScan(
         path,
-        "ptypy",
-        sum(part.shape[0] for part in parts),
-        (rows, columns),
-        lambda: blocks(parts),
-        np.concatenate(positions),
+        stacks,
+        np.concatenate([positions for _, positions in chunks]),
         "m",
         values="intensity",
         zero_frequency="centre",
-        bad=bad,
+        bad=_bad_pixels(file, numbers, px),
         detector_step_per_m=_step(file),
-        metadata=(
-            {"label": label} if (label := file.text("meta/label")) not in (None, "None", "") else {}
-        ),
+        metadata={} if label in (None, "None", "") else {"label": label},
     )
 
 
+def _chunk(file: Hdf5File, name: str) -> tuple[Stack, np.ndarray]:
+    """Patterns and positions (m, 2) of one chunk."""
+    data, at = file.dataset(f"{name}/data"), file.read(f"{name}/positions", "iuf")
+    if len(data.shape) != 3 or at.shape != (data.shape[0], 2) or 0 in data.shape:
+        found = f"patterns {data.shape} and positions {at.shape}; expected (m, N, N) and (m, 2)"
+        raise refused(file.path, name, f"{found}; prepare the file again with positions")
+    return Stack(data, len(at), file.path, data.name), at.astype(np.float64)
+
+
+def _bad_pixels(file: Hdf5File, numbers: list[str], px: tuple[int, int]) -> np.ndarray:
+    """Pixels of weight 0 in any pattern."""
+    bad = np.zeros(px, bool)
+    named = [f"chunks/{number}/weights" for number in numbers] + ["meta/weight2d"]
+    for weight in (file.dataset(name) for name in named if file.find(name)):
+        if 0 in weight.shape and weight.name != named[-1]:
+            continue  # PtyPy's way to say that all are 1
+        if weight.shape[-2:] != px:
+            text = f"shape {weight.shape}; expected weights of {px} px; prepare it again"
+            raise refused(file.path, weight.name, text)
+        if len(weight.shape) == 3:
+            for block in Stack(weight, weight.shape[0], file.path, weight.name).blocks():
+                bad |= (block == 0).any(0)
+        else:
+            bad |= (weight[()].reshape(-1, *px) == 0).any(0)
+    return bad
+
+
 def _step(file: Hdf5File) -> float | None:
+    """Detector step in 1/m, if the file says all of energy, distance and one size of pixels."""
     energy_kev, distance_m = file.number("meta/energy"), file.number("meta/distance")
-    pixel = file.read("meta/psize", "iuf").reshape(-1) if file.find("meta/psize") else np.zeros(0)
-    if (
-        energy_kev is None
-        or distance_m is None
-        or not pixel.size
-        or not 0 < pixel[0] < 1
-        or (pixel != pixel[0]).any()
-    ):
-        return None  # pixels that are not square have no one step
-    return float(pixel[0]) * energy_kev * 1e3 * CHARGE_C / (PLANCK_J_M * distance_m)
+    pixel = file.read("meta/psize", "iuf").reshape(-1) if file.find("meta/psize") else np.zeros(1)
+    square = pixel.size > 0 and 0 < pixel[0] < 1 and (pixel == pixel[0]).all()
+    if energy_kev is None or distance_m is None or not square:
+        return None
+    return float(pixel[0]) * energy_kev * 1e3 * e / (h * c * distance_m)
+
+
+FORMAT = Format(holds="HDF5 with chunks/0/data", recognises=in_hdf5("chunks/0/data"), read=read)

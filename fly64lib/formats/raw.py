@@ -1,18 +1,78 @@
 """What every reader returns: a scan in the file's own terms, patterns not yet read.
 
 Nothing is converted here. Patterns come in blocks, again and again, so that a scan larger than
-memory passes through."""
+memory passes through. A file is anything that finds and reads arrays by name: an npz or HDF5 file.
+"""
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import numpy as np
 
-from ptycho_torch.data.npz import broken
+from ptycho_torch.errors import DataContractError
 
+T = TypeVar("T")
 BLOCK_PIXELS = 2**20
-PLANCK_J_M, CHARGE_C = 1.9864458571489286e-25, 1.602176634e-19  # h c; one eV in J
+
+
+class Arrays(Protocol):
+    """Arrays of an open file by their names."""
+
+    path: Path
+
+    def keys(self) -> list[str]: ...
+    def find(self, *names: str) -> str | None: ...
+    def read(self, name: str) -> np.ndarray: ...
+
+
+class Sliced(Protocol):
+    """An array, or a data set of a file."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    def __getitem__(self, at: object) -> np.ndarray: ...
+
+
+class Stack:
+    """`n` patterns in an array (n, rows, columns) or (rows, columns, n), read in blocks.
+
+    The pattern axis is as long as the list of positions; where both are, the first. Leading axes of
+    length 1 are passed over. Other shapes, and values that are not real, are refused.
+    """
+
+    def __init__(self, array: Sliced, n: int, source: Path, key: str) -> None:
+        shape, self.n = tuple(array.shape), n
+        self._array, self._leading = array, max(0, len(shape) - 3)
+        rest = shape[self._leading :]
+        if array.dtype.kind not in "iufb":
+            text = f"dtype {array.dtype}; expected real numbers; a detector measures counts"
+            raise refused(source, key, text)
+        if len(rest) != 3 or math.prod(shape[: self._leading]) != 1 or 0 in shape:
+            text = f"shape {shape}; expected a stack of patterns (n, N, N) or (N, N, n); reshape it"
+            raise refused(source, key, text)
+        if n not in (rest[0], rest[2]):
+            raise refused(
+                source,
+                key,
+                f"shape {shape}, and {n} positions; expected one pattern for each position, along"
+                " the first or the last axis; leave out the positions without a pattern, or the"
+                " other way round",
+            )
+        self._axis = 0 if rest[0] == n else 2
+        self.detector_px: tuple[int, int] = rest[1:] if rest[0] == n else rest[:2]
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """(k, rows, columns) of about BLOCK_PIXELS pixels, in order."""
+        step, whole = max(1, BLOCK_PIXELS // math.prod(self.detector_px)), slice(None)
+        for first in range(0, self.n, step):
+            patterns = slice(first, min(self.n, first + step))
+            at = (patterns,) if self._axis == 0 else (whole, whole, patterns)
+            block = np.asarray(self._array[(0,) * self._leading + at])
+            yield np.moveaxis(block, self._axis, 0)
 
 
 @dataclass
@@ -20,135 +80,117 @@ class RawScan:
     """A scan as its file has it. `None` is "the file does not say"."""
 
     source: Path
-    format: str
-    n: int
-    detector_px: tuple[int, int]  # rows, columns
-    blocks: Callable[[], Iterator[np.ndarray]]  # (k, rows, columns), real, in order
+    stacks: Sequence[Stack]  # patterns, one stack after the other
     positions: np.ndarray  # (n, 2) float64, (y, x) of the probe on the object, in `position_unit`
     position_unit: str = "px"  # px of an object whose patches are detector_px wide; or m, um, nm
-    offset_px: tuple[float, float] | None = (
-        None  # added to positions in px: patch centres from the object's corner
-    )
-    probe: np.ndarray | None = (
-        None  # (modes, N, N) complex; sum |P|^2 is photons, or else it is rescaled
-    )
+    # added to positions in px: patch centres from the object's corner
+    offset_px: tuple[float, float] | None = None
+    # (modes, N, N) complex; sum |P|^2 is photons, or else it is rescaled
+    probe: np.ndarray | None = None
     object_guess: np.ndarray | None = None  # (H, W) complex
     values: str | None = None  # intensity | amplitude
     zero_frequency: str | None = None  # centre | corner
-    detector_step_per_m: float | None = (
-        None  # spatial frequency from one detector pixel to the next, 1/m
-    )
+    # spatial frequency from one detector pixel to the next
+    detector_step_per_m: float | None = None
     bad: np.ndarray | None = None  # (rows, columns) bool, pixels that the file calls invalid
     metadata: dict = field(default_factory=dict)
-    extra: dict[str, np.ndarray] = field(
-        default_factory=dict
-    )  # DATA-001 keys beside the required ones
+    # keys of DATA-001 beside the required ones, and unknown ones that are kept
+    extra: dict[str, np.ndarray] = field(default_factory=dict)
+    format: str = ""  # its name in FORMATS; import fills it in
     ours: bool = False  # fly64 export wrote it: the probe is in photons, whatever its power
 
+    @property
+    def n(self) -> int:
+        """Number of patterns."""
+        return sum(stack.n for stack in self.stacks)
 
-def stack_shape(
-    shape: tuple[int, ...], n: int, source: object, key: str
-) -> tuple[int, int, tuple[int, int]]:
-    """(leading axes of length 1, pattern axis among the rest, (rows, columns)) of a stack of `n`
-    patterns.
+    @property
+    def detector_px(self) -> tuple[int, int]:
+        """Rows and columns of a pattern."""
+        return self.stacks[0].detector_px
 
-    The pattern axis is the one as long as the list of positions; the first or the last one. Where
-    both are, the first."""
-    leading = max(0, len(shape) - 3)
-    rest = shape[leading:]
-    if len(rest) != 3 or any(length != 1 for length in shape[:leading]) or 0 in shape:
-        raise broken(
-            source,
-            key,
-            f"shape {shape}",
-            "a stack of patterns (n, N, N) or (N, N, n)",
-            "reshape it",
-        )
-    if rest[0] == n:
-        return leading, 0, rest[1:]
-    if rest[2] == n:
-        return leading, 2, rest[:2]
-    raise broken(
-        source,
-        key,
-        f"shape {shape}, and {n} positions",
-        "one pattern for each position, along the first or the last axis",
-        "leave out the positions without a pattern, or the other way round",
-    )
+    def blocks(self) -> Iterator[np.ndarray]:
+        """All patterns (k, rows, columns), real, in order."""
+        for stack in self.stacks:
+            yield from stack.blocks()
+
+    def refused(self, text: str, key: str | None = None) -> DataContractError:
+        """The error of this file, see :func:`refused`."""
+        return refused(self.source, key, text)
 
 
-def array_blocks(read: Callable[[slice], np.ndarray], n: int, pixels: int) -> Iterator[np.ndarray]:
-    """Blocks of about BLOCK_PIXELS pixels of patterns that `read(slice)` returns as (k, rows,
-    columns)."""
-    step = max(1, BLOCK_PIXELS // pixels)
-    for first in range(0, n, step):
-        yield read(slice(first, min(n, first + step)))
+def refused(source: object, key: str | None, text: str) -> DataContractError:
+    """The error of a file: `text` says what was found; expected what; and what to do."""
+    return DataContractError(f"{source}: key {key!r}: {text}" if key else f"{source}: {text}")
 
 
-def stack_reader(stack: np.ndarray, leading: int, axis: int) -> Callable[[slice], np.ndarray]:
-    """`read(slice)` for an array or data set with `leading` axes of length 1 and patterns along
-    `axis` of the rest."""
-
-    def read(patterns: slice) -> np.ndarray:
-        at = (0,) * leading + ((patterns,) if axis == 0 else (slice(None), slice(None), patterns))
-        return np.moveaxis(np.asarray(stack[at]), axis, 0)
-
-    return read
-
-
-def column(values: np.ndarray, source: object, key: str) -> np.ndarray:
-    """A list of real numbers of any shape with one long axis, as (n,) float64."""
-    if values.dtype.kind not in "iuf" or values.size != max(values.shape, default=0):
-        raise broken(
-            source,
-            key,
-            f"{values.dtype} {values.shape}",
-            "a list of real numbers (n,)",
-            "store one number for each pattern",
-        )
-    return values.reshape(-1).astype(np.float64)
+def need(file: Arrays, expected: str, *names: str) -> str:
+    """The first of these keys that a file has; refused if there is none."""
+    found = file.find(*names)
+    if found is None:
+        there = ", ".join(file.keys()[:12]) or "none"
+        text = f"missing; the keys are {there}; expected {expected}; add it (docs/import_export.md)"
+        raise refused(file.path, names[0], text)
+    return found
 
 
-def as_modes(probe: np.ndarray, source: object, key: str) -> np.ndarray:
-    """A probe with any leading axes as (modes, N, N) complex128. Of pty-chi's (OPR modes, modes, N,
-    N) the first set."""
-    if probe.dtype.names == ("real", "imag"):  # as MATLAB writes complex numbers
-        probe = probe["real"] + 1j * probe["imag"]
-    while probe.ndim > 3 and len(
-        probe
-    ):  # leading axes number variants of the whole probe: the first one is the mean probe
+def optional(file: Arrays, convert: Callable[[Arrays, str], T], *names: str) -> T | None:
+    """What `convert` makes of the first of these keys; None if a file has none of them."""
+    found = file.find(*names)
+    return convert(file, found) if found else None
+
+
+def columns(file: Arrays, *names: str) -> np.ndarray:
+    """Lists of real numbers of any shape with one long axis, side by side: (n, names) float64."""
+    found = []
+    for name in names:
+        values = file.read(need(file, "one number for each pattern", name))
+        if values.dtype.kind not in "iuf" or values.size != max(values.shape, default=0):
+            raise refused(
+                file.path,
+                name,
+                f"{values.dtype} {values.shape}; expected a list of real numbers (n,); store one"
+                " number for each pattern",
+            )
+        found.append(values.reshape(-1).astype(np.float64))
+        if len(found[0]) != len(found[-1]):
+            text = f"{len(found[-1])} values; expected {len(found[0])} as in {names[0]!r}; store"
+            raise refused(file.path, name, f"{text} both for every pattern")
+    return np.stack(found, axis=1)
+
+
+def as_modes(file: Arrays, key: str) -> np.ndarray:
+    """A probe with any leading axes as (modes, N, N) complex128. Of several variants of the whole
+    probe, pty-chi's (OPR modes, modes, N, N), the first is the mean one."""
+    probe = _complex(file.read(key))
+    while probe.ndim > 3 and len(probe):
         probe = probe[0]
-    if (
-        probe.ndim not in (2, 3)
-        or probe.shape[-1] != probe.shape[-2]
-        or probe.dtype.kind not in "cf"
-        or 0 in probe.shape
-    ):
-        raise broken(
-            source,
+    square = probe.ndim in (2, 3) and probe.shape[-1] == probe.shape[-2]
+    if not square or probe.dtype.kind not in "cf" or 0 in probe.shape:
+        raise refused(
+            file.path,
             key,
-            f"{probe.dtype} {probe.shape}",
-            "a complex probe (N, N) or (modes, N, N)",
-            "give another one with --probe FILE.npz",
+            f"{probe.dtype} {probe.shape}; expected a complex probe (N, N) or (modes, N, N); give"
+            " another one with --probe FILE.npz",
         )
     return probe.reshape(-1, *probe.shape[-2:]).astype(np.complex128)
 
 
-def as_object(image: np.ndarray, source: object, key: str) -> np.ndarray:
+def as_object(file: Arrays, key: str) -> np.ndarray:
     """An object with leading axes of length 1 as (H, W) complex128; several slices are refused."""
-    if image.dtype.names == ("real", "imag"):
-        image = image["real"] + 1j * image["imag"]
-    if (
-        image.ndim < 2
-        or image.size != image.shape[-1] * image.shape[-2]
-        or image.dtype.kind not in "cf"
-        or not image.size
-    ):
-        raise broken(
-            source,
+    image = _complex(file.read(key))
+    plane = image.ndim >= 2 and image.size == image.shape[-1] * image.shape[-2]
+    if not plane or image.dtype.kind not in "cf" or not image.size:
+        raise refused(
+            file.path,
             key,
-            f"{image.dtype} {image.shape}",
-            "one complex object (H, W)",
-            "leave it out with --no-object (several slices cannot be kept)",
+            f"{image.dtype} {image.shape}; expected one complex object (H, W); leave it out with"
+            " --no-object (several slices cannot be kept)",
         )
     return image.reshape(image.shape[-2:]).astype(np.complex128)
+
+
+def _complex(values: np.ndarray) -> np.ndarray:
+    """Complex numbers also of MATLAB's pairs of real numbers."""
+    paired = values.dtype.names == ("real", "imag")
+    return values["real"] + 1j * values["imag"] if paired else values

@@ -11,7 +11,9 @@ from PIL import Image
 from small_scan import small_scan
 
 from fly64lib.cli.main import main
+from fly64lib.formats.base import Optics
 from fly64lib.formats.exporting import export_scan
+from fly64lib.formats.options import ExportOptions
 from ptycho_torch.data.contract import ScanData, read_scan, write_scan
 
 
@@ -86,7 +88,9 @@ def test_cdtools_reads_the_exported_cxi_as_the_same_experiment(scan, tmp_path):
         from cdtools.tools import data, initializers, interactions
 
     write_scan(tmp_path / "scan.npz", scan)
-    export_scan(tmp_path / "scan.npz", tmp_path / "scan.cxi", energy_kev=8.8, distance_m=1.92)
+    optics = Optics(energy_kev=8.8, distance_m=1.92)
+    target = tmp_path / "scan.cxi"
+    export_scan(ExportOptions(source=tmp_path / "scan.npz", target=target, optics=optics))
     with h5py.File(tmp_path / "scan.cxi") as file:
         counts, _ = data.get_data(file, cut_zeros=False)
         distance, basis, _ = data.get_detector_geometry(file)
@@ -161,7 +165,7 @@ def test_counts_that_are_not_whole_come_back_exactly(scan, tmp_path):
     scan.diffraction[:] *= np.float32(0.7321)
     del scan.metadata["dose"], scan.metadata["photons_per_exposure"]
     write_scan(tmp_path / "scan.npz", scan)
-    export_scan(tmp_path / "scan.npz", tmp_path / "scan.cxi")
+    export_scan(ExportOptions(source=tmp_path / "scan.npz", target=tmp_path / "scan.cxi"))
     assert (
         main(
             [
@@ -184,7 +188,6 @@ def test_counts_that_are_not_whole_come_back_exactly(scan, tmp_path):
     [
         ("scan.xyz", [], "no format goes with '.xyz'"),
         ("scan.npz", [], "this is the source"),
-        ("a.cxi", ["--pixel-size-nm", "-1"], "--pixel-size-nm -1.0 is out of its range"),
         ("missing/../scan.npz/a.png", [], "cannot be written"),
     ],
 )

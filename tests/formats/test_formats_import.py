@@ -16,7 +16,7 @@ import reference_writers
 from small_scan import geometry
 
 from fly64lib.cli.main import main
-from fly64lib.formats import npz_scans
+from fly64lib.formats import importing
 from fly64lib.formats.orientation import ORIENTATIONS, oriented
 from ptycho_torch.data.checks import mean_photons
 from ptycho_torch.data.contract import ScanData, read_scan
@@ -67,7 +67,7 @@ def upstream(path: Path, scan: dict, **changed: np.ndarray) -> Path:
     return path
 
 
-def test_the_real_star_from_the_public_archive_is_the_projects_real_scan_in_the_right_orientation_unasked(
+def test_the_real_star_becomes_the_projects_real_scan_in_the_right_orientation_unasked(
     real_star_path, real_scan_path, tmp_path
 ):
     assert main(["import", str(real_star_path), str(tmp_path / "star.npz"), "--crop", "64"]) == 0
@@ -374,7 +374,7 @@ def test_a_probe_in_other_units_is_scaled_to_the_measured_photons(scan, tmp_path
             "a fly64 file without a probe; expected a probe to start from; pass --probe FILE.npz",
         ),
         ({"xcoords": None}, [], "key 'xcoords': missing; the keys are diff3d"),
-        ({"xcoords": np.arange(5.0)}, [], "key 'ycoords': 90 values; expected 5 as in 'xcoords'"),
+        ({"xcoords": np.arange(5.0)}, [], "key 'xcoords': 5 values; expected 90 as in 'ycoords'"),
         ({"diff3d": np.ones((4, 5, 6))}, [], "shape (4, 5, 6), and 90 positions"),
         ({"diff3d": np.ones((90, 32, 32), complex)}, [], "dtype complex128; expected real numbers"),
         (
@@ -398,7 +398,6 @@ def test_a_probe_in_other_units_is_scaled_to_the_measured_photons(scan, tmp_path
         ({}, ["--crop", "40"], "to be cropped to 40"),
         ({}, ["--crop", "30", "--bin", "4"], "a multiple of the bin"),
         ({}, ["--centre", "2", "16"], "leaves the frame"),
-        ({}, ["--bin", "0"], "--bin 0 is out of its range"),
         ({"diff3d": np.zeros((90, 32, 32), np.uint16)}, [], "every value of every pattern is 0"),
         ({"diff3d": None, "other": np.ones(3)}, [], "an npz with the keys objectGuess, other"),
     ],
@@ -431,7 +430,7 @@ def _second(capsys: pytest.CaptureFixture, folder: Path) -> str:
 def test_a_bzip2_bomb_stops_at_its_bound_and_a_cut_one_is_named(
     scan, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr(npz_scans, "BOMB_BYTES", 2**20)
+    monkeypatch.setattr(importing, "BOMB_BYTES", 2**20)
     (tmp_path / "bomb.npz.bz2").write_bytes(bz2.compress(bytes(2**22)))
     assert "unpacks to more than 1048576 bytes" in refused(capsys, tmp_path / "bomb.npz.bz2")
     stored = io.BytesIO()
@@ -489,11 +488,11 @@ def _circle(file: h5py.File) -> None:
         ),
         (
             lambda file: file.__setitem__(b"\xff\xfe", 1),
-            "an HDF5 file with ; expected the keys of cxi",
+            "an HDF5 file with ; expected the keys of one format (fly64",
         ),
         (
             lambda file: file.__setitem__("rho", 1),
-            "an HDF5 file with rho; expected the keys of cxi",
+            "an HDF5 file with rho; expected the keys of one format",
         ),
     ],
 )

@@ -1,0 +1,37 @@
+"""tike's public Siemens star, an npz file:
+
+data (1, n, N, N)                  counts, zero frequency at the corner
+scan (1, n, 2)                     y then x, px, any origin
+probe (1, 1, 1, modes, N, N)       where there
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from fly64lib.formats.base import Access, Format, in_npz
+from fly64lib.formats.raw import RawScan, Stack, as_modes, need, optional, refused
+from ptycho_torch.data.npz import open_npz
+
+
+def read(path: Path, access: Access) -> RawScan:
+    """Read one view; deflated patterns are unpacked to the work folder."""
+    with open_npz(path) as archive:
+        key = need(archive, "patterns", "data")
+        scan = archive.read(need(archive, "a position for each pattern", "scan"))
+        one_view = scan.ndim >= 2 and scan.shape[-1] == 2 and scan.size == 2 * scan.shape[-2]
+        if not one_view or scan.dtype.kind not in "iuf":
+            text = f"{scan.dtype} {scan.shape}; expected (1, n, 2), y then x, of one view; export"
+            raise refused(path, "scan", f"{text} one view from tike")
+        positions = scan.reshape(-1, 2).astype(np.float64)
+        stack = Stack(archive.map(key, access.work), len(positions), path, key)
+        known = {"values": "intensity", "zero_frequency": "corner"}
+        probe = optional(archive, as_modes, "probe")
+        return RawScan(path, [stack], positions, probe=probe, **known)
+
+
+FORMAT = Format(
+    holds="npz with data and scan",
+    recognises=in_npz(lambda archive: {"data", "scan"} <= set(archive.keys())),
+    read=read,
+)
