@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal
 from fly64lib.design import VIEW_GRIDSIZE, VIEWS, StudyDesign, dose_folder, view_file
 from fly64lib.methods.base import training_name
 from fly64lib.methods.by_name import network_of
-from fly64lib.simulation.procedural_fields import ProceduralFields
+from fly64lib.simulation.procedural_canvases import ProceduralCanvases
 from ptycho_torch import params
 from ptycho_torch.commands import record_rows, run_options
 from ptycho_torch.config import TrainingConfig, update_legacy_dict
@@ -147,7 +147,7 @@ def execute_training_job(
         )
         if config.model.objective == "procedural":
             trained = components.train_cdi_model_torch(
-                train, None, config, ProceduralFields(train.probe, config.model)
+                train, None, config, ProceduralCanvases(train.probe, config.model)
             )
         else:
             trained = components.train_cdi_model_torch(train, test, config)

@@ -36,7 +36,7 @@ class ModelConfig:
 
     N: Annotated[Whole, Field(ge=8, le=1024)] = 64  # detector and patch side, pixels
     gridsize: OfJob[Literal[1, 2]] = 1  # a group holds gridsize**2 images
-    # counts only, no truth; "supervised": truth patches; "procedural": simulated fields
+    # counts only, no truth; "supervised": truth patches; "procedural": simulated canvases
     objective: Literal["poisson", "supervised", "procedural"] = "poisson"
     # the input: canvases after these many passes over the patterns, rising; 2 10 for bright data
     canvas_passes: Annotated[tuple[Passes, ...], Field(min_length=1, max_length=8), SEVERAL] = (

@@ -22,7 +22,7 @@ from fly64lib.cli.main import main
 from ptycho_torch.config import ModelConfig, TrainingConfig
 from ptycho_torch.data.contract import ScanData, write_scan
 from ptycho_torch.network.model import PtychoModel
-from ptycho_torch.training.bundle import save_bundle
+from ptycho_torch.training.bundle import read_sealed, save_bundle, write_sealed
 
 N = 16
 CONFIG = TrainingConfig(model=ModelConfig(N=N, canvas_passes=(1, 3), width=8, depth=1))
@@ -87,14 +87,13 @@ def changed(**arrays: object) -> Make:
     return make
 
 
-def rewritten(change: Callable[[dict], object]) -> Make:
-    """bad.pt: the sound bundle's content, changed, saved by torch alone (so without the seal)."""
+def rewritten(change: Callable[[dict, dict], object]) -> Make:
+    """bad.pt: the sound bundle's tensors and text, changed, with their checksum."""
 
     def make(here: Path) -> None:
-        content = torch.load(here / "bundle.pt", weights_only=True)
-        del content["sealed"]
-        change(content)
-        torch.save(content, here / "bad.pt")
+        tensors, text = read_sealed(here / "bundle.pt")
+        change(tensors, text)
+        write_sealed(here / "bad.pt", tensors, text)
 
     return make
 
@@ -106,24 +105,6 @@ def bytes_of(source: str, target: str, change: Callable[[bytearray], object]) ->
         (here / target).write_bytes(held if came is None else came)
 
     return make
-
-
-def deflated(here: Path) -> None:
-    with (
-        zipfile.ZipFile(here / "bundle.pt") as one,
-        zipfile.ZipFile(here / "bad.pt", "w", zipfile.ZIP_DEFLATED) as other,
-    ):
-        for name in one.namelist():
-            other.writestr(name, one.read(name))
-
-
-def laughing(content: dict) -> None:
-    """A list of two lists of two lists ...: 2^60 values when looked at, some hundred bytes in the
-    file."""
-    value: object = "ha"
-    for _ in range(60):
-        value = [value, value]
-    content["config"]["seed"] = value
 
 
 class Touch:
@@ -588,38 +569,33 @@ rows(
     empty=(
         put("bad.pt", ""),
         "reconstruct --bundle bad.pt --data scan.npz",
-        "bad.pt: not a bundle that this project wrote",
+        "bad.pt: not a bundle of this version of the project",
     ),
     text=(
         put("bad.pt", "hello"),
         "reconstruct --bundle bad.pt --data scan.npz",
-        "bad.pt: not a bundle that this project wrote",
+        "bad.pt: not a bundle of this version of the project",
     ),
     a_scan=(None, "reconstruct --bundle scan.npz --data scan.npz", "scan.npz: not a bundle"),
     half=(
         bytes_of("bundle.pt", "bad.pt", lambda held: held[: len(held) // 2]),
         "reconstruct --bundle bad.pt --data scan.npz",
-        "bad.pt: not a bundle that this project wrote, or a damaged one",
+        "bad.pt: not a bundle of this version of the project, or a damaged one",
     ),
     one_wrong_byte=(
         bytes_of("bundle.pt", "bad.pt", overwritten(6000, b"\xee")),
         "reconstruct --bundle bad.pt --data scan.npz",
         "its bytes are not those of its SHA-256: changed or truncated after it was written",
     ),
-    seal_cut_off=(
-        bytes_of("bundle.pt", "bad.pt", lambda held: bytes(held[:-102]) + b"\0\0"),
+    a_header_without_end=(
+        bytes_of("bundle.pt", "bad.pt", overwritten(6, b"\xee")),
         "reconstruct --bundle bad.pt --data scan.npz",
-        "its checksum is lost",
+        "its header claims",
     ),
     code_in_it=(
-        rewritten(lambda c: c.update(statistics=Touch())),
+        lambda here: torch.save(Touch(), here / "bad.pt"),
         "reconstruct --bundle bad.pt --data scan.npz",
-        "its pickle asks for __builtin__.getattr, a bundle holds tensors and plain",
-    ),
-    compressed=(
-        deflated,
-        "reconstruct --bundle bad.pt --data scan.npz",
-        "it holds compressed or encrypted members",
+        "nothing of it was executed",
     ),
     a_checkpoint=(
         lambda here: torch.save({"state_dict": {}, "epoch": 1}, here / "model.ckpt"),
@@ -627,83 +603,69 @@ rows(
         "give the bundle.pt that training writes, not a",
     ),
     of_the_future=(
-        rewritten(lambda c: c.update(format="fly64-bundle-9")),
+        bytes_of("bundle.pt", "bad.pt", lambda held: held.replace(b"bundle-2", b"bundle-9")),
         "reconstruct --bundle bad.pt --data scan.npz",
-        "its format is 'fly64-bundle-9', expected 'fly64-bundle-1'",
+        "its format is 'fly64-bundle-9', expected 'fly64-bundle-2'",
     ),
-    no_weights=(
-        rewritten(lambda c: c.pop("weights")),
+    no_statistics=(
+        rewritten(lambda t, c: c.pop("statistics")),
         "reconstruct --bundle bad.pt --data scan.npz",
-        "it lacks 'weights'",
+        "it lacks 'statistics'",
     ),
     a_weight_less=(
-        rewritten(lambda c: c["weights"].pop("stem.bias")),
+        rewritten(lambda t, c: t.pop("network.stem.bias")),
         "reconstruct --bundle bad.pt --data scan.npz",
-        "weights stem.bias are missing, or not of this configuration",
+        "network.stem.bias are missing, or not of this configuration",
     ),
     a_weight_of_another_shape=(
-        rewritten(lambda c: c["weights"].update({"stem.bias": torch.ones(3)})),
+        rewritten(lambda t, c: t.update({"network.stem.bias": torch.ones(3)})),
         "reconstruct --bundle bad.pt --data scan.npz",
-        "stem.bias is torch.float32 (3,), its",
-    ),
-    a_weight_that_is_text=(
-        rewritten(lambda c: c["weights"].update({"stem.bias": "x"})),
-        "reconstruct --bundle bad.pt --data scan.npz",
-        "stem.bias is str, its configuration expects",
+        "stem.bias is torch.float32 (3,), expected",
     ),
     nan_in_the_weights=(
-        rewritten(lambda c: c["weights"]["stem.bias"].fill_(np.nan)),
+        rewritten(lambda t, c: t["network.stem.bias"].fill_(np.nan)),
         "reconstruct --bundle bad.pt --data scan.npz",
         "stem.bias holds NaN",
     ),
-    weights_of_one_value=(
-        rewritten(
-            lambda c: c["weights"].update(
-                {"stem.weight": torch.zeros(1).expand(c["weights"]["stem.weight"].shape)}
-            )
-        ),
-        "reconstruct --bundle bad.pt --data scan.npz",
-        "fewer than it claims",
-    ),
     unknown_setting=(
-        rewritten(lambda c: c["config"].update(batchsize=3)),
+        rewritten(lambda t, c: c["config"].update(batchsize=3)),
         "reconstruct --bundle bad.pt --data scan.npz",
         "unknown parameter 'batchsize' of TrainingConfig; did you mean 'batch_size'?",
     ),
     setting_out_of_range=(
-        rewritten(lambda c: c["config"].update(keep=7.0)),
+        rewritten(lambda t, c: c["config"].update(keep=7.0)),
         "reconstruct --bundle bad.pt --data scan.npz",
-        "keep=7.0 lies outside",
+        "keep=7.0: expected less",
+    ),
+    unknown_network=(
+        rewritten(lambda t, c: c["config"]["model"].update(network="theirs")),
+        "reconstruct --bundle bad.pt --data scan.npz",
+        "network='theirs' is not known; there are unet",
     ),
     config_is_text=(
-        rewritten(lambda c: c.update(config="small")),
+        rewritten(lambda t, c: c.update(config="small")),
         "reconstruct --bundle bad.pt --data scan.npz",
         "config is a str",
     ),
     statistics_are_a_number=(
-        rewritten(lambda c: c.update(statistics=3)),
+        rewritten(lambda t, c: c.update(statistics=3)),
         "reconstruct --bundle bad.pt --data scan.npz",
         "statistics is a int",
     ),
     probe_dark=(
-        rewritten(lambda c: c["probe"].zero_()),
+        rewritten(lambda t, c: t["probe"].zero_()),
         "reconstruct --bundle bad.pt --data scan.npz",
         "its probe is zero everywhere",
     ),
     probe_of_another_N=(
-        rewritten(lambda c: c.update(probe=c["probe"][:, 1:, 1:].clone())),
+        rewritten(lambda t, c: t.update(probe=t["probe"][:, 1:, 1:])),
         "reconstruct --bundle bad.pt --data scan.npz",
-        "its probe is torch.complex64 (1, 15, 15), N = 16",
+        "its probe is torch.complex64 (1, 15, 15), expected complex64 (modes, 16, 16)",
     ),
     network_of_gigabytes=(
-        rewritten(lambda c: c["config"]["model"].update(width=512, depth=6)),
+        rewritten(lambda t, c: c["config"]["model"].update(width=512, depth=6)),
         "reconstruct --bundle bad.pt --data scan.npz",
         "are missing, or not of this configuration",
-    ),
-    values_without_end=(
-        rewritten(laughing),
-        "reconstruct --bundle bad.pt --data scan.npz",
-        "it holds more than 100000 values",
     ),
     for_another_probe=(
         changed(probeGuess=lambda p: np.roll(p, 5)),
@@ -713,7 +675,7 @@ rows(
     for_another_number_of_modes=(
         changed(probeGuess=lambda p: np.stack([p, p])),
         "reconstruct --bundle bundle.pt --data bad.npz",
-        "the model was trained for (1, 16, 16): another number of probe modes",
+        "the model was trained for (1, 16, 16): another number of modes",
     ),
 )
 rows(

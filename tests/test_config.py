@@ -79,7 +79,6 @@ WRONG = [
     (TrainingConfig, "model", {"N": 4}, "model.N=4: expected greater than or equal to 8"),
     (ModelConfig, "N", 4, "N=4: expected greater"),
     (ModelConfig, "gridsize", 3, "gridsize=3: expected 1 or 2"),
-    (ModelConfig, "context", "patch", "context='patch': expected 'view' or 'group'"),
     (ModelConfig, "objective", "mae", "objective='mae': expected 'poisson', 'supervised' or"),
     (ModelConfig, "canvas_passes", (5, 1.5), "canvas_passes.1=1.5: expected a valid integer"),
     (

@@ -24,7 +24,7 @@ from ptycho_torch.data.npz import write_npz
 from ptycho_torch.errors import PtychoError, StorageError
 from ptycho_torch.files import atomic_path, folder_lock, read_json, write_json
 from ptycho_torch.iteration.thinning import ThinnedCounts
-from ptycho_torch.training.bundle import write_tensors
+from ptycho_torch.training.checkpoints import write_tensors
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -127,7 +127,7 @@ WRITERS = {
     " atomic_path('target') as t, t.open('wb') as f: np.savez(f, a=np.zeros(10**5))",
     "json": "from ptycho_torch.files import write_json\ndef write(): write_json('target',"
     " list(range(10**5)))",
-    "tensors": "from ptycho_torch.training.bundle import write_tensors; import torch\n"
+    "tensors": "from ptycho_torch.training.checkpoints import write_tensors; import torch\n"
     "def write(): write_tensors('target', {'a': torch.zeros(10**5)})",
     "picture": "from ptycho_torch.files import atomic_path; from matplotlib.figure import Figure; import"
     " numpy as np\ndef write():\n  f = Figure(); f.subplots().imshow(np.random.rand(300,"

@@ -6,6 +6,8 @@ from itertools import combinations
 import numpy as np
 from scipy.spatial import cKDTree
 
+from ptycho_torch.config import TrainingConfig
+from ptycho_torch.data.scan import ScanData
 from ptycho_torch.errors import ConfigError
 
 
@@ -67,3 +69,30 @@ def draw_groups(
             f" images with {neighbours} neighbours allow"
         )
     return np.array(groups, dtype=np.int64)
+
+
+def choose_groups(scan: ScanData, config: TrainingConfig, source: object) -> np.ndarray:
+    """Groups of image indices (G, C) for a scan: the named view's own, or drawn anew
+    (OVERSAMPLING-001).
+
+    Stored groups are never mixed or split: `n_images` keeps whole groups, and combinations do not
+    cross them. Raises ConfigError, naming `source`, where scan and configuration do not fit."""
+    C, rng = config.model.images_per_group, np.random.default_rng(config.subsample_seed)
+    if scan.groups is None or C == 1:
+        images = np.arange(scan.n)
+        if config.n_images is not None and config.n_images < scan.n:
+            images = np.sort(rng.permutation(scan.n)[: config.n_images])
+        settings = (C, config.neighbor_count, config.n_groups, config.grouping_seed)
+        return images[draw_groups(scan.positions[images], *settings)]
+    stored, held = scan.groups.shape
+    if held != C:
+        raise ConfigError(
+            f"{source}: its groups hold {held} images, gridsize {config.model.gridsize} asks for"
+            f" {C}"
+        )
+    wanted = stored if config.n_groups is None else config.n_groups
+    if wanted > stored:
+        raise ConfigError(f"n_groups={wanted}, but {source} is a named view of {stored} groups")
+    if config.n_images is not None:
+        wanted = min(wanted, max(1, config.n_images // C))
+    return scan.groups[np.sort(rng.permutation(stored)[:wanted])]

@@ -10,13 +10,13 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 
 from ptycho_torch.config import TrainingConfig
+from ptycho_torch.data.grouping import choose_groups
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.memmap_bridge import RawDataTorch
 from ptycho_torch.network.features import fluence_of, make_features
 from ptycho_torch.network.model import PtychoModel
 from ptycho_torch.physics.geometry import Patterns
 from ptycho_torch.physics.noise import poisson_deviance
-from ptycho_torch.training.samples import choose_groups
 
 _DARK = 1e-9  # of the largest fluence: a pixel below it has seen nothing
 _LIKENESS = 0.99  # least correlation of the data's probe with the model's
@@ -42,7 +42,7 @@ def reconstruct(model: PtychoModel, raw: RawDataTorch, config: TrainingConfig) -
     """
     check_probe(model.probe, raw)
     wall, cpu = time.perf_counter(), time.process_time()
-    images = np.unique(choose_groups(raw, config))
+    images = np.unique(choose_groups(raw.scan, config, raw.source))
     patterns = raw.patterns(images).under(raw.probe.to(model.probe.device))
     model.eval()
     with torch.no_grad():

@@ -17,25 +17,33 @@ from ptycho_torch.physics.geometry import Geometry, Patterns
 from ptycho_torch.physics.patches import cut
 
 _PLENTY = 30.0  # photons per object pixel
-_LEAST_ERROR = 1e-7  # mean squared, under the log: what an exact field would score
+_LEAST_ERROR = 1e-7  # mean squared, under the log: what an exact canvas would score
 
 
 class Batch(NamedTuple):
-    """One optimiser step's data: the fields' features and the patterns that score them."""
+    """One optimiser step's data: the canvases' features and the patterns that score them."""
 
     features: Features
-    address: Int[Tensor, "n 3"]  # (field, row, column) of each scored patch
+    address: Int[Tensor, "n 3"]  # (canvas, row, column) of each scored patch
     residual_px: Float[Tensor, "n 2"]
     counts: Float[Tensor, "n N N"]  # photons that the features have not seen
     share: float  # their share of all photons
     truth: Complex[Tensor, "n N N"] | None  # truth patches, loaded for supervised training only
 
+    @property
+    def size(self) -> int:
+        return len(self.address)
 
-class FieldBatch(NamedTuple):
-    """One optimiser step's simulated fields, whose objects are known everywhere."""
+
+class SimulatedBatch(NamedTuple):
+    """One optimiser step's simulated canvases, whose objects are known everywhere."""
 
     features: Features
-    truth: Complex[Tensor, "fields H W"]
+    truth: Complex[Tensor, "canvases H W"]
+
+    @property
+    def size(self) -> int:
+        return len(self.truth)
 
 
 class PtychoModel(nn.Module):
@@ -49,7 +57,9 @@ class PtychoModel(nn.Module):
         self.register_buffer("probe", probe)
         self.network = NETWORKS[config.network](channel_count(config), config)
 
-    def object_canvas(self, features: Features, symmetry: int = 0) -> Complex[Tensor, "fields H W"]:
+    def object_canvas(
+        self, features: Features, symmetry: int = 0
+    ) -> Complex[Tensor, "canvases H W"]:
         """The passes' canvas plus the network's correction, computed in one of the 8 orientations
         of the square.
 
@@ -61,15 +71,15 @@ class PtychoModel(nn.Module):
         return features.base + correction * torch.rsqrt(1 + fluence_of(features.channels) / _PLENTY)
 
     def loss(
-        self, canvas: Complex[Tensor, "fields H W"], batch: Batch | FieldBatch
+        self, canvas: Complex[Tensor, "canvases H W"], batch: Batch | SimulatedBatch
     ) -> Float[Tensor, ""]:
         """Poisson loss of the unseen photons, or, supervised, the probe-weighted squared error to
         the truth patches.
 
-        Of simulated fields: :func:`field_loss`.
+        Of simulated canvases: :func:`simulated_loss`.
         """
-        if isinstance(batch, FieldBatch):
-            return field_loss(canvas, batch.truth, fluence_of(batch.features.channels))
+        if isinstance(batch, SimulatedBatch):
+            return simulated_loss(canvas, batch.truth, fluence_of(batch.features.channels))
         if self.config.objective == "poisson":
             probe = self.probe * batch.share**0.5
             shape = tuple(canvas.shape)
@@ -78,20 +88,20 @@ class PtychoModel(nn.Module):
             return poisson_loss(canvas, patterns, batch.counts.sum())
         patches = cut(canvas, batch.address, self.config.N)
         weight = self.probe.abs().square().sum(0)
-        field = batch.address[:, 0]  # each has a global phase of its own, which no data fix
+        own = batch.address[:, 0]  # each canvas has a global phase of its own, which no data fix
         overlap = (weight * patches.detach() * batch.truth.conj()).sum((-2, -1))
-        overlap = overlap.new_zeros(len(canvas)).index_add(0, field, overlap)[field, None, None]
+        overlap = overlap.new_zeros(len(canvas)).index_add(0, own, overlap)[own, None, None]
         error = patches * torch.exp(-1j * torch.angle(overlap)) - batch.truth
         return (weight * error.abs().square()).sum() / (weight.sum() * len(patches))
 
 
-def field_loss(
-    canvas: Complex[Tensor, "fields H W"],
-    truth: Complex[Tensor, "fields H W"],
-    fluence: Float[Tensor, "fields H W"],
+def simulated_loss(
+    canvas: Complex[Tensor, "canvases H W"],
+    truth: Complex[Tensor, "canvases H W"],
+    fluence: Float[Tensor, "canvases H W"],
 ) -> Float[Tensor, ""]:
     """log10 of the mean squared error of the amplitude plus that of the phase, global phase
-    removed, mean over fields.
+    removed, mean over canvases.
 
     A decibel is worth the same at every dose, so that one network can learn all of them. A pixel's
     weight is its fluence up to the median of the lit ones, so that the bright middle does not

@@ -9,7 +9,7 @@ from jaxtyping import Complex
 from torch import Tensor
 
 from ptycho_torch.config import TrainingConfig
-from ptycho_torch.network.model import Batch, FieldBatch, PtychoModel
+from ptycho_torch.network.model import Batch, PtychoModel, SimulatedBatch
 
 _WARMUP_STEPS = 20
 
@@ -23,41 +23,31 @@ class PtychoLightning(lightning.LightningModule):
         self.config = TrainingConfig.from_dict(config)
         self.model = PtychoModel(self.config.model, probe)
 
-    def training_step(self, batch: Batch | FieldBatch, index: int) -> Tensor:
+    def training_step(self, batch: Batch | SimulatedBatch, index: int) -> Tensor:
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.global_step)
         symmetry = int(torch.randint(8, (1,), generator=generator))
-        loss = self.model.loss(self.model.object_canvas(batch.features, symmetry), batch)
-        size = len(batch.truth) if isinstance(batch, FieldBatch) else len(batch.address)
-        self.log("train_loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=size)
-        return loss
+        return self._loss("train_loss", batch, symmetry)
 
     def validation_step(self, batch: Batch, index: int) -> None:
-        loss = self.model.loss(self.model.object_canvas(batch.features), batch)
-        self.log(
-            "val_loss",
-            loss,
-            on_step=False,
-            on_epoch=True,
-            sync_dist=True,
-            batch_size=len(batch.address),
-        )
+        self._loss("val_loss", batch)
+
+    def _loss(self, name: str, batch: Batch | SimulatedBatch, symmetry: int = 0) -> Tensor:
+        loss = self.model.loss(self.model.object_canvas(batch.features, symmetry), batch)
+        mean = {"on_step": False, "on_epoch": True, "sync_dist": True}
+        self.log(name, loss, batch_size=batch.size, **mean)
+        return loss
 
     def configure_optimizers(self) -> dict[str, Any]:
+        config = self.config
         optimizer = torch.optim.AdamW(
-            self.model.parameters(),
-            lr=self.config.learning_rate,
-            weight_decay=self.config.weight_decay,
+            self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
         total = max(1, int(self.trainer.estimated_stepping_batches))
         warmup = min(_WARMUP_STEPS, max(1, total // 5))
 
         def share(step: int) -> float:
-            rise = min(1.0, (step + 1) / warmup)
-            return (
-                rise
-                * 0.5
-                * (1 + torch.cos(torch.tensor(torch.pi * min(step, total) / total)).item())
-            )
+            angle = torch.tensor(torch.pi * min(step, total) / total)
+            return min(1.0, (step + 1) / warmup) * 0.5 * (1 + torch.cos(angle).item())
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

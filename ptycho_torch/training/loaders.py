@@ -1,5 +1,5 @@
-"""Loaders as Lightning takes them: in which order the batches of a split, or simulated fields, are
-shown.
+"""Loaders as Lightning takes them: in which order the batches of a split, or simulated canvases,
+are shown.
 
 The order depends on (seed, epoch) alone, so that an interrupted run continues with the same
 batches."""
@@ -8,60 +8,53 @@ from collections.abc import Iterator
 
 import lightning
 import numpy as np
-import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ptycho_torch.config import TrainingConfig
 from ptycho_torch.memmap_bridge import RawDataTorch
-from ptycho_torch.network.features import Features
-from ptycho_torch.network.model import Batch
 from ptycho_torch.training.samples import Split
 
+Place = tuple[int, int]  # (rank, number) of the processes that train together
+ALONE = (0, 1)
 
-class GroupSampler(Sampler):
-    """Every group once under every thinning, in batches of one thinning; the order is drawn from
-    (seed, epoch).
 
-    Of several processes each takes its share of every batch: together they step as one would.
-    """
+class _EpochSampler(Sampler):
+    """Items in an order drawn from (seed, epoch); Lightning names the epoch."""
 
-    def __init__(
-        self,
-        groups: int,
-        thinnings: int,
-        batch_size: int,
-        seed: int,
-        shuffle: bool = True,
-        rank: int = 0,
-        processes: int = 1,
-    ):
-        self.groups, self.thinnings, self.batch_size, self.seed, self.shuffle = (
-            groups,
-            thinnings,
-            batch_size,
-            seed,
-            shuffle,
-        )
-        self.rank, self.processes, self.epoch = rank, processes, 0
+    def __init__(self, seed: int, place: Place):
+        self.seed, (self.rank, self.processes), self.epoch = seed, place, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning at the start of every epoch, also after a resume."""
         self.epoch = epoch
 
+    def _rng(self) -> np.random.Generator:
+        return np.random.default_rng([self.seed, self.epoch])
+
+
+class GroupSampler(_EpochSampler):
+    """Every group once under every thinning, in batches of one thinning, in a drawn order; to watch
+    a held-out split, once under the first thinning and as they come.
+
+    Of several processes each takes its share of every batch: together they step as one would."""
+
+    def __init__(
+        self, groups: int, config: TrainingConfig, place: Place = ALONE, drawn: bool = True
+    ):
+        super().__init__(config.seed, place)
+        self.groups, self.batch_size, self.drawn = groups, config.batch_size, drawn
+        self.thinnings = config.thinnings if drawn else 1
+
     def __len__(self) -> int:
         return self.thinnings * -(-self.groups // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[int, list[int]]]:
-        rng = np.random.default_rng([self.seed, self.epoch])
-        items = []
+        rng, items = self._rng(), []
         for thinning in range(self.thinnings):
-            order = rng.permutation(self.groups) if self.shuffle else np.arange(self.groups)
-            items += [
-                (thinning, self._share(order[i : i + self.batch_size]))
-                for i in range(0, self.groups, self.batch_size)
-            ]
-        picks = rng.permutation(len(items)) if self.shuffle else range(len(items))
+            order = rng.permutation(self.groups) if self.drawn else np.arange(self.groups)
+            for first in range(0, self.groups, self.batch_size):
+                items.append((thinning, self._share(order[first : first + self.batch_size])))
+        picks = rng.permutation(len(items)) if self.drawn else range(len(items))
         return iter([items[i] for i in picks])
 
     def _share(self, batch: np.ndarray) -> list[int]:
@@ -70,115 +63,75 @@ class GroupSampler(Sampler):
         return batch[min(self.rank, len(batch) - 1) :: self.processes].tolist()
 
 
-class PtychoDataModule(lightning.LightningDataModule):
-    """Both splits as loaders. The held-out split is only watched: nothing is chosen by it."""
+class SimulatedSampler(_EpochSampler):
+    """Seeds of simulated canvases: every epoch `per_epoch` new ones, each shown `repeats` times.
 
-    def __init__(self, train: RawDataTorch, test: RawDataTorch | None, config: TrainingConfig):
-        super().__init__()
-        self.config = config
-        self.first_epoch = (
-            0  # of a resumed run: Lightning draws the first order before it names the epoch
-        )
-        self.train = Split(train, config)
-        self.test = Split(test, config) if test is not None else None
+    Several processes take as many steps as one, each with a canvas of its own at each step."""
 
-    def train_dataloader(self) -> DataLoader:
-        config = self.config
-        sampler = GroupSampler(
-            len(self.train),
-            config.thinnings,
-            config.batch_size,
-            config.seed,
-            True,
-            *_place(self.trainer),
-        )
-        sampler.set_epoch(self.first_epoch)
-        return self._loader(self.train, sampler)
-
-    def val_dataloader(self) -> DataLoader | list:
-        if self.test is None:
-            return []
-        return self._loader(
-            self.test,
-            GroupSampler(
-                len(self.test), 1, self.config.batch_size, 0, False, *_place(self.trainer)
-            ),
-        )
-
-    def _loader(self, split: Split, sampler: GroupSampler) -> DataLoader:
-        return DataLoader(
-            split, batch_size=None, sampler=sampler, num_workers=self.config.num_workers
-        )
-
-    def transfer_batch_to_device(
-        self, batch: Batch, device: torch.device, dataloader_idx: int
-    ) -> Batch:
-        if device.type == "cpu":
-            return batch
-        return Batch(*(_moved(part, device) for part in batch))
-
-
-class FieldSampler(Sampler):
-    """Seeds of simulated fields: every epoch `per_epoch` new ones, each shown `repeats` times, in
-    an order of its own.
-
-    Several processes take as many steps as one, each with a field of its own at each step.
-    """
-
-    def __init__(self, per_epoch: int, repeats: int, seed: int, rank: int = 0, processes: int = 1):
-        self.per_epoch, self.repeats, self.seed, self.rank, self.processes = (
-            per_epoch,
-            repeats,
-            seed,
-            rank,
-            processes,
-        )
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning at the start of every epoch, also after a resume."""
-        self.epoch = epoch
+    def __init__(self, per_epoch: int, repeats: int, seed: int, place: Place = ALONE):
+        super().__init__(seed, place)
+        self.per_epoch, self.repeats = per_epoch, repeats
 
     def __len__(self) -> int:
         return self.per_epoch * self.repeats
 
     def __iter__(self) -> Iterator[int]:
         first = (self.seed * 100_003 + self.epoch) * self.per_epoch
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self))
-        order = np.roll(order, self.rank * len(self) // self.processes)
+        order = np.roll(self._rng().permutation(len(self)), self.rank * len(self) // self.processes)
         return iter((first + order % self.per_epoch).tolist())
 
 
-class FieldDataModule(lightning.LightningDataModule):
-    """Simulated fields as a loader; `fields[seed]` is a
-    :class:`~ptycho_torch.network.model.FieldBatch`."""
+class _DataModule(lightning.LightningDataModule):
+    # Of a resumed run: Lightning draws the first order before it names the epoch.
+    first_epoch = 0
+
+    def __init__(self, config: TrainingConfig):
+        super().__init__()
+        self.config = config
+
+    def _place(self) -> Place:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else ALONE
+
+    def _loader(self, data: Dataset, sampler: _EpochSampler) -> DataLoader:
+        sampler.set_epoch(self.first_epoch)
+        workers = self.config.num_workers
+        return DataLoader(data, batch_size=None, sampler=sampler, num_workers=workers)
+
+
+class PtychoDataModule(_DataModule):
+    """Both splits as loaders. The held-out split is only watched: nothing is chosen by it."""
+
+    def __init__(self, train: RawDataTorch, test: RawDataTorch | None, config: TrainingConfig):
+        super().__init__(config)
+        self.train = Split(train, config)
+        self.test = Split(test, config) if test is not None else None
+
+    def train_dataloader(self) -> DataLoader:
+        sampler = GroupSampler(len(self.train), self.config, self._place())
+        return self._loader(self.train, sampler)
+
+    def val_dataloader(self) -> DataLoader | list:
+        if self.test is None:
+            return []
+        sampler = GroupSampler(len(self.test), self.config, self._place(), drawn=False)
+        return self._loader(self.test, sampler)
+
+
+class SimulatedDataModule(_DataModule):
+    """Simulated canvases as a loader; `canvases[seed]` is a
+    :class:`~ptycho_torch.network.model.SimulatedBatch`."""
 
     PER_EPOCH, REPEATS = 25, 8
 
-    def __init__(self, fields: Dataset, config: TrainingConfig):
-        super().__init__()
-        self.fields, self.config, self.first_epoch = fields, config, 0
+    def __init__(self, canvases: Dataset, config: TrainingConfig):
+        super().__init__(config)
+        self.canvases = canvases
 
     def train_dataloader(self) -> DataLoader:
-        per_epoch = min(
-            self.PER_EPOCH, -(-self.config.steps // self.REPEATS)
-        )  # a short training draws no field for nothing
-        sampler = FieldSampler(per_epoch, self.REPEATS, self.config.seed, *_place(self.trainer))
-        sampler.set_epoch(self.first_epoch)
-        return DataLoader(
-            self.fields, batch_size=None, sampler=sampler, num_workers=self.config.num_workers
-        )
+        # A short training draws no canvas for nothing.
+        per_epoch = min(self.PER_EPOCH, -(-self.config.steps // self.REPEATS))
+        sampler = SimulatedSampler(per_epoch, self.REPEATS, self.config.seed, self._place())
+        return self._loader(self.canvases, sampler)
 
     def val_dataloader(self) -> list:
         return []
-
-
-def _place(trainer: lightning.Trainer | None) -> tuple[int, int]:
-    """(rank, number) of the processes that train together."""
-    return (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-
-
-def _moved(part: object, device: torch.device) -> object:
-    if isinstance(part, Features):
-        return Features(*(tensor.to(device) for tensor in part))
-    return part.to(device) if isinstance(part, Tensor) else part

@@ -10,49 +10,13 @@ import torch
 from torch.utils.data import Dataset
 
 from ptycho_torch.config import TrainingConfig
-from ptycho_torch.data.grouping import draw_groups
+from ptycho_torch.data.grouping import choose_groups
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.iteration.thinning import ThinnedCounts
 from ptycho_torch.memmap_bridge import RawDataTorch
 from ptycho_torch.network.features import Features, make_features
 from ptycho_torch.network.model import Batch
 from ptycho_torch.physics.geometry import Patterns
-
-
-def choose_groups(raw: RawDataTorch, config: TrainingConfig) -> np.ndarray:
-    """Groups of image indices (G, C) for a data file: the named view's own, or drawn anew
-    (OVERSAMPLING-001).
-
-    Stored groups are never mixed or split: `n_images` keeps whole groups, and combinations do not
-    cross them."""
-    C = config.model.images_per_group
-    rng = np.random.default_rng(config.subsample_seed)
-    if raw.groups is not None and C > 1:
-        if raw.groups.shape[1] != C:
-            raise ConfigError(
-                f"{raw.source}: its groups hold {raw.groups.shape[1]} images, gridsize "
-                f"{config.model.gridsize} asks for {C}"
-            )
-        if config.n_groups is not None and config.n_groups > len(raw.groups):
-            raise ConfigError(
-                f"n_groups={config.n_groups}, but {raw.source} is a named view of {len(raw.groups)}"
-                " groups"
-            )
-        wanted = len(raw.groups) if config.n_groups is None else config.n_groups
-        if config.n_images is not None:
-            wanted = min(wanted, max(1, config.n_images // C))
-        return raw.groups[np.sort(rng.permutation(len(raw.groups))[:wanted])]
-    images = np.arange(raw.n)
-    if config.n_images is not None and config.n_images < raw.n:
-        images = np.sort(rng.permutation(raw.n)[: config.n_images])
-    groups = draw_groups(
-        raw.positions[images].numpy(),
-        C,
-        config.neighbor_count,
-        config.n_groups,
-        config.grouping_seed,
-    )
-    return images[groups]
 
 
 class Split(Dataset):
@@ -64,7 +28,7 @@ class Split(Dataset):
                 f"{raw.source} holds {raw.N} px patterns, the configuration says N={config.model.N}"
             )
         self.raw, self.config = raw, config
-        groups = choose_groups(raw, config)
+        groups = choose_groups(raw.scan, config, raw.source)
         self.images = torch.from_numpy(np.unique(groups))
         self.groups = torch.from_numpy(
             np.searchsorted(self.images.numpy(), groups)

@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import math
 import os
 import time
 import warnings
@@ -10,10 +11,9 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
-from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch import loggers
+from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.plugins.environments import LightningEnvironment
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch.utils.data import Dataset
 
 from ptycho_torch.config import TrainingConfig
@@ -21,30 +21,42 @@ from ptycho_torch.data.count_statistics import count_statistics
 from ptycho_torch.errors import ConfigError, MissingDependencyError, PtychoError
 from ptycho_torch.files import atomic_path
 from ptycho_torch.memmap_bridge import RawDataTorch
-from ptycho_torch.training.bundle import save_bundle, write_tensors
+from ptycho_torch.training.bundle import save_bundle
+from ptycho_torch.training.checkpoints import AtomicCheckpointIO, Checkpoints, resumable
 from ptycho_torch.training.lightning_module import PtychoLightning
-from ptycho_torch.training.loaders import FieldDataModule, PtychoDataModule
+from ptycho_torch.training.loaders import PtychoDataModule, SimulatedDataModule
 
 log = logging.getLogger(__name__)
 # Lightning announces devices and products at every fit; its warnings stay.
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+_HARMLESS = (
+    # Lightning 2.6 asks torch's tree utilities by a name that torch 2.15 deprecates.
+    r"`isinstance\(treespec, LeafSpec\)`",
+    # A job is one machine's; Lightning looks for srun wherever Slurm is installed.
+    "The `srun` command is available on your system but is not used",
+    # The job's folder holds its log before its first checkpoint.
+    r"Checkpoint directory .* exists and is not empty",
+    # Batches are mapped from a file and cut by index: a worker costs more than it brings.
+    ".*does not have many workers.*",
+)
 
 
 def train_cdi_model_torch(
     train_data: RawDataTorch,
     test_data: RawDataTorch | None,
     config: TrainingConfig,
-    fields: Dataset | None = None,
+    simulated: Dataset | None = None,
 ) -> dict[str, Any]:
     """Train on `train_data`; `test_data` is only watched (`val_loss`), nothing is chosen by it.
 
-    The objective "procedural" trains on simulated `fields`
-    (:class:`~ptycho_torch.training.loaders.FieldDataModule`) instead; of `train_data` it takes the
-    probe alone, and nothing is watched. Writes `metrics.csv`, `model.ckpt` (unless checkpointing is
-    off) and `bundle.pt` into `config.output_dir`; an existing `model.ckpt` of an unfinished run of
-    the same configuration is continued. Returns a dict of model, history (a dict per epoch),
-    final_loss, epochs, images, groups, bundle, bundle_sha256, checkpoint, seconds, cpu_seconds, and
-    patterns_per_second (scored patterns per second of training, features included)."""
+    The objective "procedural" trains on `simulated` canvases
+    (:class:`~ptycho_torch.training.loaders.SimulatedDataModule`) instead; of `train_data` it takes
+    the probe alone, and nothing is watched. Writes `metrics.csv`, `model.ckpt` (unless
+    checkpointing is off) and `bundle.pt` into `config.output_dir`; an existing `model.ckpt` of an
+    unfinished run of the same configuration is continued. Returns a dict of model, history (a dict
+    per epoch), final_loss, epochs, images, groups, bundle, bundle_sha256, checkpoint, seconds,
+    cpu_seconds, and patterns_per_second (scored patterns per second of training, features
+    included)."""
     output = Path(config.output_dir)
     output.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(config.threads)
@@ -53,22 +65,26 @@ def train_cdi_model_torch(
     torch.utils.deterministic.fill_uninitialized_memory = False
     lightning.seed_everything(config.seed, verbose=False)
     wall, cpu = time.perf_counter(), _cpu_seconds()
-    if (fields is None) == (config.model.objective == "procedural"):
+    if (simulated is None) == (config.model.objective == "procedural"):
         raise ConfigError(
-            f"objective={config.model.objective!r} with{'out' if fields is None else ''} simulated"
-            " fields; 'procedural' trains on them, the others on patterns"
+            f"objective={config.model.objective!r} with{'out' if simulated is None else ''}"
+            " simulated canvases; 'procedural' trains on them, the others on patterns"
         )
-    data = (
-        PtychoDataModule(train_data, test_data, config)
-        if fields is None
-        else FieldDataModule(fields, config)
-    )
+    data: PtychoDataModule | SimulatedDataModule
+    if simulated is None:
+        data = PtychoDataModule(train_data, test_data, config)
+    else:
+        data = SimulatedDataModule(simulated, config)
     module = PtychoLightning(config.to_dict(), train_data.probe)
-    history = _History(output / "metrics.csv")
-    checkpoint = output / "model.ckpt"
+    checkpoint, history = output / "model.ckpt", _History(output / "metrics.csv")
     epoch_steps = len(data.train_dataloader())
     epochs = config.max_epochs or -(-config.steps // epoch_steps)
-    resumed, data.first_epoch = _resumable(checkpoint, config, epochs)
+    resumed, data.first_epoch = resumable(config, checkpoint, epochs)
+    callbacks: list[lightning.Callback] = [history]
+    if config.checkpointing:
+        callbacks.append(Checkpoints(config, epoch_steps))
+    if config.progress:
+        callbacks.append(TQDMProgressBar())
     trainer = lightning.Trainer(
         max_epochs=epochs,
         accelerator=_accelerator(config),
@@ -78,7 +94,7 @@ def train_cdi_model_torch(
         strategy="auto" if config.devices == 1 else "ddp_fork",
         use_distributed_sampler=False,
         logger=_logger(config),
-        callbacks=[history, *_callbacks(config, epoch_steps)],
+        callbacks=callbacks,
         enable_checkpointing=config.checkpointing,
         enable_progress_bar=config.progress,
         enable_model_summary=False,
@@ -87,41 +103,23 @@ def train_cdi_model_torch(
         num_sanity_val_steps=0,
         log_every_n_steps=1,
         default_root_dir=output,
-        limit_val_batches=0 if test_data is None or fields is not None else None,
+        limit_val_batches=0 if test_data is None or simulated is not None else None,
         # The environment also inside a Slurm job, whose tasks Lightning would take for its own.
-        plugins=[_AtomicCheckpoints(), LightningEnvironment()],
+        plugins=[AtomicCheckpointIO(), LightningEnvironment()],
     )
     with warnings.catch_warnings():
-        # Lightning 2.6 asks torch's tree utilities by a name that torch 2.15 deprecates; nothing
-        # here can change it.
-        warnings.filterwarnings(
-            "ignore", message=r"`isinstance\(treespec, LeafSpec\)`", category=FutureWarning
-        )
-        warnings.filterwarnings(
-            "ignore", message=r"`isinstance\(treespec, LeafSpec\)`", category=DeprecationWarning
-        )
-        # A job is one machine's, also inside a Slurm allocation; Lightning looks for srun wherever
-        # Slurm is installed.
-        warnings.filterwarnings(
-            "ignore", message="The `srun` command is available on your system but is not used"
-        )
-        # The job's folder holds its log before its first checkpoint.
-        warnings.filterwarnings(
-            "ignore", message=r"Checkpoint directory .* exists and is not empty"
-        )
-        # Batches are mapped from a file and cut by index: a worker process costs more than it
-        # brings (num_workers = 0).
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        for message in _HARMLESS:
+            warnings.filterwarnings("ignore", message=message)
         trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
     wall, cpu = time.perf_counter() - wall, _cpu_seconds() - cpu
     rows = history.read()
     final = rows[-1]["train_loss"]
-    if not torch.isfinite(torch.tensor(final)):
+    if not math.isfinite(final):
         raise PtychoError(
             f"training ended with a loss of {final}; try a smaller learning_rate (now"
             f" {config.learning_rate})"
         )
-    images, groups = (len(data.train.images), len(data.train)) if fields is None else (0, 0)
+    images, groups = (len(data.train.images), len(data.train)) if simulated is None else (0, 0)
     statistics = {
         "images": images,
         "groups": groups,
@@ -161,12 +159,8 @@ class _History(lightning.Callback):
     ) -> None:
         losses = {name: float(value) for name, value in trainer.callback_metrics.items()}
         self.rows.append({"epoch": trainer.current_epoch, **losses})
-        log.info(
-            "epoch %d of %d: %s",
-            trainer.current_epoch + 1,
-            trainer.max_epochs,
-            ", ".join(f"{name} {value:.5g}" for name, value in losses.items()),
-        )
+        text = ", ".join(f"{name} {value:.5g}" for name, value in losses.items())
+        log.info("epoch %d of %d: %s", trainer.current_epoch + 1, trainer.max_epochs, text)
 
     def on_train_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         if not trainer.is_global_zero:
@@ -179,58 +173,16 @@ class _History(lightning.Callback):
     def read(self) -> list[dict[str, float]]:
         """A dict per epoch."""
         with self.path.open(newline="") as file:
-            return [
-                {name: int(text) if name == "epoch" else float(text) for name, text in row.items()}
-                for row in csv.DictReader(file)
+            rows = [
+                {name: float(text) for name, text in row.items()} for row in csv.DictReader(file)
             ]
+        return [row | {"epoch": int(row["epoch"])} for row in rows]
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.rows = list(state["rows"])
-
-
-class _AtomicCheckpoints(TorchCheckpointIO):
-    """Lightning writes into the system's temporary folder and moves the file: across file systems
-    that is a copy, and a process killed during it leaves half a checkpoint."""
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: None = None
-    ) -> None:
-        write_tensors(path, checkpoint)
-
-
-class _Checkpoints(ModelCheckpoint):
-    """One after every few epochs and after the last: a file takes as long to reach the disk as a
-    short epoch to train."""
-
-    def __init__(self, folder: str, epochs: int):
-        super().__init__(
-            dirpath=folder,
-            filename="model",
-            enable_version_counter=False,
-            save_on_train_epoch_end=True,
-        )
-        self.epochs = epochs
-
-    def on_train_epoch_end(
-        self, trainer: lightning.Trainer, module: lightning.LightningModule
-    ) -> None:
-        done = trainer.current_epoch + 1
-        if done % self.epochs == 0 or done == trainer.max_epochs:
-            super().on_train_epoch_end(trainer, module)
-
-
-def _callbacks(config: TrainingConfig, epoch_steps: int) -> list[lightning.Callback]:
-    callbacks: list[lightning.Callback] = []
-    if config.checkpointing:
-        callbacks.append(
-            _Checkpoints(config.output_dir, -(-config.checkpoint_steps // epoch_steps))
-        )
-    if config.progress:
-        callbacks.append(TQDMProgressBar())
-    return callbacks
 
 
 def _accelerator(config: TrainingConfig) -> str:
@@ -244,39 +196,20 @@ def _accelerator(config: TrainingConfig) -> str:
     return config.accelerator
 
 
-def _logger(config: TrainingConfig) -> Logger | bool:
-    if config.logger == "none":
-        return False
-    if config.logger == "csv":
-        return CSVLogger(config.output_dir, name="", version="csv_log")
+def _logger(config: TrainingConfig) -> loggers.Logger | bool:
     try:
+        if config.logger == "csv":
+            return loggers.CSVLogger(config.output_dir, name="", version="csv_log")
         if config.logger == "tensorboard":
-            from lightning.pytorch.loggers import TensorBoardLogger
-
-            return TensorBoardLogger(config.output_dir, name="", version="tensorboard")
-        from lightning.pytorch.loggers import MLFlowLogger
-
-        return MLFlowLogger(save_dir=str(Path(config.output_dir) / "mlflow"))
+            return loggers.TensorBoardLogger(config.output_dir, name="", version="tensorboard")
+        if config.logger == "mlflow":
+            return loggers.MLFlowLogger(save_dir=str(Path(config.output_dir) / "mlflow"))
+        return False
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
             f"logger={config.logger!r} needs a package that is not installed ({error}); "
             f"pip install 'fly64[{config.logger}]'"
         ) from error
-
-
-def _resumable(checkpoint: Path, config: TrainingConfig, epochs: int) -> tuple[Path | None, int]:
-    """An unfinished run's checkpoint, if it is of this very configuration, and how many epochs it
-    has behind it."""
-    if not (config.checkpointing and checkpoint.is_file()):
-        return None, 0
-    try:
-        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        same, done = saved["hyper_parameters"]["config"] == config.to_dict(), saved["epoch"] + 1
-    except Exception as error:  # torch raises many kinds for a damaged archive
-        raise PtychoError(
-            f"{checkpoint}: cannot be read ({type(error).__name__}); remove it to train afresh"
-        ) from error
-    return (checkpoint, done) if same and done < epochs else (None, 0)
 
 
 def _cpu_seconds() -> float:

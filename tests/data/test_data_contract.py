@@ -22,9 +22,10 @@ n, N, H, W = 6, 9, 17, 31  # odd, and a canvas that is not square
 def arrays(seed: int = 3) -> dict[str, np.ndarray]:
     """A complete, correct file, made with numpy alone."""
     rng = np.random.default_rng(seed)
-    wave = lambda *shape: (rng.normal(size=shape) + 1j * rng.normal(size=shape)).astype(
-        np.complex64
-    )  # noqa: E731
+
+    def wave(*shape: int) -> np.ndarray:
+        return (rng.normal(size=shape) + 1j * rng.normal(size=shape)).astype(np.complex64)
+
     counts = rng.poisson(40.0, (n, N, N))
     metadata = {
         "dose": 40.0 * N**2,

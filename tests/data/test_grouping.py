@@ -5,8 +5,10 @@ from math import comb
 
 import numpy as np
 import pytest
+from small_scan import small_scan
 
-from ptycho_torch.data.grouping import draw_groups
+from ptycho_torch.config import ModelConfig, TrainingConfig
+from ptycho_torch.data.grouping import choose_groups, draw_groups
 from ptycho_torch.errors import ConfigError
 
 K = 7
@@ -105,3 +107,42 @@ def test_every_distinct_group_can_be_had_and_one_more_is_refused_with_their_numb
 def test_what_cannot_be_grouped_is_refused_with_the_reason(n, C, neighbours, n_groups, says):
     with pytest.raises(ConfigError, match=says):
         draw_groups(positions(n), C, neighbours, n_groups, 0)
+
+
+# --- of a scan ---
+
+NAMED = np.array(
+    [[0, 1, 10, 11], [33, 34, 43, 44], [60, 61, 70, 71], [5, 6, 15, 16], [82, 83, 73, 72]]
+)
+
+
+def chosen(groups: np.ndarray | None = None, gridsize: int = 2, **training) -> np.ndarray:
+    config = TrainingConfig(model=ModelConfig(N=32, gridsize=gridsize), **training)
+    return choose_groups(small_scan(groups=groups), config, "a.npz")
+
+
+def test_a_named_views_groups_are_taken_as_they_are():
+    assert chosen(NAMED).tolist() == NAMED.tolist()
+    few = chosen(NAMED, n_images=9)  # two whole groups
+    assert len(few) == 2 and all(group in NAMED.tolist() for group in few.tolist())
+    assert len(chosen(NAMED, n_groups=3)) == 3
+
+
+def test_a_named_views_groups_of_another_size_or_number_are_refused():
+    with pytest.raises(ConfigError, match="a.npz: its groups hold 3 images, gridsize 2 asks for 4"):
+        chosen(NAMED[:, :3])
+    with pytest.raises(ConfigError, match="n_groups=6, but a.npz is a named view of 5 groups"):
+        chosen(NAMED, n_groups=6)
+
+
+def test_without_stored_groups_they_are_drawn_among_the_chosen_images_only():
+    groups = chosen(n_images=30)
+    assert groups.shape == (30, 4) and len(np.unique(groups)) == 30
+    more = chosen(n_images=30, n_groups=70)
+    assert more.shape == (70, 4) and np.array_equal(np.unique(more), np.unique(groups))
+
+
+def test_gridsize_one_takes_every_image_or_as_many_as_asked_for_by_the_subsampling_seed():
+    assert chosen(NAMED, 1).ravel().tolist() == list(range(small_scan().n))
+    some = [chosen(NAMED, 1, n_images=12, subsample_seed=seed).tolist() for seed in (1, 1, 2)]
+    assert len(np.unique(some[0])) == 12 and some[0] == some[1] != some[2]

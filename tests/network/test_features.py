@@ -21,8 +21,7 @@ from ptycho_torch.network.features import (
     make_features,
     view_layout,
 )
-from ptycho_torch.training.loaders import GroupSampler, PtychoDataModule
-from ptycho_torch.training.samples import Split, choose_groups
+from ptycho_torch.training.samples import Split
 
 MODEL = ModelConfig(N=32, canvas_passes=(2, 6))
 NAMED = np.array(
@@ -175,50 +174,6 @@ def test_a_split_leaves_no_file_behind(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [] and split.kept(torch.arange(5)).sum() > 0
 
 
-# --- which groups ---
-
-
-def test_a_named_views_groups_are_taken_as_they_are():
-    raw = small_raw(groups=NAMED)
-    assert choose_groups(raw, config(gridsize=2)).tolist() == NAMED.tolist()
-    few = choose_groups(raw, replace(config(gridsize=2), n_images=9))
-    assert len(few) == 2 and all(
-        group in NAMED.tolist() for group in few.tolist()
-    )  # 9 images: two whole groups
-    assert len(choose_groups(raw, replace(config(gridsize=2), n_groups=3))) == 3
-
-
-def test_a_named_views_groups_of_another_size_or_number_are_refused():
-    with pytest.raises(
-        ConfigError, match="small_scan.npz: its groups hold 3 images, gridsize 2 asks for 4"
-    ):
-        choose_groups(small_raw(groups=NAMED[:, :3]), config(gridsize=2))
-    with pytest.raises(
-        ConfigError, match="n_groups=6, but small_scan.npz is a named view of 5 groups"
-    ):
-        choose_groups(small_raw(groups=NAMED), replace(config(gridsize=2), n_groups=6))
-
-
-def test_without_stored_groups_they_are_drawn_among_the_chosen_images_only():
-    raw = small_raw()
-    groups = choose_groups(raw, replace(config(gridsize=2), n_images=30))
-    assert groups.shape == (30, 4) and len(np.unique(groups)) == 30
-    oversampled = choose_groups(raw, replace(config(gridsize=2), n_images=30, n_groups=70))
-    assert oversampled.shape == (70, 4) and np.array_equal(
-        np.unique(oversampled), np.unique(groups)
-    )
-
-
-def test_gridsize_one_takes_every_image_or_as_many_as_asked_for_by_the_subsampling_seed():
-    raw = small_raw(groups=NAMED)
-    assert choose_groups(raw, config()).ravel().tolist() == list(range(raw.n))
-    some = [
-        choose_groups(raw, replace(config(), n_images=12, subsample_seed=seed)).ravel().tolist()
-        for seed in (1, 1, 2)
-    ]
-    assert len(set(some[0])) == 12 and some[0] == some[1] != some[2]
-
-
 # --- batches ---
 
 
@@ -291,51 +246,3 @@ def test_data_of_another_detector_size_are_refused_by_name():
         ConfigError, match="small_scan.npz holds 32 px patterns, the configuration says N=64"
     ):
         Split(small_raw(), config(N=64))
-
-
-# --- order ---
-
-
-def test_an_epoch_shows_every_group_once_under_every_thinning():
-    sampler = GroupSampler(groups=23, thinnings=3, batch_size=5, seed=1)
-    batches = list(sampler)
-    assert len(batches) == len(sampler) == 15 and max(len(groups) for _, groups in batches) == 5
-    shown = sorted((thinning, group) for thinning, groups in batches for group in groups)
-    assert shown == [(thinning, group) for thinning in range(3) for group in range(23)]
-
-
-def test_the_order_is_drawn_from_seed_and_epoch_alone():
-    def order(seed: int, epoch: int) -> list:
-        sampler = GroupSampler(23, 3, 5, seed)
-        sampler.set_epoch(epoch)
-        return list(sampler)
-
-    torch.manual_seed(0)
-    np.random.seed(0)
-    first = order(1, 2)
-    torch.manual_seed(5)
-    np.random.seed(5)
-    assert order(1, 2) == first != order(1, 3)
-    assert order(2, 2) != first
-
-
-def test_validation_shows_every_group_once_in_order():
-    assert list(GroupSampler(7, 1, 3, 0, shuffle=False)) == [
-        (0, [0, 1, 2]),
-        (0, [3, 4, 5]),
-        (0, [6]),
-    ]
-
-
-def test_a_worker_process_makes_the_same_batches():
-    raw = small_raw(1e4)
-    settings = replace(config(gridsize=2, context="group"), n_images=16)
-    batches = [
-        list(PtychoDataModule(raw, None, replace(settings, num_workers=workers)).train_dataloader())
-        for workers in (0, 1)
-    ]
-    assert len(batches[0]) == len(batches[1]) == 2 * 3
-    for here, there in zip(*batches, strict=True):
-        assert torch.equal(here.counts, there.counts) and torch.equal(
-            here.features.base, there.features.base
-        )

@@ -1,4 +1,4 @@
-"""Simulated fields to train on: procedural objects under an experiment's own probe, at any dose and
+"""Simulated canvases to train on: procedural objects under an experiment's own probe, at any dose and
 overlap.
 
 What `pinn-sim` learns from. Nothing of the experiment but its probe is used: neither its patterns
@@ -18,27 +18,27 @@ from fly64lib.simulation.specimens import procedural
 from fly64lib.simulation.views import select_groups
 from ptycho_torch.config import ModelConfig
 from ptycho_torch.network.features import make_features
-from ptycho_torch.network.model import FieldBatch
+from ptycho_torch.network.model import SimulatedBatch
 from ptycho_torch.physics.geometry import Geometry, Patterns
 from ptycho_torch.physics.noise import draw_counts
-from ptycho_torch.training.loaders import FieldDataModule
+from ptycho_torch.training.loaders import SimulatedDataModule
 
 DOSES = (400.0, 250_000.0)  # photons per exposure, drawn evenly on a logarithmic axis
 KINDS = {"dense": 0.35, "sparse": 0.35, "single": 0.3}  # kind of view: how often
 
 
-class ProceduralFields(Dataset):
-    """Fields by seed; those of an epoch are kept, since each is shown several times."""
+class ProceduralCanvases(Dataset):
+    """Canvases by seed; those of an epoch are kept, since each is shown several times."""
 
     def __init__(self, probe: Complex[Tensor, "modes N N"], model: ModelConfig):
         self.probe, self.model = probe / probe.abs().square().sum().sqrt(), model
         self.diameter_px = outer_half_maximum_diameter(probe.numpy())
-        self._made = lru_cache(maxsize=FieldDataModule.PER_EPOCH)(self._make)
+        self._made = lru_cache(maxsize=SimulatedDataModule.PER_EPOCH)(self._make)
 
-    def __getitem__(self, seed: int) -> FieldBatch:
+    def __getitem__(self, seed: int) -> SimulatedBatch:
         return self._made(seed)
 
-    def _make(self, seed: int) -> FieldBatch:
+    def _make(self, seed: int) -> SimulatedBatch:
         rng, N = np.random.default_rng(seed), self.model.N
         places = torch.from_numpy(positions(rng, self.diameter_px))
         geometry = Geometry.of(places, self.probe)
@@ -47,7 +47,9 @@ class ProceduralFields(Dataset):
         generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
         expected = (geometry.expected(canvas, chunk) for chunk in geometry.chunks())
         counts = torch.cat([draw_counts(mean, generator) for mean in expected])
-        return FieldBatch(make_features(Patterns(geometry, counts.__getitem__), self.model), canvas)
+        return SimulatedBatch(
+            make_features(Patterns(geometry, counts.__getitem__), self.model), canvas
+        )
 
 
 def positions(rng: np.random.Generator, diameter_px: float) -> Float[np.ndarray, "n 2"]:

@@ -1,0 +1,68 @@
+"""Checkpoints of an unfinished training: written whole, some steps apart, and found again."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from ptycho_torch.config import TrainingConfig
+from ptycho_torch.errors import PtychoError
+from ptycho_torch.files import atomic_path
+
+
+def write_tensors(path: str | Path, content: dict[str, Any]) -> None:
+    """Write tensors and plain types by torch.save, atomically; the same content gives the same
+    bytes.
+
+    Through memory: torch names the archive after the file it writes to, and dresses a full disk up
+    as an error of its own."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
+
+
+def resumable(config: TrainingConfig, checkpoint: Path, epochs: int) -> tuple[Path | None, int]:
+    """An unfinished run's checkpoint, if it is of this very configuration, and how many epochs it
+    has behind it."""
+    if not (config.checkpointing and checkpoint.is_file()):
+        return None, 0
+    try:
+        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        same, done = saved["hyper_parameters"]["config"] == config.to_dict(), saved["epoch"] + 1
+    except Exception as error:  # torch raises many kinds for a damaged archive
+        raise PtychoError(
+            f"{checkpoint}: cannot be read ({type(error).__name__}); remove it to train afresh"
+        ) from error
+    return (checkpoint, done) if same and done < epochs else (None, 0)
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning writes into the system's temporary folder and moves the file: across file systems
+    that is a copy, and a process killed during it leaves half a checkpoint."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: None = None
+    ) -> None:
+        write_tensors(path, checkpoint)
+
+
+class Checkpoints(ModelCheckpoint):
+    """`model.ckpt` after every few epochs and after the last: a file takes as long to reach the
+    disk as a short epoch to train."""
+
+    def __init__(self, config: TrainingConfig, epoch_steps: int):
+        once = {"enable_version_counter": False, "save_on_train_epoch_end": True}
+        super().__init__(dirpath=config.output_dir, filename="model", **once)
+        self.epochs = -(-config.checkpoint_steps // epoch_steps)
+
+    def on_train_epoch_end(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule
+    ) -> None:
+        done = trainer.current_epoch + 1
+        if done % self.epochs == 0 or done == trainer.max_epochs:
+            super().on_train_epoch_end(trainer, module)

@@ -1,0 +1,73 @@
+"""The order of batches and of simulated canvases: drawn from (seed, epoch) alone, shared by
+processes."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from small_scan import small_raw
+
+from ptycho_torch.config import ModelConfig, TrainingConfig
+from ptycho_torch.training.loaders import GroupSampler, PtychoDataModule, SimulatedSampler
+
+CONFIG = TrainingConfig(thinnings=3, batch_size=5, seed=1)
+
+
+def test_an_epoch_shows_every_group_once_under_every_thinning():
+    sampler = GroupSampler(23, CONFIG)
+    batches = list(sampler)
+    assert len(batches) == len(sampler) == 15 and max(len(groups) for _, groups in batches) == 5
+    shown = sorted((thinning, group) for thinning, groups in batches for group in groups)
+    assert shown == [(thinning, group) for thinning in range(3) for group in range(23)]
+
+
+def test_the_order_is_drawn_from_seed_and_epoch_alone():
+    def order(seed: int, epoch: int) -> list:
+        sampler = GroupSampler(23, replace(CONFIG, seed=seed))
+        sampler.set_epoch(epoch)
+        return list(sampler)
+
+    torch.manual_seed(0)
+    np.random.seed(0)
+    first = order(1, 2)
+    torch.manual_seed(5)
+    np.random.seed(5)
+    assert order(1, 2) == first != order(1, 3)
+    assert order(2, 2) != first
+
+
+def test_validation_shows_every_group_once_in_order():
+    watched = GroupSampler(7, replace(CONFIG, batch_size=3), drawn=False)
+    assert list(watched) == [(0, [0, 1, 2]), (0, [3, 4, 5]), (0, [6])]
+
+
+def test_a_worker_process_makes_the_same_batches():
+    model = ModelConfig(N=32, gridsize=2, canvas_passes=(2, 6))
+    config = TrainingConfig(model=model, batch_size=7, thinnings=2, n_images=16)
+    batches = [
+        list(PtychoDataModule(small_raw(1e4), None, one).train_dataloader())
+        for one in (config, replace(config, num_workers=1))
+    ]
+    assert len(batches[0]) == len(batches[1]) == 2 * 3
+    for here, there in zip(*batches, strict=True):
+        assert torch.equal(here.counts, there.counts)
+        assert torch.equal(here.features.base, there.features.base)
+
+
+def test_the_processes_shares_make_up_every_batch():
+    config = TrainingConfig(thinnings=2, batch_size=4, seed=3)
+    whole = GroupSampler(13, config)
+    shares = [GroupSampler(13, config, (rank, 3)) for rank in range(3)]
+    for batch, *parts in zip(whole, *shares, strict=True):
+        assert all(part[0] == batch[0] for part in parts)
+        together = sum((part[1] for part in parts), [])
+        assert all(part[1] for part in parts) and set(together) == set(batch[1])
+        assert len(together) == max(len(batch[1]), 3)
+
+
+def test_processes_meet_different_canvases_at_every_step():
+    first, second = (list(SimulatedSampler(25, 8, 0, (rank, 2))) for rank in range(2))
+    assert (
+        sorted(first) == sorted(second)
+        and sum(a == b for a, b in zip(first, second, strict=True)) < 20
+    )
