@@ -48,26 +48,21 @@ STEPS = {"poisson": 150, "procedural": 1800}
 
 def make_data(scan: Path, root: Path, replicate: int, doses: list[float]) -> None:
     """Files `root/<dose>_<view>_<half>.npz` of every view."""
-    source, (x, y), design = read_scan(scan), snake_scan(1.0), StudyDesign(replicate=replicate)
-    experiment = Experiment(source.object_guess, source.probe, x, y, source.N, 1, {})
-    expected = expected_patterns(experiment)
+    source, positions, design = read_scan(scan), snake_scan(), StudyDesign(replicate=replicate)
+    experiment = Experiment(source.object_guess, source.probe, positions, source.N, 1, {})
+    expected, y = expected_patterns(experiment), positions[:, 0]
     middle, mean = (y.min() + y.max()) / 2, float(expected.sum((1, 2), dtype=np.float64).mean())
     halves = {
         "train": np.flatnonzero(y > middle + GUARD_PX / 2),
         "test": np.flatnonzero(y < middle - GUARD_PX / 2),
     }
     for half, images in halves.items():
-        views, _ = choose_views(
-            np.stack([y[images], x[images]], 1), DIAMETER_PX, design, controls=False
-        )
+        views, _ = choose_views(positions[images], DIAMETER_PX, replace(design, controls=False))
         for dose in doses:
-            draw = draw_amplitudes(
-                expected, dose / mean, design.seed(design.simulation_seed) * 1_000_003 + int(dose)
-            )
+            seed = design.seed(design.simulation_seed) * 1_000_003 + int(dose)
             whole = ScanData(
-                draw(images),
-                x[images],
-                y[images],
+                draw_amplitudes(expected, images, dose / mean, seed),
+                *positions[images, ::-1].T,
                 source.probe * np.float32((dose / mean) ** 0.5),
                 source.object_guess,
                 metadata={"object_kind": "truth", "dose": dose, "replicate": replicate},

@@ -1,100 +1,77 @@
-"""The study's design: which doses, views, seeds and settings, in one frozen, JSON-ready object."""
+"""The study's design: the doses, views, seeds and settings that decide its data.
 
-import argparse
-from dataclasses import asdict, dataclass, field
+A view says which images of a scan a method gets, and at which dose:
+
+    baseline          every image, one by one
+    dense, sparse     groups of tight neighbours, their centres a linear overlap of 0.7 or 0.2 apart
+    0.5               likewise, at any overlap from 0 up to 1, named by that number
+    <view>_spread     control of an overlap view: as many images, spread evenly
+    <view>_fluence    control of an overlap view: every image, at as many photons in total
+    custom            a share of the images, regrouped
+
+:mod:`fly64lib.simulation.views` chooses their images.
+"""
+
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal, TypeVar
 
-from ptycho_torch.commands import add_option
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from fly64lib.registries import PROBES, SPECIMENS
 from ptycho_torch.errors import ConfigError
-from ptycho_torch.fields import check_choice, check_range, check_types, from_dict
+from ptycho_torch.fields import SEVERAL, Number, Seed, Whole, config, field_names, nearest
 
-VIEWS = ("baseline", "dense", "sparse")
-VIEW_GRIDSIZE = {"baseline": 1, "dense": 2, "sparse": 2}
-CONTROL_VIEWS = (
-    "dense_spread",
-    "sparse_spread",
-    "dense_fluence",
-    "sparse_fluence",
-)  # single images
-SPECIMEN_NAMES = (
-    "siemens_star",
-    "dead_leaves",
-    "lines",
-)  # fly64lib.simulation.specimens.SPECIMENS, named without importing numpy
+OVERLAPS = {"dense": 0.7, "sparse": 0.2}  # overlap views with names of their own
+CONTROLS = ("spread", "fluence")  # of an overlap view; single images
 SPLITS = ("train", "test")
+Part = TypeVar("Part")
 
 
-@dataclass(frozen=True, kw_only=True)
-class StudyDesign:
-    """Everything that decides the data of the study; the methods' settings are their own."""
+def linear_overlap(view: str) -> float | None:
+    """f of an overlap view, whose group centres are (1 - f) D apart; None for all other views.
 
-    specimen: str = "siemens_star"  # a name of fly64lib.simulation.specimens.SPECIMENS
-    simulation: str = (
-        "fine"  # "fine": on a grid twice as fine, cropped; "matched": the reconstruction's own grid
-    )
-    N: int = 64  # detector side, pixels
-    # keep every scan_step-th row and sample of the scan: a smaller study, not compared with others
-    scan_step: int = 1
-    doses: tuple[float, ...] = (1e3, 1e4, 1e5)  # expected detected photons per exposure
-    overlaps: dict[str, float] = field(
-        default_factory=lambda: {"dense": 0.7, "sparse": 0.2}
-    )  # linear overlap f
-    gridsizes: tuple[int, ...] = (1, 2)
-    neighbor_count: int = 7  # K
-    split_axis: str = "y"
-    guard_power: float = (
-        0.98  # the guard band is twice the radius that holds this share of the probe's power
-    )
-    simulation_seed: int = 42
-    grouping_seed: int = 123
-    subsample_seed: int = 456
-    replicate: int = 0  # moves noise draw, view selection and initial weights together
-    ms_ssim_scales: int = 3
-    ssim_sigma_px: float = 1.5
-    frc_threshold: float = 0.5
+    Raises ConfigError for what is no view's name. A number has one spelling, so that a view has
+    one folder.
+    """
+    if view in ("baseline", "custom"):
+        return None
+    if controlled_view(view) != view and linear_overlap(controlled_view(view)) is not None:
+        return None
+    overlap = OVERLAPS.get(view, _number(view))
+    if not 0 <= overlap < 1 or view not in (*OVERLAPS, _spelt(overlap)):
+        known = ["baseline", *OVERLAPS]
+        raise ConfigError(
+            f"view={view!r} is not known{nearest(view, known)}; expected {', '.join(known)}, a"
+            " linear overlap from 0 up to (not including) 1 such as '0.5' (not '.5' or '0.50'), or"
+            " a control of these such as 'dense_spread' or '0.5_fluence'"
+        )
+    return overlap
 
-    def __post_init__(self) -> None:
-        check_types(self)
-        object.__setattr__(
-            self, "doses", tuple(map(float, self.doses))
-        )  # equal designs, equal JSON
-        check_choice("specimen", self.specimen, SPECIMEN_NAMES)
-        check_choice("simulation", self.simulation, ("fine", "matched"))
-        check_choice("split_axis", self.split_axis, ("y",))
-        check_range("N", self.N, 16, 1024)
-        check_range("scan_step", self.scan_step, 1, 16)
-        check_range("guard_power", self.guard_power, 0.5, 0.999)
-        check_range("replicate", self.replicate, 0, 9999)
-        if not self.doses or len(set(map(dose_folder, self.doses))) < len(self.doses):
-            raise ConfigError(
-                f"doses={self.doses} must be different whole numbers of photons, at least one"
-            )
-        for dose in self.doses:
-            check_range("dose", dose, 1)
-        for gridsize in self.gridsizes:
-            check_choice("gridsize", gridsize, (1, 2))
-        check_range("neighbor_count", self.neighbor_count, max(self.gridsizes) ** 2, 64)
-        check_choice("views of overlaps", tuple(sorted(self.overlaps)), [("dense", "sparse")])
-        for view, overlap in self.overlaps.items():
-            check_range(f"overlap of {view}", overlap, 0, 0.99)
-        check_choice("ms_ssim_scales", self.ms_ssim_scales, (3,))
 
-    def seed(self, base: int) -> int:
-        """The seed `base` of this replicate."""
-        return base + 1000 * self.replicate
+def check_view(view: object) -> str:
+    """The name of a view; a number is the name of an overlap view. Raises ConfigError."""
+    name = _spelt(view) if type(view) in (int, float) else view
+    if not isinstance(name, str):
+        raise ConfigError(f"view={view!r} is a {type(view).__name__}, expected a name")
+    linear_overlap(name)
+    return name
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON-ready values; :meth:`from_dict` is the way back."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in asdict(self).items()
-        }
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "StudyDesign":
-        """The inverse of :meth:`to_dict`; unknown keys fail."""
-        return from_dict(cls, values)
+def gridsize_of(view: str) -> int:
+    """1 for views of single images, which take the baseline's network; 2 for overlap views."""
+    return 1 if linear_overlap(view) is None else 2
+
+
+def controlled_view(view: str) -> str:
+    """The overlap view that a control belongs to; any other view is its own."""
+    name, _, control = view.rpartition("_")
+    return name if control in CONTROLS else view
+
+
+def controls_of(view: str) -> tuple[str, ...]:
+    """The control views of an overlap view; none of any other."""
+    controls = CONTROLS if linear_overlap(view) is not None else ()
+    return tuple(f"{view}_{control}" for control in controls)
 
 
 def dose_folder(dose: float) -> str:
@@ -104,71 +81,127 @@ def dose_folder(dose: float) -> str:
     return f"dose_{int(dose)}"
 
 
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
+
+
+def _spelt(overlap: float) -> str:
+    return str(abs(float(overlap))).removesuffix(".0")
+
+
+def _overlap_view(view: object) -> str:
+    name = check_view(view)
+    if linear_overlap(name) is None:
+        raise ConfigError(
+            f"view={name!r} is no overlap view; expected 'dense', 'sparse' or a linear overlap such"
+            " as '0.5': baseline and controls belong to every design"
+        )
+    return name
+
+
+def _whole_dose(dose: float) -> float:
+    dose_folder(dose)
+    return dose
+
+
+def _different(values: tuple) -> tuple:
+    if not values or len(set(values)) < len(values):
+        raise ConfigError(f"{values} must be different values, at least one")
+    return values
+
+
+View = Annotated[str, BeforeValidator(check_view)]
+Dose = Annotated[Number, AfterValidator(_whole_dose), Field(ge=1)]
+Doses = Annotated[tuple[Dose, ...], SEVERAL, AfterValidator(_different)]
+OverlapView = Annotated[str, BeforeValidator(_overlap_view)]
+OverlapViews = Annotated[tuple[OverlapView, ...], SEVERAL, AfterValidator(_different)]
+
+
+@config
+class _Replicated:
+    """What all parts of a design share."""
+
+    replicate: Annotated[Whole, Field(ge=0, le=9999)] = (
+        0  # moves noise draw, view selection and initial weights together
+    )
+
+    def seed(self, base: int) -> int:
+        """The seed `base` of this replicate."""
+        return base + 1000 * self.replicate
+
+
+@config
+class ScanDesign(_Replicated):
+    """What phase C simulates."""
+
+    doses: Doses = (1e3, 1e4, 1e5)  # expected detected photons per exposure
+    specimen: str = "siemens_star"  # a name of fly64lib.registries.SPECIMENS
+    probe: str = "zone_plate"  # a name of fly64lib.registries.PROBES
+    # "fine": on a grid finer than the reconstruction's, cropped; "matched": on the same grid
+    simulation: Literal["fine", "matched"] = "fine"
+    N: Annotated[Whole, Field(ge=16, le=1024)] = 64  # detector side, pixels
+    # keep every scan_step-th row and sample of the scan: a smaller study, not compared with others
+    scan_step: Annotated[Whole, Field(ge=1, le=16)] = 1
+    # the guard band is twice the radius that holds this share of the probe's power
+    guard_power: Annotated[float, Field(ge=0.5, le=0.999)] = 0.98
+    simulation_seed: Seed = 42
+
+    def __post_init__(self) -> None:
+        SPECIMENS.check(self.specimen)
+        PROBES.check(self.probe)
+
+
+@config
+class ViewDesign(_Replicated):
+    """What phase D makes of phase C's data."""
+
+    views: OverlapViews = ("dense", "sparse")  # also any linear overlap: 0.5
+    gridsize: Annotated[Whole, Field(ge=1, le=8)] = 2  # overlap views have groups of gridsize^2
+    controls: bool = True  # also write each overlap view's spread and fluence controls
+    # adds the view `custom`: this share of the images, in (0, 1]
+    s_img: Annotated[float, Field(gt=0, le=1)] | None = None
+    # adds the view `custom`: this many groups (default: one for each image)
+    n_groups: Annotated[Whole, Field(ge=1)] | None = None
+    neighbor_count: Annotated[Whole, Field(ge=1, le=64)] = 7  # K nearest images, for groups
+    # D (default: the outer half-maximum diameter of the probe)
+    probe_diameter_px: Annotated[float, Field(ge=1e-3)] | None = None
+    grouping_seed: Seed = 123
+    subsample_seed: Seed = 456  # of the selection
+
+
+@config
+class StudyDesign(ScanDesign, ViewDesign):
+    """Everything that decides the data of the study; the methods' settings are their own."""
+
+
+def part_of(cls: type[Part], design: Part) -> Part:
+    """The part of a design that a phase's data depend on."""
+    return cls(**{name: getattr(design, name) for name in field_names(cls)})
+
+
 def split_file(phase_c_root: str | Path, dose: float, split: str) -> Path:
     """Phase C's file of a dose and split."""
     return Path(phase_c_root) / dose_folder(dose) / f"patched_{split}.npz"
 
 
 def held_out_file(phase_c_root: str | Path, dose: float) -> Path:
-    """Phase C's patterns of the test half that no method gets: every method's object is scored on
-    the same ones."""
+    """Phase C's patterns of the test half that no method gets; all objects are scored on them."""
     return Path(phase_c_root) / dose_folder(dose) / "held_out_test.npz"
 
 
 def view_file(
     phase_c_root: str | Path, phase_d_root: str | Path, dose: float, view: str, split: str
 ) -> Path:
-    """The file that holds a view of a split: phase C's for the baseline, phase D's for all
-    others."""
+    """The file of a view and split: phase C's for the baseline, phase D's for all others."""
     if view == "baseline":
         return split_file(phase_c_root, dose, split)
     return Path(phase_d_root) / dose_folder(dose) / view / f"{view}_{split}.npz"
 
 
-# TRANSITION to options made from configurations
-def add_design_options(parser: argparse.ArgumentParser) -> None:
-    """Options that choose data: dose, specimen, simulation, N, replicate."""
-    default = StudyDesign()
-    parser.add_argument(
-        "--dose",
-        type=float,
-        action="append",
-        metavar="PHOTONS",
-        help="photons per exposure, may be repeated (default:"
-        f" {', '.join(f'{d:g}' for d in default.doses)})",
-    )
-    parser.add_argument(
-        "--specimen", default=default.specimen, help="embedded specimen (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--simulation",
-        default=default.simulation,
-        choices=("fine", "matched"),
-        help="grid of the simulation (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--N", type=int, default=default.N, help="detector side in pixels (default: %(default)s)"
-    )
-    add_option(
-        parser,
-        "--scan-step",
-        type=int,
-        default=1,
-        help="keep every n-th row and sample (default: 1, all)",
-    )
-    parser.add_argument(
-        "--replicate", type=int, default=0, help="moves noise, view and initial weights together"
-    )
-
-
-def design_from(options: argparse.Namespace) -> StudyDesign:
-    """The design that the options of :func:`add_design_options` describe."""
-    doses = tuple(options.dose) if options.dose else StudyDesign().doses
-    return StudyDesign(
-        doses=doses,
-        specimen=options.specimen,
-        simulation=options.simulation,
-        N=options.N,
-        scan_step=options.scan_step,
-        replicate=options.replicate,
-    )
+# TRANSITION: the views that other rooms still name in tables of their own.
+VIEWS = ("baseline", *OVERLAPS)
+VIEW_GRIDSIZE = {view: gridsize_of(view) for view in VIEWS}
+CONTROL_VIEWS = tuple(f"{view}_{control}" for control in CONTROLS for view in OVERLAPS)

@@ -15,6 +15,10 @@ SPECIMENS = Registry(
     },
 )
 
+PROBES = Registry(
+    "probe", "fly64.probes", {"zone_plate": "fly64lib.simulation.probes:zone_plate_probe"}
+)
+
 METHODS = Registry(
     "method",
     "fly64.methods",

@@ -5,11 +5,11 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, is_dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar, get_origin
+from typing import TypeVar, get_origin, get_type_hints
 
 from ptycho_torch.errors import PtychoError
 from ptycho_torch.fields import literal
@@ -47,13 +47,21 @@ def run_options(
             str_from_instance=lambda value: [str(value)],
         )
 
-    given = _listed(sys.argv[1:] if argv is None else list(argv), {f.name for f in fields(options)})
+    given = _listed(sys.argv[1:] if argv is None else list(argv), set(_names(options)))
     shown = (
         *(tyro.conf.OmitArgPrefixes, tyro.conf.PositionalMetavarFromFieldName),
         *(tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone),  # --flag only; no {None}|INT
     )
     parse = partial(tyro.cli, options, args=given, prog=prog, config=shown, registry=registry)
     return run_command(lambda: command(parse()))
+
+
+def _names(options: type) -> Iterator[str]:
+    """Names of a configuration's fields, and of those of the configurations in it."""
+    for field in fields(options):
+        yield field.name
+        if is_dataclass(kind := get_type_hints(options)[field.name]):
+            yield from _names(kind)
 
 
 def _listed(argv: list[str], known: set[str]) -> list[str]:

@@ -12,8 +12,8 @@ import oracle
 import torch
 from torch import Tensor
 
+from fly64lib.registries import SPECIMENS
 from fly64lib.simulation.probes import ZonePlate, zone_plate_probe
-from fly64lib.simulation.specimens import SPECIMENS
 from ptycho_torch.data.contract import ScanData
 from ptycho_torch.memmap_bridge import RawDataTorch
 from ptycho_torch.physics.geometry import Geometry, Patterns

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
-from fly64lib.design import SPECIMEN_NAMES, StudyDesign
-from fly64lib.registries import METHODS
+from fly64lib.design import StudyDesign
+from fly64lib.registries import METHODS, SPECIMENS
 from ptycho_torch.config import ModelConfig
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.fields import check_choice, check_range, check_types, refuse_unknown
@@ -79,7 +79,7 @@ class DataParameters:
         check_range("dose", self.dose, 1)
         check_range("N", self.N, 16, 1024)
         check_range("replicate", self.replicate, 0, 9999)
-        check_choice("specimen", self.specimen, SPECIMEN_NAMES)
+        SPECIMENS.check(self.specimen)
         check_choice("simulation", self.simulation, ("fine", "matched"))
 
 

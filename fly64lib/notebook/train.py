@@ -200,9 +200,7 @@ def save_object(path: str | Path, judged: Judged) -> None:
 
 def _halves(path: Path, folder: Path) -> tuple[Path, Path]:
     scan = read_scan(path)
-    halves = split_scan(
-        scan.xcoords, scan.ycoords, scan.probe, scan.canvas_shape, StudyDesign().guard_power
-    )
+    halves = split_scan(scan.positions, scan.probe, scan.canvas_shape, StudyDesign().guard_power)
     files = []
     for name in ("train", "test"):
         part = scan.subset(halves[name])

@@ -1,14 +1,14 @@
-"""Scan positions: the published snake of fly001, and jittered rasters for small specimens.
+"""Scan positions: the published snake of fly001.
 
-Positions are patch centres (xcoords, ycoords) in object pixels, float64; the patch's top-left (row,
-column) is (y - N/2, x - N/2). The snake is a model fitted to the public twentieth of the scan (516
-positions): rows of constant speed, mirrored in turn, that stand at each turn while y steps to the
-next row. The fit leaves 0.15 px rms (the stage's own wander; 0.33 px at most), under a tenth of the
-distance between positions."""
-
-from __future__ import annotations
+Positions are patch centres (y, x) in object pixels, float64; the patch's top-left (row, column) is
+(y - N/2, x - N/2). The snake is a model fitted to the public twentieth of the scan (516 positions):
+rows of constant speed, mirrored in turn, that stand at each turn while y steps to the next row. The
+fit leaves 0.15 px rms (the stage's own wander; 0.33 px at most), under a tenth of the distance
+between positions.
+"""
 
 import numpy as np
+from jaxtyping import Float
 
 from ptycho_torch.errors import ConfigError
 
@@ -22,11 +22,11 @@ TURN_ENDS, ROW_STARTS, Y_LEAVES, Y_ARRIVES = 1.2767, 5.2649, 1.6596, 5.3193
 FIRST_ROW_PX = 197.2315  # y of the first row once the turn is over
 
 
-def snake_scan(scale: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """(xcoords, ycoords) of the 10,304 positions in scan order, for N = 64 on a 232 x 232 canvas,
-    times `scale`.
+def snake_scan(scale: float = 1.0, step: int = 1) -> Float[np.ndarray, "n 2"]:
+    """The 10,304 positions in scan order, for N = 64 on a 232 x 232 canvas, times `scale`.
 
-    scale = 2 is the same scan in the pixels of N = 128, or of a grid twice as fine.
+    scale = 2 is the same scan in the pixels of N = 128, or of a grid twice as fine. `step` keeps
+    every step-th row and of it every step-th sample.
     """
     if not scale > 0:
         raise ConfigError(
@@ -41,32 +41,5 @@ def snake_scan(scale: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     # The scan ends within its last turn. Its published range says that y doesn't step there any
     # more.
     y = FIRST_ROW_PX - PITCH_PX * np.minimum(rows_done, ROWS - 1)
-    return x * scale, y * scale
-
-
-def raster_scan(
-    shape: tuple[int, int], N: int, step: float, jitter: float = 0.0, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
-    """(xcoords, ycoords) of a row-by-row grid of pitch `step` px, centred on a (H, W) object and
-    jittered.
-
-    x and y move by up to `jitter` px each (uniform). Every patch of N x N lies within the object.
-    """
-    if not (step > 0 and jitter >= 0):
-        raise ConfigError(
-            f"raster_scan got step = {step}, jitter = {jitter}; expected step > 0 and jitter >= 0,"
-            " in px"
-        )
-    rng = np.random.default_rng(seed)
-    axes = []
-    for size in shape:
-        room = size - N - 2 * jitter
-        if room < 0:
-            raise ConfigError(
-                f"raster_scan: an object of {shape} px has no room for patches of {N} px and a"
-                f" jitter of {jitter} px; expected sides of at least N + 2 jitter"
-            )
-        count = int(room / step) + 1
-        axes.append(size / 2 + step * (np.arange(count) - (count - 1) / 2))
-    y, x = (axis.ravel() for axis in np.meshgrid(*axes, indexing="ij"))
-    return x + rng.uniform(-jitter, jitter, x.shape), y + rng.uniform(-jitter, jitter, y.shape)
+    kept = (row % step == 0) & (sample % step == 0)
+    return np.stack([y * scale, x * scale], axis=1)[kept]

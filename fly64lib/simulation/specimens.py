@@ -180,13 +180,6 @@ def procedural(shape: tuple[int, int], seed: int) -> np.ndarray:
     return np.exp(canvas)
 
 
-SPECIMENS: dict[str, Callable[[tuple[int, int], int], np.ndarray]] = {
-    "siemens_star": siemens_star,
-    "dead_leaves": dead_leaves,
-    "lines": lines,
-}
-
-
 def _grid(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, float]:
     """Row (H, 1) and column (1, W) coordinates in units, and pixels per unit."""
     if len(shape) != 2 or min(shape) < 2:

@@ -5,23 +5,22 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Complex, Float, Int
 
 from fly64lib.simulation.probes import power_radius
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.physics.geometry import Geometry
 
-_LIT = 0.01  # of the median fluence among pixels that got any light worth the name
+_LIT = 0.01  # of the median fluence over the half's scanned rectangle
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GuardedSplit:
     """Indices of both halves and what separates them."""
 
-    train: np.ndarray  # positions above the band (large y)
-    test: np.ndarray  # positions below it
-    guard_px: (
-        float  # width of the band, twice the radius with the wanted share of the probe's power
-    )
+    train: Int[np.ndarray, " n"]  # positions above the band (large y)
+    test: Int[np.ndarray, " m"]  # positions below it
+    guard_px: float  # width of the band, twice the radius with the wanted share of the power
     middle_px: float  # its centre
     lit_by_both: int  # object pixels that both halves light; measured, 0
 
@@ -30,30 +29,27 @@ class GuardedSplit:
 
 
 def split_scan(
-    xcoords: np.ndarray,
-    ycoords: np.ndarray,
-    probe: np.ndarray,
+    positions_px: Float[np.ndarray, "n 2"],
+    probe: Complex[np.ndarray, "modes N N"],
     canvas_shape: tuple[int, int],
     guard_power: float,
 ) -> GuardedSplit:
-    """Split a scan at the middle of its y range.
+    """Split a scan of positions (y, x) at the middle of its y range.
 
     A pixel is lit above 1 % of its half's median fluence (the median over the half's scanned
     rectangle). Raises ConfigError when a half is empty or a pixel is lit by both: then the halves
-    are not independent."""
-    guard = 2 * power_radius(probe, guard_power)
-    middle = (ycoords.min() + ycoords.max()) / 2
-    train, test = (
-        np.flatnonzero(ycoords > middle + guard / 2),
-        np.flatnonzero(ycoords < middle - guard / 2),
-    )
+    are not independent.
+    """
+    guard, y = 2 * power_radius(probe, guard_power), positions_px[:, 0]
+    middle = (y.min() + y.max()) / 2
+    train, test = np.flatnonzero(y > middle + guard / 2), np.flatnonzero(y < middle - guard / 2)
     if not (len(train) and len(test)):
         raise ConfigError(
             f"a guard band of {guard:.1f} px leaves no positions on one side: the scan is only"
-            f" {np.ptp(ycoords):.1f} px high; use a larger scan or a smaller guard_power (now"
+            f" {np.ptp(y):.1f} px high; use a larger scan or a smaller guard_power (now"
             f" {guard_power})"
         )
-    lit = [_lit(xcoords[half], ycoords[half], probe, canvas_shape) for half in (train, test)]
+    lit = [_lit(positions_px[half], probe, canvas_shape) for half in (train, test)]
     both = int((lit[0] & lit[1]).sum())
     if both:
         raise ConfigError(
@@ -64,14 +60,12 @@ def split_scan(
 
 
 def _lit(
-    xcoords: np.ndarray, ycoords: np.ndarray, probe: np.ndarray, shape: tuple[int, int]
-) -> np.ndarray:
+    positions_px: np.ndarray, probe: np.ndarray, shape: tuple[int, int]
+) -> Bool[np.ndarray, "H W"]:
     modes = torch.from_numpy(np.asarray(probe, dtype=np.complex64))
-    positions = torch.from_numpy(np.stack([ycoords, xcoords], axis=1))
-    geometry = Geometry.of(positions, modes, shape, whole=True)
+    geometry = Geometry.of(torch.from_numpy(positions_px), modes, shape, whole=True)
     fluence = geometry.fluence()[0].numpy()
     rows, columns = (
-        slice(int(np.floor(axis.min())), int(np.ceil(axis.max())) + 1)
-        for axis in (ycoords, xcoords)
+        slice(int(np.floor(axis.min())), int(np.ceil(axis.max())) + 1) for axis in positions_px.T
     )
     return fluence > _LIT * np.median(fluence[rows, columns])

@@ -1,25 +1,25 @@
 """Selection of views (VIEW-001): which images of a scan a view holds, and in which groups.
-Positions and seeds decide.
 
-    dense, sparse                  tight groups of C, centres at least S = (1 - f) D apart, f the
-    linear overlap
-    dense_spread, sparse_spread    as many single images as the named view holds, spread evenly:
-    same photons, no groups
-    dense_fluence, sparse_fluence  every image, with the named view's share of the photons: same
-    photons, full overlap
-    custom                         a share `s_img` of the images, regrouped to `n_groups` groups
-    (OVERSAMPLING-001)
+:mod:`fly64lib.design` names the views. Positions and seeds decide what they hold.
+
+    overlap views    tight groups of C, centres at least S = (1 - f) D apart, f the linear overlap
+    their _spread    as many single images, spread evenly: same photons, no groups
+    their _fluence   every image, with that share of the photons: same photons, full overlap
+    custom           a share `s_img` of the images, regrouped to `n_groups` groups
+                     (OVERSAMPLING-001)
 
 Centres are thrown like darts: in random order, an image is taken unless one taken before lies
 closer than S, until none is left (random sequential addition, Rényi 1958: about 0.70 / S^2 centres
-per px^2). Positions are (n, 2) as (y, x), px."""
+per px^2). Positions are patch centres (y, x), px.
+"""
 
 from dataclasses import dataclass, field
 
 import numpy as np
+from jaxtyping import Float, Int
 from scipy.spatial import cKDTree
 
-from fly64lib.design import StudyDesign
+from fly64lib.design import ViewDesign, controls_of, linear_overlap
 from ptycho_torch.data.grouping import draw_groups
 from ptycho_torch.errors import ConfigError
 
@@ -29,117 +29,104 @@ class View:
     """What a view takes of a split."""
 
     name: str
-    images: np.ndarray  # indices into the split, ascending
-    groups: np.ndarray | None = None  # (G, C) indices into `images`
+    images: Int[np.ndarray, " n"]  # indices into the split, ascending
+    groups: Int[np.ndarray, "G C"] | None = None  # indices into `images`; None: single images
     keep: float = 1.0  # share of the photons
     selection: dict = field(default_factory=dict)  # how it was chosen, for the metadata
 
     @classmethod
-    def of_groups(cls, name: str, groups: np.ndarray, selection: dict) -> "View":
-        """The view of the images that occur in groups (G, C) of the split's indices."""
+    def of_groups(cls, name: str, groups: Int[np.ndarray, "G C"], selection: dict) -> "View":
+        """The view of the images that occur in groups of the split's indices."""
         images = np.unique(groups)
         return cls(name, images, np.searchsorted(images, groups), selection=selection)
 
 
 def choose_views(
-    positions_px: np.ndarray,
-    diameter_px: float,
-    design: StudyDesign,
-    gridsize: int = 2,
-    s_img: float | None = None,
-    n_groups: int | None = None,
-    controls: bool = True,
+    positions_px: Float[np.ndarray, "n 2"], diameter_px: float, design: ViewDesign
 ) -> tuple[list[View], dict[str, str]]:
-    """All views of a split with these positions, the baseline first, and the reason for each one
-    that is too small."""
-    n, C, seed = len(positions_px), gridsize**2, design.seed(design.subsample_seed)
-    views, skipped = [View("baseline", np.arange(n))], {}
-    chosen = {"seed": seed, "neighbor_count": design.neighbor_count}
-    for name, overlap in design.overlaps.items():
-        spacing = (1 - overlap) * diameter_px
-        groups = select_groups(positions_px, spacing, C, design.neighbor_count, seed)
-        if not len(groups):
-            reason = f"{n} images cannot form one group of {C} (gridsize {gridsize})"
-            skipped |= dict.fromkeys(
-                [name, f"{name}_spread", f"{name}_fluence"][: 3 if controls else 1], reason
-            )
-            continue
-        views.append(
-            View.of_groups(
-                name,
-                groups,
-                chosen
-                | {
-                    "rule": "group centres apart, with their nearest images",
-                    "linear_overlap": overlap,
-                    "spacing_px": spacing,
-                },
-            )
-        )
-        if controls:
-            views += [
-                View(
-                    f"{name}_spread",
-                    spread(positions_px, groups.size, seed),
-                    selection={
-                        "rule": f"as many single images as {name}, spread evenly",
-                        "seed": seed,
-                    },
-                ),
-                View(
-                    f"{name}_fluence",
-                    np.arange(n),
-                    keep=groups.size / n,
-                    selection={
-                        "rule": f"every image, photons thinned to the total of {name}",
-                        "seed": seed,
-                    },
-                ),
-            ]
-    if s_img is not None or n_groups is not None:
-        kept = max(1, round((1.0 if s_img is None else s_img) * n))
-        if kept < C:
-            skipped["custom"] = (
-                f"{kept} images (s_img={s_img}) cannot form one group of {C} (gridsize {gridsize})"
-            )
-        else:
-            images = np.sort(np.random.default_rng(seed).permutation(n)[:kept])
-            grouping_seed = design.seed(design.grouping_seed)
-            groups = draw_groups(
-                positions_px[images], C, design.neighbor_count, n_groups, grouping_seed
-            )
-            views.append(
-                View.of_groups(
-                    "custom",
-                    images[groups],
-                    chosen
-                    | {
-                        "rule": "random images, regrouped",
-                        "grouping_seed": grouping_seed,
-                        "s_img": s_img,
-                        "n_groups": n_groups,
-                        "images_drawn": kept,
-                    },
-                )
-            )
+    """All views of a split, the baseline first, and the reason for each one that is too small."""
+    views, skipped = [View("baseline", np.arange(len(positions_px)))], {}
+    for name in design.views:
+        chosen, reason = _overlap_views(name, positions_px, diameter_px, design)
+        views += chosen
+        if reason:
+            skipped |= dict.fromkeys([name, *controls_of(name)[: 2 * design.controls]], reason)
+    if design.s_img is not None or design.n_groups is not None:
+        chosen, reason = _custom(positions_px, design)
+        views += chosen
+        skipped |= {"custom": reason} if reason else {}
     return views, skipped
 
 
+def _overlap_views(
+    name: str, positions_px: np.ndarray, diameter_px: float, design: ViewDesign
+) -> tuple[list[View], str]:
+    """An overlap view and its controls, or why there are none."""
+    n, C, seed = len(positions_px), design.gridsize**2, design.seed(design.subsample_seed)
+    spacing = (1 - linear_overlap(name)) * diameter_px
+    groups = select_groups(positions_px, spacing, C, design.neighbor_count, seed)
+    if not len(groups):
+        return [], _too_few(f"{n} images", design)
+    selection = {
+        "rule": "group centres apart, with their nearest images",
+        "seed": seed,
+        "neighbor_count": design.neighbor_count,
+        "linear_overlap": linear_overlap(name),
+        "spacing_px": spacing,
+    }
+    views = [View.of_groups(name, groups, selection)]
+    if design.controls:
+        few, all_fainter = controls_of(name)
+        rule = {"rule": f"as many single images as {name}, spread evenly", "seed": seed}
+        views.append(View(few, spread(positions_px, groups.size, seed), selection=rule))
+        rule = {"rule": f"every image, photons thinned to the total of {name}", "seed": seed}
+        views.append(View(all_fainter, np.arange(n), keep=groups.size / n, selection=rule))
+    return views, ""
+
+
+def _custom(positions_px: np.ndarray, design: ViewDesign) -> tuple[list[View], str]:
+    """Random images, regrouped, or why there is no such view."""
+    n, C, seed = len(positions_px), design.gridsize**2, design.seed(design.subsample_seed)
+    kept = max(1, round((1.0 if design.s_img is None else design.s_img) * n))
+    if kept < C:
+        return [], _too_few(f"{kept} images (s_img={design.s_img})", design)
+    images = np.sort(np.random.default_rng(seed).permutation(n)[:kept])
+    grouping_seed = design.seed(design.grouping_seed)
+    groups = draw_groups(
+        positions_px[images], C, design.neighbor_count, design.n_groups, grouping_seed
+    )
+    selection = {
+        "rule": "random images, regrouped",
+        "seed": seed,
+        "neighbor_count": design.neighbor_count,
+        "grouping_seed": grouping_seed,
+        "s_img": design.s_img,
+        "n_groups": design.n_groups,
+        "images_drawn": kept,
+    }
+    return [View.of_groups("custom", images[groups], selection)], ""
+
+
+def _too_few(images: str, design: ViewDesign) -> str:
+    C = design.gridsize**2
+    return f"{images} cannot form one group of {C} (gridsize {design.gridsize})"
+
+
 def select_groups(
-    positions_px: np.ndarray,
+    positions_px: Float[np.ndarray, "n 2"],
     spacing_px: float,
     images_per_group: int = 4,
     neighbor_count: int = 7,
     seed: int = 0,
-) -> np.ndarray:
-    """Groups of image indices, int64 (G, C), in scan order; the first of a row is its centre, the
-    rest its nearest.
+) -> Int[np.ndarray, "G C"]:
+    """Groups of image indices in scan order; a row is a centre and the images nearest to it.
 
     Centres are at least `spacing_px` apart, and no further image could be a centre. An image serves
     one group: where a coarse scan makes groups compete, a later one takes the nearest that are free
     among the `neighbor_count` nearest images of its centre, and an image with fewer than C - 1 free
     ones is no centre. G = 0 if there are fewer than C images. Raises ConfigError for a spacing that
-    is not positive, or more images a group than neighbours allow."""
+    is not positive, or more images a group than neighbours allow.
+    """
     C, n = images_per_group, len(positions_px)
     if not spacing_px > 0:
         raise ConfigError(
@@ -167,13 +154,15 @@ def select_groups(
     return np.array(sorted(groups), dtype=np.int64).reshape(-1, C)
 
 
-def spread(positions_px: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
-    """Indices of `count` images spread evenly, ascending: each next image is the one farthest from
-    all before it.
+def spread(
+    positions_px: Float[np.ndarray, "n 2"], count: int, seed: int = 0
+) -> Int[np.ndarray, " count"]:
+    """Indices of `count` images spread evenly, ascending: each the farthest from all before it.
 
     Farthest-point sampling (Gonzalez 1985) from a random first image: no position is farther from a
     chosen one than chosen ones are from each other. Costs n * count distances, 0.1 s for 400 of
-    4,000."""
+    4,000.
+    """
     if not 1 <= count <= len(positions_px):
         raise ConfigError(
             f"count={count} images to spread out of {len(positions_px)}; expected 1 or more, up"
@@ -182,9 +171,8 @@ def spread(positions_px: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
     chosen = [int(np.random.default_rng(seed).integers(len(positions_px)))]
     squared = np.full(len(positions_px), np.inf)  # distance to the nearest chosen one
     while len(chosen) < count:
-        squared = np.minimum(
-            squared, np.square(positions_px - positions_px[chosen[-1]]).sum(axis=1)
-        )
+        away = np.square(positions_px - positions_px[chosen[-1]]).sum(axis=1)
+        squared = np.minimum(squared, away)
         squared[chosen[-1]] = -1  # positions may coincide, images may not
         chosen.append(int(squared.argmax()))
     return np.array(sorted(chosen), dtype=np.int64)

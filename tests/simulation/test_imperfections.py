@@ -1,7 +1,7 @@
 """Imperfections of the experiment: each against an independent simulation or a limit, and none of
 them changes nothing."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 import oracle
@@ -15,6 +15,7 @@ from fly64lib.simulation.imperfections import PERFECT, Imperfections
 from fly64lib.simulation.probes import zone_plate_probe
 from ptycho_torch.data.contract import read_scan
 from ptycho_torch.errors import ConfigError
+from ptycho_torch.fields import to_dict
 
 SMALL = StudyDesign(doses=(1e4,), scan_step=12, simulation="matched")
 FEW = slice(0, 12)
@@ -22,7 +23,7 @@ FEW = slice(0, 12)
 
 def experiment(modes: int = 1) -> Experiment:
     image, probe, y, x, _ = geometry(modes=modes)
-    return Experiment(image, probe, x[FEW], y[FEW], 32, 1, {})
+    return Experiment(image, probe, np.stack([y, x], axis=1)[FEW], 32, 1, {})
 
 
 def seen(**kinds) -> np.ndarray:
@@ -36,20 +37,10 @@ def files(root) -> dict[str, bytes]:
 def test_without_imperfections_the_files_are_the_bytes_that_they_were(tmp_path, monkeypatch):
     """Against the simulation as it is without them: the patterns at the stored positions, drawn as
     they are."""
-    from fly64lib import generation
-    from fly64lib.simulation import experiment as simulation
-
     generate_datasets(tmp_path / "with", SMALL, imperfections=Imperfections())
-    monkeypatch.setattr(
-        generation,
-        "expected_patterns",
-        lambda experiment, progress=False, imperfections=None: simulation._patterns_at(
-            experiment, progress
-        ),
-    )
-    for name in ("true_probe", "file_probe", "true_positions"):
-        monkeypatch.setattr(Imperfections, name, None)
+    monkeypatch.setattr(Imperfections, "true_probe", lambda self, probe: probe)
     monkeypatch.setattr(Imperfections, "file_probe", lambda self, probe: probe)
+    monkeypatch.setattr(Imperfections, "true_positions", lambda self, positions, *_: [positions])
     monkeypatch.setattr(Imperfections, "working_pixels", lambda self, N: 1)
     generate_datasets(tmp_path / "without", SMALL)
     assert len(files(tmp_path / "with")) == 3 and files(tmp_path / "with") == files(
@@ -69,7 +60,8 @@ def test_the_file_names_its_imperfections_and_holds_the_stored_positions_and_the
         read_scan(split_file(tmp_path / name, 1e4, "test")) for name in ("perfect", "not")
     )
     assert (
-        real.metadata["imperfections"] == asdict(kinds) and real.metadata["probe_kind"] == "initial"
+        real.metadata["imperfections"] == to_dict(kinds)
+        and real.metadata["probe_kind"] == "initial"
     )
     assert perfect.metadata["probe_kind"] == "truth" == real.metadata["object_kind"]
     np.testing.assert_array_equal(real.xcoords, perfect.xcoords)
@@ -93,19 +85,18 @@ def test_the_file_names_its_imperfections_and_holds_the_stored_positions_and_the
 
 def test_jitter_moves_the_true_positions_by_its_rms_along_each_axis_and_the_patterns_are_those_of_the_true_ones():
     x, y = np.random.default_rng(0).uniform(100, 200, (2, 4000))
-    ((true_x, true_y),) = Imperfections(jitter_px=1.5).true_positions(x, y, 32, (300, 300))
-    for error in (true_x - x, true_y - y):
+    stored = np.stack([y, x], axis=1)
+    (true,) = Imperfections(jitter_px=1.5).true_positions(stored, 32, (300, 300))
+    for error in (true - stored).T:
         assert (
             error.std() == pytest.approx(1.5, rel=0.05) and abs(error.mean()) < 4 * 1.5 / 4000**0.5
         )
-    assert abs(np.corrcoef(true_x - x, true_y - y)[0, 1]) < 0.06
+    assert abs(np.corrcoef(*(true - stored).T)[0, 1]) < 0.06
     one = experiment()
-    ((x, y),) = Imperfections(jitter_px=0.5).true_positions(
-        one.xcoords, one.ycoords, 32, one.object.shape
-    )
+    (true,) = Imperfections(jitter_px=0.5).true_positions(one.positions_px, 32, one.object.shape)
     np.testing.assert_allclose(
         seen(jitter_px=0.5),
-        oracle.expected_counts(one.object, one.probe, y, x),
+        oracle.expected_counts(one.object, one.probe, *true.T),
         rtol=1e-3,
         atol=1e-7,
     )
@@ -113,23 +104,17 @@ def test_jitter_moves_the_true_positions_by_its_rms_along_each_axis_and_the_patt
 
 
 def test_no_patch_is_moved_off_the_object():
-    x, y = np.array([16.0, 84.0, 50.0]), np.array([16.0, 50.0, 64.0])
-    for true_x, true_y in Imperfections(jitter_px=20, motion_px=8).true_positions(
-        x, y, 32, (80, 100)
-    ):
-        assert (
-            true_x.min() >= 16 and true_x.max() <= 84 and true_y.min() >= 16 and true_y.max() <= 64
-        )
+    stored = np.array([[16.0, 16.0], [50.0, 84.0], [64.0, 50.0]])
+    for true in Imperfections(jitter_px=20, motion_px=8).true_positions(stored, 32, (80, 100)):
+        assert (true >= 16).all() and (true <= (64, 84)).all()
 
 
 def test_an_exposure_in_motion_is_the_mean_of_the_patterns_along_its_way():
     one = experiment()
-    way = np.gradient(np.stack([one.xcoords, one.ycoords]), axis=1)
-    way /= np.hypot(*way)
+    way = np.gradient(one.positions_px, axis=0)
+    way /= np.linalg.norm(way, axis=1, keepdims=True)
     many = [
-        oracle.expected_counts(
-            one.object, one.probe, one.ycoords + at * 3.0 * way[1], one.xcoords + at * 3.0 * way[0]
-        )
+        oracle.expected_counts(one.object, one.probe, *(one.positions_px + at * 3.0 * way).T)
         for at in np.linspace(-0.5, 0.5, 41)[:-1] + 0.0125
     ]
     error = np.abs(seen(motion_px=3.0) - np.mean(many, axis=0)).sum() / np.sum(many[0])
@@ -149,9 +134,7 @@ def test_the_modes_add_up_incoherently_are_orthogonal_and_share_the_power_as_ask
     np.testing.assert_allclose(
         gram, np.diag([0.8, 0.1, 0.1]) * np.linalg.norm(one.probe) ** 2, atol=1e-12
     )
-    single = [
-        oracle.expected_counts(one.object, mode[None], one.ycoords, one.xcoords) for mode in modes
-    ]
+    single = [oracle.expected_counts(one.object, mode[None], *one.positions_px.T) for mode in modes]
     np.testing.assert_allclose(seen(incoherent=0.2), sum(single), rtol=1e-3, atol=1e-7)
     assert len(Imperfections(incoherent=0.2).true_probe(experiment(modes=2).probe)) == 4
 

@@ -4,7 +4,7 @@ decide."""
 import numpy as np
 import pytest
 
-from fly64lib.design import StudyDesign
+from fly64lib.design import ViewDesign
 from fly64lib.simulation.scans import snake_scan
 from fly64lib.simulation.views import choose_views, select_groups, spread
 from ptycho_torch.errors import ConfigError
@@ -19,8 +19,8 @@ def distances(a, b):
 @pytest.fixture(scope="module")
 def half():
     """The snake's positions (y, x) above a guard band of 30 px."""
-    x, y = snake_scan()
-    positions = np.stack([y, x], axis=1)
+    positions = snake_scan()
+    y = positions[:, 0]
     return positions[y > (y.min() + y.max()) / 2 + 15]
 
 
@@ -116,7 +116,7 @@ def test_spread_takes_images_not_places():
 
 
 def test_controls_hold_the_named_views_photons_spread_or_in_every_exposure(half):
-    views, skipped = choose_views(half, 30.0, StudyDesign())
+    views, skipped = choose_views(half, 30.0, ViewDesign())
     assert not skipped
     by_name = {view.name: view for view in views}
     assert list(by_name) == [
@@ -132,31 +132,43 @@ def test_controls_hold_the_named_views_photons_spread_or_in_every_exposure(half)
         np.testing.assert_array_equal(np.sort(named.groups.ravel()), np.arange(len(named.images)))
 
 
+def test_any_overlap_is_a_view_and_no_other_view_changes_with_it(half):
+    views, skipped = choose_views(half, 30.0, ViewDesign(views=("sparse", "0.5")))
+    assert not skipped
+    names = [name + control for name in ("sparse", "0.5") for control in CONTROLS]
+    assert [view.name for view in views] == ["baseline", *names]
+    middle = next(view for view in views if view.name == "0.5")
+    centres = half[middle.images][middle.groups[:, 0]]
+    assert distances(centres, centres)[np.triu_indices(len(centres), 1)].min() >= 15.0
+    assert middle.selection["linear_overlap"] == 0.5
+    alone = {view.name: view for view in choose_views(half, 30.0, ViewDesign())[0]}
+    np.testing.assert_array_equal(views[1].images, alone["sparse"].images)
+    assert len(alone["sparse"].images) < len(middle.images) < len(alone["dense"].images)
+
+
 def test_a_replicate_moves_the_selection(half):
     first, second = (
-        choose_views(half, 30.0, StudyDesign(replicate=r), controls=False)[0][1].images
+        choose_views(half, 30.0, ViewDesign(replicate=r, controls=False))[0][1].images
         for r in (0, 1)
     )
     assert not np.array_equal(first, second)
 
 
 def test_the_custom_view_keeps_a_share_of_the_images_and_regroups_them(half):
-    custom = choose_views(half, 30.0, StudyDesign(), s_img=0.1, n_groups=2000, controls=False)[0][
-        -1
-    ]
+    custom = choose_views(half, 30.0, ViewDesign(s_img=0.1, n_groups=2000))[0][-1]
     kept = round(0.1 * len(half))
     assert (
         custom.name == "custom" and len(custom.images) == kept and custom.groups.shape == (2000, 4)
     )
     assert len({frozenset(group) for group in custom.groups.tolist()}) == 2000
-    few = choose_views(half, 30.0, StudyDesign(), n_groups=5, controls=False)[0][-1]
+    few = choose_views(half, 30.0, ViewDesign(n_groups=5))[0][-1]
     assert (
         len(few.groups) == 5 and len(few.images) <= 20
     )  # images outside the groups bring no photons
 
 
 def test_views_too_small_for_one_group_are_skipped_by_name_with_the_reason(half):
-    views, skipped = choose_views(half[:3], 30.0, StudyDesign(), s_img=0.5)
+    views, skipped = choose_views(half[:3], 30.0, ViewDesign(s_img=0.5))
     assert [view.name for view in views] == ["baseline"]
     assert set(skipped) == {
         "custom",
