@@ -124,9 +124,8 @@ OverlapViews = Annotated[tuple[OverlapView, ...], SEVERAL, AfterValidator(_diffe
 class _Replicated:
     """What all parts of a design share."""
 
-    replicate: Annotated[Whole, Field(ge=0, le=9999)] = (
-        0  # moves noise draw, view selection and initial weights together
-    )
+    # moves noise draw, view selection and initial weights together
+    replicate: Annotated[Whole, Field(ge=0, le=9999)] = 0
 
     def seed(self, base: int) -> int:
         """The seed `base` of this replicate."""
@@ -147,7 +146,7 @@ class ScanDesign(_Replicated):
     scan_step: Annotated[Whole, Field(ge=1, le=16)] = 1
     # the guard band is twice the radius that holds this share of the probe's power
     guard_power: Annotated[float, Field(ge=0.5, le=0.999)] = 0.98
-    simulation_seed: Seed = 42
+    simulation_seed: Seed = 42  # of specimen and noise
 
     def __post_init__(self) -> None:
         SPECIMENS.check(self.specimen)
@@ -158,18 +157,18 @@ class ScanDesign(_Replicated):
 class ViewDesign(_Replicated):
     """What phase D makes of phase C's data."""
 
-    views: OverlapViews = ("dense", "sparse")  # also any linear overlap: 0.5
+    views: OverlapViews = ("dense", "sparse")  # names, or any linear overlap such as 0.5
     gridsize: Annotated[Whole, Field(ge=1, le=8)] = 2  # overlap views have groups of gridsize^2
     controls: bool = True  # also write each overlap view's spread and fluence controls
     # adds the view `custom`: this share of the images, in (0, 1]
     s_img: Annotated[float, Field(gt=0, le=1)] | None = None
-    # adds the view `custom`: this many groups (default: one for each image)
+    # adds the view `custom`: this many groups; None: one for each image
     n_groups: Annotated[Whole, Field(ge=1)] | None = None
     neighbor_count: Annotated[Whole, Field(ge=1, le=64)] = 7  # K nearest images, for groups
-    # D (default: the outer half-maximum diameter of the probe)
+    # D; None: the outer half-maximum diameter of the probe
     probe_diameter_px: Annotated[float, Field(ge=1e-3)] | None = None
-    grouping_seed: Seed = 123
-    subsample_seed: Seed = 456  # of the selection
+    grouping_seed: Seed = 123  # of the groups of the view `custom`
+    subsample_seed: Seed = 456  # of the images that views hold
 
 
 @config

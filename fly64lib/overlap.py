@@ -257,7 +257,7 @@ class Options:
     phase_c_root: Path  # folder with dose_*/patched_*.npz
     output_root: Path  # folder for the views
     artifact_root: Path  # folder for figures and pictures
-    doses: Doses | None = None  # only these doses (default: all there are)
+    doses: Doses | None = None  # only these; None: all there are
     design: ViewDesign = ViewDesign()
 
 
