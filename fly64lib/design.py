@@ -168,7 +168,7 @@ class ViewDesign(_Replicated):
     # D; None: the outer half-maximum diameter of the probe
     probe_diameter_px: Annotated[float, Field(ge=1e-3)] | None = None
     grouping_seed: Seed = 123  # of the groups of the view `custom`
-    subsample_seed: Seed = 456  # of the images that views hold
+    rng_seed_subsample: Seed = 456  # of the images that views hold
 
 
 @config

@@ -21,8 +21,6 @@ some 10 %.
 """
 
 import hashlib
-import re
-import sys
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -280,10 +278,7 @@ def command(options: Options) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    given = sys.argv[1:] if argv is None else argv
-    # the name that the option had at first
-    given = [re.sub(r"^--rng[-_]seed[-_]subsample", "--subsample-seed", text) for text in given]
-    return run_options(Options, command, given, "python -m fly64lib.overlap")
+    return run_options(Options, command, argv, "python -m fly64lib.overlap")
 
 
 if __name__ == "__main__":

@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
-from fly64lib.design import StudyDesign
+from fly64lib.design import Doses, ScanDesign, StudyDesign, ViewDesign, part_of
 from fly64lib.registries import METHODS, SPECIMENS
 from ptycho_torch.config import ModelConfig
 from ptycho_torch.errors import ConfigError
-from ptycho_torch.fields import check_choice, check_range, check_types, refuse_unknown
+from ptycho_torch.fields import check_choice, check_range, check_types, config, refuse_unknown
 
 T = TypeVar("T")
 NAMED_VIEWS = ("baseline", "dense", "sparse")
@@ -205,71 +205,34 @@ class CompareParameters:
         return None if self.method is None else listed(self.method)
 
 
-@dataclass(frozen=True, kw_only=True)
-class GenerateParameters:
-    """Parameters of generate.ipynb, with the defaults of `python -m fly64lib.generation`."""
+@config
+class GenerateParameters(ScanDesign):
+    """Parameters of generate.ipynb: a scan's design, and where its data go."""
 
-    doses: tuple[float, ...] = (1e3, 1e4, 1e5)  # a list, or one number, is taken too
-    specimen: str = "siemens_star"
-    simulation: str = "fine"
-    N: int = 64
-    scan_step: int = 1
-    replicate: int = 0
     base_npz: str | None = None
     progress: bool = False
     output_root: str = "runs/study/phase_c"
 
-    def __post_init__(self) -> None:
-        _doses_as_tuple(self)
-        check_types(self)
-        _ = self.design  # what it refuses is refused here
-
     @property
-    def design(self) -> StudyDesign:
+    def design(self) -> ScanDesign:
         """The design that these parameters describe."""
-        return StudyDesign(
-            doses=self.doses,
-            specimen=self.specimen,
-            simulation=self.simulation,
-            N=self.N,
-            scan_step=self.scan_step,
-            replicate=self.replicate,
-        )
+        return part_of(ScanDesign, self)
 
 
-@dataclass(frozen=True, kw_only=True)
-class OverlapParameters:
-    """Parameters of overlap.ipynb, with the defaults of `python -m fly64lib.overlap`."""
+@config
+class OverlapParameters(ViewDesign):
+    """Parameters of overlap.ipynb: the views' design, of which data, and where they go."""
 
-    doses: tuple[float, ...] | None = (
-        None  # None: all that phase C made; a list, or one number, is taken too
-    )
-    gridsize: int = 2
-    s_img: float | None = None
-    n_groups: int | None = None
-    neighbor_count: int = 7
-    probe_diameter_px: float | None = None
-    rng_seed_subsample: int = 456
-    replicate: int = 0
-    controls: bool = True
+    doses: Doses | None = None  # None: all that phase C made
     progress: bool = False
     phase_c_root: str = "runs/study/phase_c"
     output_root: str = "runs/study/phase_d"
     artifact_root: str = "runs/study/overlap"
 
-    def __post_init__(self) -> None:
-        _doses_as_tuple(self)
-        check_types(self)
-        check_range("gridsize", self.gridsize, 1, 8)
-        check_range("s_img", self.s_img, 1e-6, 1)
-
-
-def _doses_as_tuple(parameters: GenerateParameters | OverlapParameters) -> None:
-    """papermill knows no tuples: a list, or one number, becomes the tuple that `doses` is."""
-    doses = parameters.doses
-    doses = [doses] if type(doses) in (int, float) else doses
-    if isinstance(doses, list | tuple) and all(type(dose) in (int, float) for dose in doses):
-        object.__setattr__(parameters, "doses", tuple(map(float, doses)))
+    @property
+    def design(self) -> ViewDesign:
+        """The design that these parameters describe."""
+        return part_of(ViewDesign, self)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -62,7 +62,7 @@ def _overlap_views(
     name: str, positions_px: np.ndarray, diameter_px: float, design: ViewDesign
 ) -> tuple[list[View], str]:
     """An overlap view and its controls, or why there are none."""
-    n, C, seed = len(positions_px), design.gridsize**2, design.seed(design.subsample_seed)
+    n, C, seed = len(positions_px), design.gridsize**2, design.seed(design.rng_seed_subsample)
     spacing = (1 - linear_overlap(name)) * diameter_px
     groups = select_groups(positions_px, spacing, C, design.neighbor_count, seed)
     if not len(groups):
@@ -86,7 +86,7 @@ def _overlap_views(
 
 def _custom(positions_px: np.ndarray, design: ViewDesign) -> tuple[list[View], str]:
     """Random images, regrouped, or why there is no such view."""
-    n, C, seed = len(positions_px), design.gridsize**2, design.seed(design.subsample_seed)
+    n, C, seed = len(positions_px), design.gridsize**2, design.seed(design.rng_seed_subsample)
     kept = max(1, round((1.0 if design.s_img is None else design.s_img) * n))
     if kept < C:
         return [], _too_few(f"{kept} images (s_img={design.s_img})", design)

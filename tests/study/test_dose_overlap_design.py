@@ -41,7 +41,7 @@ OTHER = StudyDesign(
     guard_power=0.95,
     simulation_seed=1,
     grouping_seed=2,
-    subsample_seed=3,
+    rng_seed_subsample=3,
     replicate=4,
 )
 
@@ -51,7 +51,11 @@ def test_the_default_is_the_published_study():
     assert design.doses == (1e3, 1e4, 1e5) and design.neighbor_count == 7 and design.gridsize == 2
     assert {view: linear_overlap(view) for view in design.views} == {"dense": 0.7, "sparse": 0.2}
     assert design.controls and design.s_img is None and design.guard_power == 0.98
-    assert (design.simulation_seed, design.grouping_seed, design.subsample_seed) == (42, 123, 456)
+    assert (design.simulation_seed, design.grouping_seed, design.rng_seed_subsample) == (
+        42,
+        123,
+        456,
+    )
 
 
 @pytest.mark.parametrize("design", [StudyDesign(), OTHER])

@@ -244,7 +244,7 @@ def test_a_second_run_makes_only_what_is_missing_damaged_or_of_other_inputs(tmp_
         lost,
         damaged,
     }
-    other = run(tmp_path, subsample_seed=7)["files"]
+    other = run(tmp_path, rng_seed_subsample=7)["files"]
     assert all(other[name]["sha256"] != rows[name]["sha256"] for name in rows)
 
 
