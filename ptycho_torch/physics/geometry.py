@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from jaxtyping import Complex, Float, Int
+from jaxtyping import Complex, Float, Int, Num
 from torch import Tensor
 
 from ptycho_torch.physics import optics
@@ -107,8 +107,8 @@ class Geometry:
         )
 
     def patches(
-        self, canvas: Complex[Tensor, "canvases H W"], indices: Int[Tensor, " n"]
-    ) -> Complex[Tensor, "n N N"]:
+        self, canvas: Num[Tensor, "canvases H W"], indices: Int[Tensor, " n"]
+    ) -> Num[Tensor, "n N N"]:
         """What the exposures see of the canvas, before the probe."""
         return cut(canvas, self.address[indices], self.N)
 
