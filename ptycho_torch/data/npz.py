@@ -97,7 +97,8 @@ class NpzFile:
 
     def map(self, key: str, cache_dir: str | Path | None = None) -> np.ndarray:
         """The array mapped read-only, through the cache folder if it is deflated (default
-        :func:`cache_folder`)."""
+        :func:`cache_folder`). It does not name its file: nobody is led from patterns to the truth
+        beside them."""
         member = self.members[key]
         if member.nbytes == 0:
             return self.read(key)
@@ -108,11 +109,15 @@ class NpzFile:
             "order": "F" if member.fortran else "C",
         }
         if member.info.compress_type == zipfile.ZIP_DEFLATED:
-            return np.memmap(self._unpack(key, cache_dir), offset=len(member.header), **layout)
-        for _ in self._values(key):  # to the end, for the checksum
-            pass
-        start = _data_start(self._handle, member.info) + len(member.header)
-        return np.memmap(self._handle, offset=start, **layout)
+            unpacked = self._unpack(key, cache_dir)
+            mapped = np.memmap(unpacked, offset=len(member.header), **layout)
+        else:
+            for _ in self._values(key):  # to the end, for the checksum
+                pass
+            start = _data_start(self._handle, member.info) + len(member.header)
+            mapped = np.memmap(self._handle, offset=start, **layout)
+        mapped.filename = None
+        return mapped
 
     def _member(self, info: zipfile.ZipInfo) -> Member:
         key = info.filename.removesuffix(".npy")
