@@ -1,31 +1,30 @@
-"""The list of methods: what stands in it is enough for the sweep to ask for the right trainings and
-bundles."""
+"""What the sweep, the report and the phases learn of a method by its name: which training it needs,
+and where its bundle lies."""
 
 import pytest
 
 from fly64lib.design import CONTROL_VIEWS, VIEW_GRIDSIZE, VIEWS
-from fly64lib.methods.base import registry as catalogue
-from fly64lib.methods.registry import (
-    METHODS,
-    Method,
-    Network,
+from fly64lib.methods.base import Network
+from fly64lib.methods.by_name import (
     base_of,
     described,
+    method_of,
     network_of,
     networks,
+    own_notebook,
 )
 from fly64lib.plots.curves import method_colour, method_styles
+from fly64lib.registries import METHODS
 from fly64lib.report.rows import _trained_for
 from fly64lib.training import artifact_folder
+from ptycho_torch.errors import ConfigError
 
 
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("objective", ["poisson", "supervised"])
 def test_a_conditions_network_lies_where_phase_e_puts_it(view, objective):
-    assert (
-        Network(objective).folder(1e4, view)
-        == artifact_folder("", 1e4, view, VIEW_GRIDSIZE[view], objective).as_posix()
-    )
+    there = artifact_folder("", 1e4, view, VIEW_GRIDSIZE[view], objective)
+    assert Network(objective).folder(1e4, view) == there.as_posix()
 
 
 @pytest.mark.parametrize("view", CONTROL_VIEWS)
@@ -34,31 +33,29 @@ def test_a_control_view_takes_the_baselines_network(view):
 
 
 def test_one_network_serves_every_dose_and_view_of_its_replicate():
-    shared = Network("poisson", scope="replicate")
-    assert {
-        shared.folder(dose, view) for dose in (1e3, 1e5) for view in (*VIEWS, *CONTROL_VIEWS)
-    } == {"sim/poisson"}
+    shared, views = Network("poisson", scope="replicate"), (*VIEWS, *CONTROL_VIEWS)
+    assert {shared.folder(dose, view) for dose in (1e3, 1e5) for view in views} == {"sim/poisson"}
 
 
 def test_a_refined_method_needs_the_network_of_the_one_it_starts_from_and_no_other():
-    assert base_of("pinn+refine") == "pinn" and network_of("pinn+refine") is METHODS["pinn"].network
-    assert networks(("pinn+refine",), "condition") == networks(
-        ("pinn", "classical", "pinn+refine"), "condition"
-    )
-    assert (
-        network_of("classical+refine") is None
-        and networks(("classical", "flat"), "condition") == []
-    )
+    assert base_of("pinn+refine") == base_of("pinn") == "pinn"
+    for name in METHODS:
+        assert network_of(name) == network_of(base_of(name))
+    several = networks(("pinn", "classical", "pinn+refine"), "condition")
+    assert networks(("pinn+refine",), "condition") == several == [network_of("pinn")]
+    assert networks(("classical", "flat"), "condition") == []
 
 
 def test_different_trainings_never_share_a_folder():
-    trained = {
-        network.folder(1e3, "dense")
-        for network in networks(METHODS, "condition") + networks(METHODS, "replicate")
-    }
-    assert len(trained) == len(
-        {id(method.network) for method in METHODS.values() if method.network}
-    )
+    trained = networks(METHODS, "condition") + networks(METHODS, "replicate")
+    assert len({network.folder(1e3, "dense") for network in trained}) == len(set(trained)) == 3
+
+
+def test_an_objectives_method_is_the_one_whose_network_is_trained_with_it():
+    found = {one: method_of(one) for one in ("poisson", "supervised", "procedural")}
+    assert found == {"poisson": "pinn", "supervised": "supervised", "procedural": "pinn-sim"}
+    with pytest.raises(ConfigError, match="no method needs a network of objective 'guess'"):
+        method_of("guess")
 
 
 def test_every_method_has_a_line_for_the_reports_reader():
@@ -66,20 +63,18 @@ def test_every_method_has_a_line_for_the_reports_reader():
     assert described("nobody's") == ""
 
 
-def test_a_training_that_serves_all_conditions_is_counted_for_its_own_method(monkeypatch):
-    monkeypatch.setitem(
-        catalogue.METHODS, "pinn-sim", Method("pretrained", Network("poisson", scope="replicate"))
-    )
-    assert _trained_for("sim/poisson", "pinn") == "pinn-sim"
+def test_only_the_slow_ones_have_a_notebook_of_their_own():
+    assert {name for name in METHODS if own_notebook(name)} == {"lsqml", "rpie", "dm"}
+
+
+def test_a_training_that_serves_all_conditions_is_counted_for_its_own_method():
+    assert _trained_for("sim/procedural", "pinn") == "pinn-sim"
     assert _trained_for("dose_1000/baseline/gs1", "pinn") == "pinn"
 
 
 def test_a_refined_method_has_its_bases_colour_and_another_line():
     names = ["pinn", "pinn+refine", "classical"]
-    assert (
-        method_colour("pinn", names)
-        == method_colour("pinn+refine", names)
-        != method_colour("classical", names)
-    )
+    pinn, refined, other = (method_colour(name, names) for name in names)
+    assert pinn == refined != other
     styles = method_styles(names)
     assert styles["pinn"][1] != styles["pinn+refine"][1]
