@@ -149,7 +149,7 @@ rows(
     "command line",
     nothing=(None, "", "the following arguments are required: COMMAND"),
     unknown_command=(None, "trian", "invalid choice: 'trian'"),
-    check_of_nothing=(None, "check", "the following arguments are required: FILE"),
+    check_of_nothing=(None, "check", "FILE"),
     notebook_without_output=(None, "notebook train", "required: output"),
     parameter_without_value=(
         None,

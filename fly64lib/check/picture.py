@@ -1,182 +1,123 @@
-"""A scan at a glance, from what :mod:`fly64lib.check.examination` measured; nothing is computed
-here that decides a verdict."""
+"""A scan at a glance; nothing is computed here that decides a verdict."""
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
-from fly64lib.check.examination import UNEVEN_FACTOR, Examination
-from fly64lib.simulation.overlap_measures import nearest_distances
-from ptycho_torch.data.count_statistics import saturation
+from fly64lib.check.examination import Examination
+from fly64lib.check.measurements import UNEVEN_FACTOR, Measurements
+
+HOLLOW = {"markerfacecolor": "none", "linestyle": "none"}
 
 
 def draw(found: Examination) -> Figure:
     """Mean pattern, counts, exposures; coverage, spacing, object: with the faults that were found
     marked, and the verdicts."""
     figure = Figure(figsize=(14.5, 10.8), layout="constrained")
-    axes = figure.subplot_mosaic(
-        [["pattern", "counts", "exposures"], ["coverage", "spacing", "object"], ["text"] * 3],
-        height_ratios=(1, 1, 0.62),
-    )
-    for name, paint in {
+    panels = {
         "pattern": _pattern,
         "counts": _counts,
         "exposures": _exposures,
         "coverage": _coverage,
         "spacing": _spacing,
         "object": _object,
-        "text": _text,
-    }.items():
-        paint(axes[name], found)
-    figure.suptitle(
-        f"{found.source.name}: {sum(one.good for one in found.verdicts)} of {len(found.verdicts)}"
-        " without a warning"
-    )
+    }
+    names = list(panels)
+    layout = [names[:3], names[3:], ["text"] * 3]
+    axes = figure.subplot_mosaic(layout, height_ratios=(1, 1, 0.62))
+    for name, paint in panels.items():
+        paint(axes[name], found.of)
+    _text(axes["text"], found)
+    good = sum(one.good for one in found.verdicts.values())
+    figure.suptitle(f"{found.of.source.name}: {good} of {len(found.verdicts)} without a warning")
     return figure
 
 
-def _pattern(ax: Axes, found: Examination) -> None:
-    drawn = ax.imshow(np.log10(found.counts.mean + 1e-2), cmap="magma", interpolation="nearest")
-    middle = found.scan.N // 2
-    offset = next(one for one in found.verdicts if one.what == "beam centre").values["offset_px"]
+def _pattern(ax: Axes, of: Measurements) -> None:
+    drawn = ax.imshow(np.log10(of.counts.mean + 1e-2), cmap="magma", interpolation="nearest")
+    middle, (rows, columns) = of.scan.N // 2, of.offset_px
     ax.plot(middle, middle, "+", color="white", markersize=12, label="N // 2")
-    ax.plot(
-        middle + offset[1], middle + offset[0], "x", color="tab:cyan", markersize=8, label="beam"
-    )
-    for where, marker, colour, name in (
-        (found.dead, "s", "lime", "dead"),
-        (found.hot, "o", "red", "hot"),
-    ):
+    ax.plot(middle + columns, middle + rows, "x", color="tab:cyan", markersize=8, label="beam")
+    for where, style, name in ((of.dead, "s", "dead"), (of.hot, "o", "hot")):
         if len(where):
-            ax.plot(
-                where[:, 1],
-                where[:, 0],
-                marker,
-                color=colour,
-                markerfacecolor="none",
-                markersize=9,
-                linestyle="none",
-                label=f"{name}, {len(where)}",
-            )
+            look = {"color": {"s": "lime", "o": "red"}[style], "markersize": 9} | HOLLOW
+            ax.plot(where[:, 1], where[:, 0], style, label=f"{name}, {len(where)}", **look)
     ax.set(title="mean pattern", xlabel="column", ylabel="row")
     ax.legend(fontsize="x-small", loc="upper right", facecolor="0.25", labelcolor="white")
     ax.figure.colorbar(drawn, ax=ax, shrink=0.9, label="log$_{10}$(counts + 0.01)")
 
 
-def _counts(ax: Axes, found: Examination) -> None:
-    values, numbers = found.counts.values, found.counts.numbers
+def _counts(ax: Axes, of: Measurements) -> None:
+    values, numbers = of.counts.values, of.counts.numbers
     ax.loglog(np.maximum(values, 0.5), numbers, ".", markersize=3, color="tab:blue")
-    if piled := saturation(found.counts):
-        ax.axvline(
-            piled[0], color="tab:red", label=f"saturated: {piled[1]} values at {piled[0]:.0f}"
-        )
+    if of.saturated:
+        level, piled = of.saturated
+        ax.axvline(level, color="tab:red", label=f"saturated: {piled} values at {level:.0f}")
         ax.legend(fontsize="x-small")
-    ax.set(
-        title="how often each count occurs",
-        xlabel="photons in a pixel (0 drawn at 0.5)",
-        ylabel="pixels in all patterns",
-    )
+    ax.set(title="how often each count occurs", ylabel="pixels in all patterns")
+    ax.set(xlabel="photons in a pixel (0 drawn at 0.5)")
     ax.grid(alpha=0.3)
 
 
-def _exposures(ax: Axes, found: Examination) -> None:
-    photons, median = found.counts.photons, np.median(found.counts.photons)
+def _exposures(ax: Axes, of: Measurements) -> None:
+    photons, median = of.counts.photons, np.median(of.counts.photons)
     ax.plot(photons, ".", markersize=3, color="tab:blue", label="measured")
-    uneven = next(one for one in found.verdicts if one.what == "exposures").values["uneven"]
-    if uneven:
-        ax.plot(
-            uneven,
-            photons[uneven],
-            "o",
-            color="tab:red",
-            markerfacecolor="none",
-            label=f"uneven, {len(uneven)}",
-        )
-    probe = next(one for one in found.verdicts if one.what == "dose").values["probe_photons"]
-    ax.axhline(probe, color="tab:orange", linestyle="--", label="the probe through an empty object")
-    ax.set(
-        title="photons of each pattern",
-        xlabel="pattern",
-        ylabel="photons",
-        ylim=(
-            min(photons.min(), median / UNEVEN_FACTOR, probe) * 0.9,
-            max(photons.max(), median * 1.3, probe) * 1.05,
-        ),
-    )
+    if len(of.uneven):
+        look = {"color": "tab:red", "label": f"uneven, {len(of.uneven)}"} | HOLLOW
+        ax.plot(of.uneven, photons[of.uneven], "o", **look)
+    probe, empty = of.probe_photons, "the probe through an empty object"
+    ax.axhline(probe, color="tab:orange", linestyle="--", label=empty)
+    low = min(photons.min(), median / UNEVEN_FACTOR, probe) * 0.9
+    high = max(photons.max(), median * 1.3, probe) * 1.05
+    ax.set(title="photons of each pattern", xlabel="pattern", ylabel="photons", ylim=(low, high))
     ax.legend(fontsize="x-small")
     ax.grid(alpha=0.3)
 
 
-def _coverage(ax: Axes, found: Examination) -> None:
-    drawn = ax.imshow(found.fluence, cmap="viridis", interpolation="nearest")
-    ax.plot(found.scan.xcoords, found.scan.ycoords, ".", color="white", markersize=1.5, alpha=0.6)
-    ax.contour(found.inside, [0.5], colors="white", linewidths=0.7)
-    if found.holes.any():
-        ax.contour(found.holes, [0.5], colors="red", linewidths=1.5)
-    ax.set(
-        title="coverage: fluence, positions, hull"
-        + (", holes in red" if found.holes.any() else ""),
-        xlabel="x / px",
-        ylabel="y / px",
-    )
+def _coverage(ax: Axes, of: Measurements) -> None:
+    drawn = ax.imshow(of.fluence, cmap="viridis", interpolation="nearest")
+    ax.plot(of.scan.xcoords, of.scan.ycoords, ".", color="white", markersize=1.5, alpha=0.6)
+    ax.contour(of.inside, [0.5], colors="white", linewidths=0.7)
+    title, (holes, sizes) = "coverage: fluence, positions, hull", of.holes
+    if sizes:
+        ax.contour(holes, [0.5], colors="red", linewidths=1.5)
+        title += ", holes in red"
+    ax.set(title=title, xlabel="x / px", ylabel="y / px")
     ax.figure.colorbar(drawn, ax=ax, shrink=0.9, label="photons per object pixel")
 
 
-def _spacing(ax: Axes, found: Examination) -> None:
-    positions = np.stack([found.scan.ycoords, found.scan.xcoords], axis=1)
-    nearest = nearest_distances(positions, 1).ravel()
-    if nearest.size:
-        ax.hist(
-            nearest,
-            np.linspace(0, max(nearest.max(), found.diameter_px or 0) * 1.02, 61),
-            color="tab:blue",
-        )
-    if found.diameter_px:
-        for part, style in ((1, "-"), (0.5, ":")):
-            ax.axvline(
-                part * found.diameter_px,
-                color="tab:red",
-                linestyle=style,
-                label="D" if part == 1 else "D / 2",
-            )
+def _spacing(ax: Axes, of: Measurements) -> None:
+    diameter = of.edge[0] or 0
+    if of.nearest_px.size:
+        edges = np.linspace(0, max(of.nearest_px.max(), diameter) * 1.02, 61)
+        ax.hist(of.nearest_px, edges, color="tab:blue")
+    if diameter:
+        ax.axvline(diameter, color="tab:red", linestyle="-", label="D")
+        ax.axvline(diameter / 2, color="tab:red", linestyle=":", label="D / 2")
         ax.legend(fontsize="x-small")
     ax.set(title="distance to the nearest other position", xlabel="px", ylabel="positions")
 
 
-def _object(ax: Axes, found: Examination) -> None:
-    image = found.scan.object_guess * np.exp(
-        -1j * np.angle(found.scan.object_guess[found.inside].sum())
-    )
-    low, high = np.percentile(np.angle(image[found.inside]), (0.5, 99.5))
-    drawn = ax.imshow(
-        np.angle(image), cmap="gray", vmin=low, vmax=max(high, low + 1e-3), interpolation="nearest"
-    )
-    ax.contour(found.inside, [0.5], colors="tab:orange", linewidths=0.7)
-    if found.diameter_px:
-        ax.add_patch(
-            Circle(
-                (found.scan.xcoords[0], found.scan.ycoords[0]),
-                found.diameter_px / 2,
-                fill=False,
-                color="tab:cyan",
-            )
-        )
-    kind = found.scan.metadata.get("object_kind", "of unstated kind")
+def _object(ax: Axes, of: Measurements) -> None:
+    image = of.scan.object_guess
+    phase = np.angle(image * np.exp(-1j * np.angle(image[of.inside].sum())))
+    low, high = np.percentile(phase[of.inside], (0.5, 99.5))
+    scale = {"cmap": "gray", "vmin": low, "vmax": max(high, low + 1e-3)}
+    drawn = ax.imshow(phase, interpolation="nearest", **scale)
+    ax.contour(of.inside, [0.5], colors="tab:orange", linewidths=0.7)
+    if of.edge[0]:
+        first = (of.scan.xcoords[0], of.scan.ycoords[0])
+        ax.add_patch(Circle(first, of.edge[0] / 2, fill=False, color="tab:cyan"))
+    kind = of.scan.metadata.get("object_kind", "of unstated kind")
     ax.set(title=f"object ({kind}); circle: probe, D", xlabel="x / px", ylabel="y / px")
     ax.figure.colorbar(drawn, ax=ax, shrink=0.9, label="phase / rad")
 
 
 def _text(ax: Axes, found: Examination) -> None:
     ax.axis("off")
-    for row, one in enumerate(found.verdicts):
-        ax.text(
-            0.0,
-            1 - row / len(found.verdicts),
-            f"{'ok' if one.good else 'LOOK':5s} {one.what}: {one.found}",
-            va="top",
-            family="monospace",
-            fontsize=8.5,
-            color="black" if one.good else "tab:red",
-            transform=ax.transAxes,
-        )
+    for row, (name, one) in enumerate(found.verdicts.items()):
+        line = f"{'ok' if one.good else 'LOOK':5s} {name}: {one.found}"
+        look = {"fontsize": 8.5, "color": "black" if one.good else "tab:red"}
+        place = {"x": 0.0, "y": 1 - row / len(found.verdicts), "transform": ax.transAxes}
+        ax.text(s=line, va="top", family="monospace", **look, **place)

@@ -26,6 +26,7 @@ PHASES = {
     "reconstruct": "reconstruction",
     "compare": "comparison",
     "probe": "methods.probe_recovery",
+    "check": "check.command",
     "import": "formats.importing",
     "export": "formats.exporting",
 }
@@ -149,12 +150,6 @@ def doctor(options: argparse.Namespace) -> int:
     return 1 if any(finding.required and not finding.works for finding in findings) else 0
 
 
-def check(options: argparse.Namespace) -> int:
-    from fly64lib.check.examination import check as examined
-
-    return examined(options.file, options.picture, options.json)
-
-
 def init(options: argparse.Namespace) -> int:
     from fly64lib.notebook.paths import notebooks_folder
 
@@ -244,16 +239,6 @@ def _parser() -> argparse.ArgumentParser:
         added.add_argument("folder", metavar="DIR")
     here = command(doctor, "what works here, and what to do about the rest")
     here.add_argument("folder", nargs="?", default=".", metavar="DIR")
-    scan = command(
-        check,
-        "is this scan fit for a reconstruction? exit code 0: yes, 1: a warning, 2: it breaks"
-        " DATA-001",
-    )
-    scan.add_argument("file", metavar="FILE", help="a DATA-001 npz")
-    scan.add_argument(
-        "--picture", metavar="PNG", help="(default: FILE's name with _check.png, in this folder)"
-    )
-    scan.add_argument("--json", action="store_true", help="verdicts and numbers for scripts")
     for name in PHASES:
         commands.add_parser(name, help=f"on its own: fly64 {name} --help", add_help=False)
     return parser

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from small_scan import small_scan
 
-from fly64lib.check.examination import examine
+from fly64lib.check.examination import examine_scan
 from fly64lib.cli.main import main
 from ptycho_torch.data.contract import ScanData, write_scan
 
@@ -133,12 +133,11 @@ def clean() -> ScanData:
 
 def warnings(scan: ScanData, folder: Path) -> dict[str, str]:
     write_scan(folder / "scan.npz", scan)
-    found = examine(folder / "scan.npz")
-    assert [one.what for one in found.verdicts] == NAMES and all(
-        one.good or one.advice for one in found.verdicts
-    )
-    assert found.exit_code == (not all(one.good for one in found.verdicts))
-    return {one.what: one.found for one in found.verdicts if not one.good}
+    found = examine_scan(folder / "scan.npz")
+    assert list(found.verdicts) == NAMES
+    warned = {name: one for name, one in found.verdicts.items() if not one.good}
+    assert all(one.advice for one in warned.values()) and found.exit_code == bool(warned)
+    return {name: one.found for name, one in warned.items()}
 
 
 @pytest.mark.parametrize(
@@ -176,7 +175,7 @@ def test_a_planted_fault_is_found_where_it_is(clean, tmp_path, kind):
 
 def test_the_hole_is_where_the_positions_are_missing(clean, tmp_path):
     write_scan(tmp_path / "scan.npz", hole(clean))
-    verdict = examine(tmp_path / "scan.npz").verdicts[-1]
+    verdict = examine_scan(tmp_path / "scan.npz").verdicts["coverage"]
     ((_, row, column),) = verdict.values["holes"]
     assert np.hypot(row - np.median(clean.ycoords), column - np.median(clean.xcoords)) < 5
 
@@ -217,9 +216,9 @@ def test_the_command_prints_draws_and_tells_scripts(clean, tmp_path, capsys, mon
 
 
 def test_the_real_scan_is_clean(real_scan_path, tmp_path):
-    found = examine(real_scan_path, cache_dir=tmp_path)
+    found = examine_scan(real_scan_path, cache_dir=tmp_path)
     assert found.exit_code == 0, found.text()
-    values = {one.what: one.values for one in found.verdicts}
+    values = {name: one.values for name, one in found.verdicts.items()}
     assert (
         values["dose"]["photons_mean"] == pytest.approx(440557, rel=1e-5)
         and values["dose"]["brightest_pixel"] == 963
