@@ -2,16 +2,19 @@
 traceback."""
 
 import argparse
+import io
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stderr
 from dataclasses import fields, is_dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar, get_origin, get_type_hints
 
-from ptycho_torch.errors import PtychoError
+from ptycho_torch.errors import ConfigError, PtychoError
 from ptycho_torch.fields import literal
 from ptycho_torch.files import folder_lock, read_json, write_json
 
@@ -53,7 +56,24 @@ def run_options(
         *(tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone),  # --flag only; no {None}|INT
     )
     parse = partial(tyro.cli, options, args=given, prog=prog, config=shown, registry=registry)
-    return run_command(lambda: command(parse()))
+    return run_command(lambda: command(_parsed(parse)))
+
+
+def _parsed(parse: Callable[[], Options]) -> Options:
+    """The options; what is wrong with them as one sentence, where tyro draws a box on stderr."""
+    box = io.StringIO()
+    try:
+        with redirect_stderr(box):
+            return parse()
+    except SystemExit as end:
+        if not end.code:  # --help
+            raise
+        cause = end.__context__
+        while cause is not None and not isinstance(cause, PtychoError):
+            cause = cause.__context__
+        text = re.sub(r"[\u2500-\u257f]{4,}|-{5,}", "\n;", box.getvalue())  # lines of the box
+        words = re.sub(r"[\u2500-\u257f]", " ", text.partition("\n;")[2]).split()
+        raise cause or ConfigError(" ".join(words).replace(" ;", ";").strip("; ")) from None
 
 
 def _names(options: type) -> Iterator[str]:

@@ -149,7 +149,9 @@ rows(
     "command line",
     nothing=(None, "", "the following arguments are required: COMMAND"),
     unknown_command=(None, "trian", "invalid choice: 'trian'"),
-    check_of_nothing=(None, "check", "FILE"),
+    check_of_nothing=(None, "check", "Missing from fly64 check: FILE"),
+    no_bin=(None, "import a b.npz --bin 0", "bin=0: expected greater than or equal to 1"),
+    negative_pixel=(None, "export a b.npz --pixel-size-nm -1", "pixel_size_nm=-1.0: expected"),
     notebook_without_output=(None, "notebook train", "required: output"),
     parameter_without_value=(
         None,
@@ -180,24 +182,28 @@ rows(
     unknown_view=(
         None,
         "train --phase-c-root C --phase-d-root D --artifact-root A --view dens",
-        "--view: invalid choice: 'dens'",
+        "invalid choice 'dens' for argument '--views'",
     ),
     steps_with_a_point=(
         None,
         "train --phase-c-root C --phase-d-root D --artifact-root A --steps 1.5",
-        "--steps: invalid int value: '1.5'",
+        "--steps: invalid literal for int()",
     ),
     unknown_method=(
         None,
         "reconstruct --phase-c-root C --phase-d-root D --artifact-root A --method magic",
-        "--method: invalid choice: 'magic'",
+        "method='magic' is not known",
     ),
     dose_in_words=(
         None,
         "generate --output-root C --dose many",
         "--dose: invalid float value: 'many'",
     ),
-    roots_missing=(None, "compare --phase-c-root C", "required: --phase-d-root"),
+    roots_missing=(
+        None,
+        "compare --phase-c-root C",
+        "Missing from python -m fly64lib.comparison: --phase-d-root",
+    ),
     bundle_without_data=(None, "reconstruct --bundle bundle.pt", "required: --data"),
 )
 rows(
@@ -252,12 +258,12 @@ rows(
     negative_seed=(
         None,
         "train --phase-c-root C --phase-d-root D --artifact-root A --seed -1",
-        "seed=-1 lies outside [0, ",
+        "seed=-1: expected greater than or equal to 0",
     ),
     learning_backwards=(
         None,
         "train --phase-c-root C --phase-d-root D --artifact-root A --learning-rate -1",
-        "learning_rate=-1.0 lies outside",
+        "learning_rate=-1.0: expected greater than or equal to",
     ),
     no_threads=(
         None,
@@ -268,7 +274,7 @@ rows(
         phase_c,
         "reconstruct --phase-c-root C --phase-d-root D --artifact-root A --method lsqml --dose"
         " 1000 --view baseline --num-epochs 0",
-        "num_epochs=0 lies outside [1, ",
+        "num_epochs=0: expected greater than or equal to 1",
     ),
 )
 rows(
