@@ -12,6 +12,7 @@ A view says which images of a scan a method gets, and at which dose:
 :mod:`fly64lib.simulation.views` chooses their images.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -33,24 +34,22 @@ def linear_overlap(view: str) -> float | None:
     Raises ConfigError for what is no view's name. A number has one spelling, so that a view has
     one folder.
     """
-    if view in ("baseline", "custom"):
+    if view in OVERLAPS or re.fullmatch(r"0|0\.\d*[1-9]", view):
+        return OVERLAPS.get(view) or float(view)
+    named = controlled_view(view)
+    if view in ("baseline", "custom") or (named != view and linear_overlap(named) is not None):
         return None
-    if controlled_view(view) != view and linear_overlap(controlled_view(view)) is not None:
-        return None
-    overlap = OVERLAPS.get(view, _number(view))
-    if not 0 <= overlap < 1 or view not in (*OVERLAPS, _spelt(overlap)):
-        known = ["baseline", *OVERLAPS]
-        raise ConfigError(
-            f"view={view!r} is not known{nearest(view, known)}; expected {', '.join(known)}, a"
-            " linear overlap from 0 up to (not including) 1 such as '0.5' (not '.5' or '0.50'), or"
-            " a control of these such as 'dense_spread' or '0.5_fluence'"
-        )
-    return overlap
+    known = ["baseline", *OVERLAPS]
+    raise ConfigError(
+        f"view={view!r} is not known{nearest(view, known)}; expected {', '.join(known)}, a linear"
+        " overlap from 0 up to (not including) 1 such as '0.5' (not '.5' or '0.50'), or a control"
+        " of these such as 'dense_spread' or '0.5_fluence'"
+    )
 
 
 def check_view(view: object) -> str:
     """The name of a view; a number is the name of an overlap view. Raises ConfigError."""
-    name = _spelt(view) if type(view) in (int, float) else view
+    name = str(float(view)).removesuffix(".0") if type(view) in (int, float) else view
     if not isinstance(name, str):
         raise ConfigError(f"view={view!r} is a {type(view).__name__}, expected a name")
     linear_overlap(name)
@@ -79,17 +78,6 @@ def dose_folder(dose: float) -> str:
     if not float(dose).is_integer():  # NaN and infinity are none either
         raise ConfigError(f"dose={dose!r} is not a whole number of photons per exposure")
     return f"dose_{int(dose)}"
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return float("nan")
-
-
-def _spelt(overlap: float) -> str:
-    return str(abs(float(overlap))).removesuffix(".0")
 
 
 def _overlap_view(view: object) -> str:

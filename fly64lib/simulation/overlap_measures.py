@@ -3,17 +3,20 @@
     1 within groups    mean disc overlap of the pairs of images of a group
     2 between images   mean disc overlap of an image with its K nearest others
     3 between groups   mean disc overlap of the pairs of group centres closer than D
-    4 fluence          photons per object pixel, mean over the scanned region; share of its pixels
-    under a tenth of it
+    4 fluence          photons per object pixel, mean over the scanned region, and the share of its
+                       pixels under a tenth of that
 
 D is the probe's diameter, the disc overlap o(d) the common area of two discs of that diameter over
 one disc's area. With C = 1 an image is its own group. Everything goes through KD-trees and one FFT:
-10,304 positions take half a second. Positions are (n, 2) as (y, x), patch centres in px."""
+10,304 positions take half a second. Positions are patch centres (y, x), px.
+"""
 
 import numpy as np
+from jaxtyping import Complex, Float, Int
 from scipy.signal import fftconvolve
 from scipy.spatial import cKDTree
 
+Positions = Float[np.ndarray, "n 2"]
 _DARK = 0.1  # of the mean fluence
 
 
@@ -27,13 +30,16 @@ def disc_overlap(distance_px: np.ndarray | float, diameter_px: float) -> np.ndar
 
 
 def geometry_figures(
-    positions_px: np.ndarray, groups: np.ndarray | None, diameter_px: float, neighbor_count: int
+    positions_px: Positions,
+    groups: Int[np.ndarray, "G C"] | None,
+    diameter_px: float,
+    neighbor_count: int,
 ) -> dict:
-    """Figures 1 to 3 of a view's positions (n, 2) and groups (G, C) of indices into them, as
-    JSON-ready values.
+    """Figures 1 to 3 of a view's positions and groups of indices into them, as JSON-ready values.
 
     null where a figure has no pairs: within groups of one image, of a single image, of groups all
-    farther than D."""
+    farther than D.
+    """
     groups = np.arange(len(positions_px))[:, None] if groups is None else groups
     one, other = np.triu_indices(groups.shape[1], 1)
     inner = _distances(positions_px, groups[:, one], groups[:, other])
@@ -46,9 +52,8 @@ def geometry_figures(
     pairs, shared = weight[first] * weight[second], int((weight * (weight - 1) // 2).sum())
     total = int(pairs.sum()) + shared
     overlap = float(pairs @ disc_overlap(_distances(centres, first, second), diameter_px)) + shared
-    partners = sum(np.bincount(end, minlength=len(centres)) for end in (first, second)) + (
-        weight - 1
-    )
+    ends = np.concatenate([first, second])
+    partners = np.bincount(ends, minlength=len(centres)) + weight - 1
     apart = nearest_distances(centres, 1)
     return {
         "images": len(positions_px),
@@ -75,61 +80,54 @@ def geometry_figures(
 
 
 def fluence_figures(
-    positions_px: np.ndarray,
-    probe: np.ndarray,
+    positions_px: Positions,
+    probe: Complex[np.ndarray, "modes N N"],
     canvas_shape: tuple[int, int],
     region: tuple[slice, slice],
 ) -> dict:
-    """Figure 4 over `region`, from a probe (modes, N, N) whose sum |P|^2 is the photons per
-    exposure."""
+    """Figure 4 over `region`; sum |P|^2 of the probe is the photons per exposure."""
     fluence = fluence_map(positions_px, probe, canvas_shape)[region]
-    dark = fluence < _DARK * fluence.mean()
     return {
         "photons_per_pixel": float(fluence.mean()),
-        "share_under_tenth": float(dark.mean()),
+        "share_under_tenth": float((fluence < _DARK * fluence.mean()).mean()),
         "photons_per_exposure": float(np.square(np.abs(probe), dtype=np.float64).sum()),
-        "region_px": [region[0].start, region[0].stop, region[1].start, region[1].stop],
+        "region_px": [end for side in region for end in (side.start, side.stop)],
     }
 
 
 def fluence_map(
-    positions_px: np.ndarray, probe: np.ndarray, canvas_shape: tuple[int, int]
-) -> np.ndarray:
-    """Photons that all exposures bring to each object pixel, (H, W): sum_j sum_m |P_m(r - r_j)|^2.
+    positions_px: Positions, probe: Complex[np.ndarray, "modes N N"], canvas_shape: tuple[int, int]
+) -> Float[np.ndarray, "H W"]:
+    """Photons that all exposures bring to each object pixel: sum_j sum_m |P_m(r - r_j)|^2.
 
     Patches lie on the integer grid (the sub-pixel shift of the probe, at most half a pixel, is left
     out), so the map is the histogram of their corners convolved with the probe's intensity. Its sum
-    is n sum |P|^2."""
+    is n sum |P|^2.
+    """
     intensity = np.square(np.abs(probe), dtype=np.float64).sum(axis=0)
     N = len(intensity)
-    rows, columns = np.rint(positions_px - N / 2).astype(np.int64).T
     corners = np.zeros((canvas_shape[0] - N + 1, canvas_shape[1] - N + 1))
-    np.add.at(corners, (rows, columns), 1)
+    np.add.at(corners, tuple(np.rint(positions_px - N / 2).astype(np.int64).T), 1)
     return np.maximum(fftconvolve(corners, intensity), 0)
 
 
-def scanned_region(positions_px: np.ndarray) -> tuple[slice, slice]:
+def scanned_region(positions_px: Positions) -> tuple[slice, slice]:
     """Rows and columns of the canvas inside the bounding box of the positions, rounded inwards, at
     least one pixel."""
-    low, high = (
-        np.ceil(positions_px.min(axis=0)).astype(int),
-        np.floor(positions_px.max(axis=0)).astype(int),
-    )
-    return tuple(slice(int(a), int(max(a, b)) + 1) for a, b in zip(low, high, strict=True))
+    first = np.ceil(positions_px.min(axis=0)).astype(int).tolist()
+    last = np.floor(positions_px.max(axis=0)).astype(int).tolist()
+    return tuple(slice(a, max(a, b) + 1) for a, b in zip(first, last, strict=True))
 
 
-def nearest_distances(positions_px: np.ndarray, neighbor_count: int) -> np.ndarray:
-    """Distances (n, K) from each position to its K nearest others, nearest first; K is at most n -
-    1."""
+def nearest_distances(positions_px: Positions, neighbor_count: int) -> Float[np.ndarray, "n K"]:
+    """Distances from each position to its K nearest others, nearest first; K is at most n - 1."""
     K = min(neighbor_count, len(positions_px) - 1)
-    return (
-        cKDTree(positions_px).query(positions_px, range(2, K + 2))[0]
-        if K > 0
-        else np.empty((len(positions_px), 0))
-    )
+    if K <= 0:
+        return np.empty((len(positions_px), 0))
+    return cKDTree(positions_px).query(positions_px, range(2, K + 2))[0]
 
 
-def _distances(positions_px: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def _distances(positions_px: Positions, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Distances between the positions of two index arrays of one shape; several times faster than a
     norm over pairs."""
     y, x = np.ascontiguousarray(positions_px.T)

@@ -31,8 +31,7 @@ Positive = Annotated[float, Field(gt=0)]
 
 @config
 class ZonePlate:
-    """Optics of the scan fly001, inferred from a sibling scan; the pupil's radii and the phase's
-    sign fit its probe."""
+    """Optics of fly001, inferred from a sibling scan; pupil radii and phase sign fit its probe."""
 
     energy_kev: Positive = 8.8
     radius_um: Positive = 90.0
@@ -83,12 +82,10 @@ def zone_plate_probe(
     `fine` widens the detector to fine * N of the same pixels: object pixels shrink by `fine`, the
     field of view stays. Pupil edges are linear over one detector pixel. At N = 64 the detector is
     narrower (+-32) than the pupil (36 px), as in the measurement: 5.5 % of the direct beam of the
-    fine = 2 probe falls beside it."""
+    fine = 2 probe falls beside it.
+    """
     if N < 2 or fine < 1:
-        raise ConfigError(
-            f"zone_plate_probe got N = {N}, fine = {fine}; expected N >= 2 detector pixels and fine"
-            " >= 1"
-        )
+        raise ConfigError(f"got N = {N}, fine = {fine}; expected N >= 2 pixels and fine >= 1")
     k = np.arange(fine * N) - fine * N // 2
     q = np.hypot(k[:, None], k)  # in detector pixels
     outer = optics.pupil_radius_px
@@ -101,47 +98,36 @@ def zone_plate_probe(
             f"no pupil on {fine * N} detector pixels: the central stop covers a radius of"
             f" {stop:.1f} px; use more pixels or a smaller central_stop_um"
         )
-    curvature = (
-        np.pi * optics.wavelength_m * optics.defocus_mm * 1e-3 * optics.detector_step_per_m**2
-    )
-    probe = np.fft.fftshift(
-        np.fft.ifft2(np.fft.ifftshift(pupil * np.exp(-1j * curvature * q**2)), norm="ortho")
-    )
+    defocus_m, dq = optics.defocus_mm * 1e-3, optics.detector_step_per_m
+    pupil = pupil * np.exp(-1j * (np.pi * optics.wavelength_m * defocus_m * dq**2) * q**2)
+    probe = np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(pupil), norm="ortho"))
     return probe / np.linalg.norm(probe)
 
 
 def fourier_crop(
-    image: np.ndarray, shape: tuple[int, int], preserve: Literal["mean", "power"]
-) -> np.ndarray:
-    """Band-limit a complex (H, W) image to fewer pixels over the same field: the central (h, w) of
-    its spectrum.
+    image: Complex[np.ndarray, "H W"], shape: tuple[int, int], preserve: Literal["mean", "power"]
+) -> Complex[np.ndarray, "h w"]:
+    """Band-limit an image to fewer pixels over the same field: the central (h, w) of its spectrum.
 
     "mean", for objects: values stay (a constant stays itself) and pixel (0, 0) stays in place, so
     pixel i of the result is where pixel i H / h was and scan positions just divide by H / h.
     "power", for probes: orthonormal Fourier coefficients stay, as when a smaller detector is read,
     and the middle pixel N//2 stays in place. For even sizes with an integer ratio both anchors
-    agree. An even h keeps the frequency -h/2 and drops +h/2, as a detector does."""
-    fits = image.ndim == len(shape) == 2 and all(
-        1 <= m <= n for m, n in zip(shape, image.shape, strict=True)
-    )
-    if not fits:
+    agree. An even h keeps the frequency -h/2 and drops +h/2, as a detector does.
+    """
+    sides = list(zip(image.shape, shape, strict=False))
+    if not image.ndim == len(shape) == 2 or not all(1 <= m <= n for n, m in sides):
         raise DataContractError(
             f"fourier_crop got an image of shape {image.shape} and the shape {shape}; expected a "
             "2-D image and a shape within its own"
         )
     if preserve not in ("mean", "power"):
-        raise ConfigError(
-            f'fourier_crop got preserve = {preserve!r}; expected "mean" (objects) or "power"'
-            " (probes)"
-        )
+        raise ConfigError(f"preserve={preserve!r}; expected 'mean' (objects) or 'power' (probes)")
     centred = preserve == "power"
-    spectrum = np.fft.fftshift(
-        np.fft.fft2(np.fft.ifftshift(image) if centred else image, norm="ortho")
-    )
-    rows, columns = (
-        slice(n // 2 - m // 2, n // 2 - m // 2 + m) for n, m in zip(image.shape, shape, strict=True)
-    )
-    small = np.fft.ifft2(np.fft.ifftshift(spectrum[rows, columns]), norm="ortho")
+    anchored = np.fft.ifftshift(image) if centred else image
+    spectrum = np.fft.fftshift(np.fft.fft2(anchored, norm="ortho"))
+    kept = tuple(slice(n // 2 - m // 2, n // 2 - m // 2 + m) for n, m in sides)
+    small = np.fft.ifft2(np.fft.ifftshift(spectrum[kept]), norm="ortho")
     return np.fft.fftshift(small) if centred else small * np.sqrt(small.size / image.size)
 
 
@@ -151,19 +137,14 @@ def perturb_probe(probe: np.ndarray, relative_error: float, seed: int) -> np.nda
 
     The error is P times a smooth complex Gaussian field (correlation length N / 8, of its own for
     each mode), made orthogonal to P so that a global phase or scale takes no part: P' = cos(a) P +
-    sin(a) E, 2 (1 - cos a) = error^2."""
+    sin(a) E, 2 (1 - cos a) = error^2.
+    """
     if not 0 <= relative_error < np.sqrt(2):
-        raise ConfigError(
-            f"perturb_probe got relative_error = {relative_error}; expected 0 or more, below"
-            " sqrt(2)"
-        )
-    rng = np.random.default_rng(seed)
+        raise ConfigError(f"relative_error={relative_error}; expected 0 or more, below sqrt(2)")
     sigma = (0,) * (probe.ndim - 2) + (probe.shape[-1] / 8,) * 2
-    field = rng.standard_normal((2, *probe.shape))
-    error = probe * (
-        gaussian_filter(field[0], sigma, mode="wrap")
-        + 1j * gaussian_filter(field[1], sigma, mode="wrap")
-    )
+    noise = np.random.default_rng(seed).standard_normal((2, *probe.shape))
+    real, imaginary = (gaussian_filter(part, sigma, mode="wrap") for part in noise)
+    error = probe * (real + 1j * imaginary)
     error -= probe * (np.vdot(probe, error) / np.vdot(probe, probe))
     error *= np.linalg.norm(probe) / np.linalg.norm(error)
     cosine = 1 - relative_error**2 / 2
@@ -173,17 +154,14 @@ def perturb_probe(probe: np.ndarray, relative_error: float, seed: int) -> np.nda
 def defocused(
     probe: Complex[Tensor, "modes N N"], strength_rad: float
 ) -> Complex[Tensor, "modes N N"]:
-    """The probe with a wrong defocus: a perturbed start for refinement. Its power is kept.
-
-    F(P) exp(i strength q^2 / <q^2>), the mean taken over the probe's own spectrum.
-    """
+    """The probe with a wrong defocus: F(P) exp(i strength q^2 / <q^2>), the mean taken over the
+    probe's own spectrum. Its power is kept."""
     spectrum, N = propagate(probe), probe.shape[-1]
     q = torch.arange(N) - N // 2
     square = (q[:, None] ** 2 + q**2).to(probe.real.dtype)
     power = spectrum.abs().square()
-    return backpropagate(
-        spectrum * torch.exp(1j * strength_rad * square * power.sum() / (square * power).sum())
-    )
+    phase = 1j * strength_rad * square * power.sum() / (square * power).sum()
+    return backpropagate(spectrum * torch.exp(phase))
 
 
 def radial_intensity(probe: np.ndarray, step_px: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
@@ -200,8 +178,7 @@ def radial_intensity(probe: np.ndarray, step_px: float = 0.1) -> tuple[np.ndarra
 
 
 def outer_half_maximum_diameter(probe: np.ndarray) -> float:
-    """Diameter D (px) of the largest circle on which the azimuthally averaged intensity is half its
-    maximum."""
+    """Diameter D (px) of the largest circle whose mean intensity is half the greatest such mean."""
     radii, profile = radial_intensity(probe)
     above = np.nonzero(profile >= profile.max() / 2)[0][-1]
     if above == len(radii) - 1:
@@ -215,10 +192,9 @@ def outer_half_maximum_diameter(probe: np.ndarray) -> float:
 
 
 def power_radius(probe: np.ndarray, fraction: float = 0.98) -> float:
-    """Radius (px) about the scan position, pixel N//2, of the circle whose pixels hold `fraction`
-    of the power."""
+    """Radius (px) about the scan position, pixel N//2, that holds `fraction` of the power."""
     if not 0 < fraction <= 1:
-        raise ConfigError(f"power_radius got fraction = {fraction}; expected within (0, 1]")
+        raise ConfigError(f"fraction={fraction}; expected within (0, 1]")
     intensity = _intensity(probe)
     rows, columns = (np.arange(n) - n // 2 for n in intensity.shape)
     radii = np.hypot(rows[:, None], columns).ravel()
@@ -232,8 +208,6 @@ def power_radius(probe: np.ndarray, fraction: float = 0.98) -> float:
 def _intensity(probe: np.ndarray) -> np.ndarray:
     """sum_m |P_m|^2 of a probe (N, N) or (modes, N, N)."""
     if probe.ndim not in (2, 3):
-        raise DataContractError(
-            f"got a probe of shape {probe.shape}; expected (N, N) or (modes, N, N)"
-        )
+        raise DataContractError(f"probe of shape {probe.shape}; expected (N, N) or (modes, N, N)")
     intensity = np.abs(probe).astype(np.float64) ** 2
     return intensity.reshape(-1, *probe.shape[-2:]).sum(axis=0)

@@ -1,5 +1,4 @@
-"""Simulated canvases to train on: procedural objects under an experiment's own probe, at any dose and
-overlap.
+"""Simulated canvases to train on: procedural objects under an experiment's own probe.
 
 What `pinn-sim` learns from. Nothing of the experiment but its probe is used: neither its patterns
 nor any truth. Positions are those of the study's kinds of views (tight groups, dense or sparse, and
@@ -47,25 +46,22 @@ class ProceduralCanvases(Dataset):
         generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
         expected = (geometry.expected(canvas, chunk) for chunk in geometry.chunks())
         counts = torch.cat([draw_counts(mean, generator) for mean in expected])
-        return SimulatedBatch(
-            make_features(Patterns(geometry, counts.__getitem__), self.model), canvas
-        )
+        patterns = Patterns(geometry, counts.__getitem__)
+        return SimulatedBatch(make_features(patterns, self.model), canvas)
 
 
 def positions(rng: np.random.Generator, diameter_px: float) -> Float[np.ndarray, "n 2"]:
     """Patch centres (y, x) in px of one of KINDS of views, over an area of 1.7 .. 3.3 by 2.3 .. 5.3
-    probe diameters."""
-    height, width = rng.uniform(1.7, 3.3) * diameter_px, rng.uniform(2.3, 5.3) * diameter_px
+    probe diameters D; a dense raster, as fly001's, from which groups are chosen, or a coarse one."""
+    D = diameter_px
+    height, width = rng.uniform(1.7, 3.3) * D, rng.uniform(2.3, 5.3) * D
     kind = rng.choice(list(KINDS), p=list(KINDS.values()))
-    step = (
-        rng.uniform(0.11, 0.4) * diameter_px if kind == "single" else 0.055 * diameter_px
-    )  # fly001's
-    grid = np.stack(
-        np.meshgrid(np.arange(0, height, step), np.arange(0, width, step), indexing="ij"), -1
-    ).reshape(-1, 2)
+    step = (rng.uniform(0.11, 0.4) if kind == "single" else 0.055) * D
+    axes = np.arange(0, height, step), np.arange(0, width, step)
+    grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
     centres = grid + rng.uniform(-0.3, 0.3, grid.shape) * step
     if kind != "single":
-        spacing = {"dense": 0.3, "sparse": 0.8}[kind] * diameter_px * rng.uniform(0.85, 1.2)
+        spacing = {"dense": 0.3, "sparse": 0.8}[kind] * D * rng.uniform(0.85, 1.2)
         centres = centres[np.unique(select_groups(centres, spacing, seed=int(rng.integers(2**31))))]
     return centres + rng.uniform(0, 1, 2)
 

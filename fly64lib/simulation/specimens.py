@@ -1,25 +1,30 @@
 """Specimens: complex objects drawn by name and seed on any grid, and the endless procedural objects
 to train on.
 
-An object is exp(log a + i phase), complex128, about 1 in amplitude. Lengths are in units of 1/232
-of the longer side (a pixel of the standard canvas), and pixel i lies at i / side, so the same seed
-on a grid twice as fine is the same specimen: its pixel 2i is the coarse pixel i, as for the Fourier
-crop and for scan positions times two. Edges are soft by 0.7 units rms (40 nm at N = 64), as what a
-50 nm lens images; a canvas of far fewer than 232 px undersamples them.
+A specimen is a function of a shape (H, W) and a seed. An object is exp(log a + i phase),
+complex128, about 1 in amplitude. Lengths are in units of 1/232 of the longer side (a pixel of the
+standard canvas), and pixel i lies at i / side, so the same seed on a grid twice as fine is the same
+specimen: its pixel 2i is the coarse pixel i, as for the Fourier crop and for scan positions times
+two. Edges are soft by 0.7 units rms (40 nm at N = 64), as what a 50 nm lens images; a canvas of far
+fewer than 232 px undersamples them.
 
 The Siemens star is a twin of fly001's, drawn by this file from numbers read off the reconstruction
 of the public data: 30 spokes about (113.7, 104.5), three levels of height (spoke, open gap,
 unwritten membrane), an unwritten hub, a ring that cuts the spokes, a spoke missing inside the ring
-and one outside, a film with a straight edge over the lower part."""
-
-from __future__ import annotations
+and one outside, a film with a straight edge over the lower part.
+"""
 
 from collections.abc import Callable
 
 import numpy as np
+from jaxtyping import Complex, Float
 from scipy.special import ndtr
 
 from ptycho_torch.errors import ConfigError
+
+Image = Complex[np.ndarray, "H W"]
+# (down, right) from the centre in units -> below 0 inside; and how far from the centre it ends
+Shape = tuple[Callable[[np.ndarray, np.ndarray], np.ndarray], float]
 
 UNITS = 232.0
 EDGE = 0.7  # rms width of an edge, in units
@@ -34,43 +39,29 @@ STAR_CENTRE = (113.7, 104.5)  # row, column
 SPOKES, FIRST_SPOKE_DEG, SPOKE_DUTY = 30, 8.0, 0.35
 HUB, RING, RING_WIDTH = 17.0, 79.0, 1.0
 SPOKE_PHASE, OPEN_PHASE, UNWRITTEN_PHASE = -0.72, 0.22, 0.05
-FILM_PHASE, FILM_ROW, FILM_SLOPE = (
-    -0.15,
-    201.0,
-    -0.226,
-)  # film where row > FILM_ROW + FILM_SLOPE * column
+# film where row > FILM_ROW + FILM_SLOPE * column
+FILM_PHASE, FILM_ROW, FILM_SLOPE = -0.15, 201.0, -0.226
 NICKS = 3  # short pieces of spokes lost, beside the two long ones
 
 
-def siemens_star(shape: tuple[int, int], seed: int) -> np.ndarray:
+def siemens_star(shape: tuple[int, int], seed: int) -> Image:
     """The twin of fly001's Siemens star; the seed chooses which pieces of spokes are missing, and
     the texture."""
     rows, columns, _ = _grid(shape)
-    down, right = (
-        rows - STAR_CENTRE[0] * shape[0] / max(shape),
-        columns - STAR_CENTRE[1] * shape[1] / max(shape),
-    )
+    height, width = np.array(shape) / max(shape)
+    down, right = rows - STAR_CENTRE[0] * height, columns - STAR_CENTRE[1] * width
     radius = np.hypot(down, right)
     rng = np.random.default_rng(seed)
-    lost = dict(
-        zip(rng.choice(SPOKES, 2, replace=False), (-1, 1), strict=True)
-    )  # -1: inside the ring, 1: outside
-    nicks = list(
-        zip(
-            rng.integers(SPOKES, size=NICKS),
-            rng.uniform(25, 100, NICKS),  # spoke, middle, length
-            rng.uniform(2, 6, NICKS),
-            strict=True,
-        )
-    )
+    inner, outer = rng.choice(SPOKES, 2, replace=False)
+    lost = {inner: -1, outer: 1}  # inside the ring, outside
+    spokes, middles = rng.integers(SPOKES, size=NICKS), rng.uniform(25, 100, NICKS)
+    nicks = list(zip(spokes, middles, rng.uniform(2, 6, NICKS), strict=True))
 
     unwritten, written = _step(HUB - radius), np.zeros(shape)
     for spoke in range(SPOKES):
         angle = np.radians(FIRST_SPOKE_DEG + spoke * 360 / SPOKES)
-        along, across = (
-            right * np.cos(angle) + down * np.sin(angle),
-            down * np.cos(angle) - right * np.sin(angle),
-        )
+        along = right * np.cos(angle) + down * np.sin(angle)
+        across = down * np.cos(angle) - right * np.sin(angle)
         half = along * np.tan(np.pi * SPOKE_DUTY / SPOKES)
         near = (along > 0) & (abs(across) < half + 6 * EDGE)
         r = radius[near]
@@ -82,102 +73,115 @@ def siemens_star(shape: tuple[int, int], seed: int) -> np.ndarray:
             # The open gaps beside it are lost too: membrane as far as under the neighbours, which
             # lie 1 spoke away.
             wedge = along * np.tan(2 * np.pi / SPOKES) - abs(across)
-            unwritten = np.maximum(
-                unwritten, _step(np.minimum(wedge, lost[spoke] * (radius - RING)))
-            )
+            gap = _step(np.minimum(wedge, lost[spoke] * (radius - RING)))
+            unwritten = np.maximum(unwritten, gap)
         written[near] += present * _between(across[near], 0, 2 * half[near])
 
     ground = OPEN_PHASE + (UNWRITTEN_PHASE - OPEN_PHASE) * unwritten
     phase = ground + (SPOKE_PHASE - ground) * written
-    phase += FILM_PHASE * _step(rows - FILM_ROW * shape[0] / max(shape) - FILM_SLOPE * columns)
-    amplitude = (
-        1
-        + AMPLITUDE_PER_RAD * (phase - PHASE_MEAN)
-        + AMPLITUDE_TEXTURE * _smooth_field(shape, rng, 24)
-    )
+    phase += FILM_PHASE * _step(rows - FILM_ROW * height - FILM_SLOPE * columns)
+    texture = AMPLITUDE_TEXTURE * _smooth_field(shape, rng, 24)
+    amplitude = 1 + AMPLITUDE_PER_RAD * (phase - PHASE_MEAN) + texture
     return amplitude * np.exp(1j * (phase + PHASE_TEXTURE * _smooth_field(shape, rng, 6)))
 
 
-def dead_leaves(shape: tuple[int, int], seed: int) -> np.ndarray:
+def dead_leaves(shape: tuple[int, int], seed: int) -> Image:
     """Opaque discs fallen on each other, radii 3 .. 45 units with density r^-3: edges and areas of
     all sizes."""
     rng = np.random.default_rng(seed)
-    canvas, unit = _blank(shape, _leaf(rng)), _grid(shape)[2]
+    drawing = _Drawing(shape, rng, _leaf(rng))
     for radius in _power_law(rng, 700, 3, 45, 3):
-        _paint(canvas, unit, _place(rng, canvas, unit), radius, _disc(radius), _leaf(rng))
-    return np.exp(canvas)
+        drawing.paint(_disc(radius), drawing.place(), _leaf(rng))
+    return np.exp(drawing.canvas)
 
 
-def lines(shape: tuple[int, int], seed: int) -> np.ndarray:
+def lines(shape: tuple[int, int], seed: int) -> Image:
     """Bars of random direction (length 20 .. 150, width 1.5 .. 12 units) among discs, on an empty
     membrane."""
     rng = np.random.default_rng(seed)
-    canvas, unit = _blank(shape, 0.03 + 1j * PHASE_RANGE[1]), _grid(shape)[2]
+    drawing = _Drawing(shape, rng, 0.03 + 1j * PHASE_RANGE[1])
     for kind in rng.permutation(["bar"] * 60 + ["disc"] * 40):
         if kind == "bar":
-            length, width = rng.uniform(20, 150), rng.uniform(1.5, 12)
-            distance, reach = (
-                _bar(length, width, rng.uniform(0, np.pi)),
-                np.hypot(length, width) / 2,
-            )
+            figure = _bar(rng.uniform(20, 150), rng.uniform(1.5, 12), rng.uniform(0, np.pi))
         else:
-            reach = rng.uniform(2, 14)
-            distance = _disc(reach)
-        _paint(canvas, unit, _place(rng, canvas, unit), reach, distance, _leaf(rng))
-    return np.exp(canvas)
+            figure = _disc(rng.uniform(2, 14))
+        drawing.paint(figure, drawing.place(), _leaf(rng))
+    return np.exp(drawing.canvas)
 
 
-def procedural(shape: tuple[int, int], seed: int) -> np.ndarray:
+def procedural(shape: tuple[int, int], seed: int) -> Image:
     """An object to train on: a random mixture of discs, bars, rings, wedges and smooth fields,
     never a star.
 
     Density, sizes, opacity, contrast and the mixture itself are drawn first, so that a set of seeds
     spans many classes. Most objects are written in one layer, as lithography does: two or three
-    heights, with sharp borders between them."""
+    heights, with sharp borders between them.
+    """
     rng = np.random.default_rng(seed)
-    canvas, unit = _blank(shape, _leaf(rng)), _grid(shape)[2]
+    ground = _leaf(rng)
+    drawing = _Drawing(shape, rng, ground)
     mixture = rng.dirichlet([0.7, 0.7, 0.3, 0.7])
     smallest = rng.uniform(1.5, 6)
     sizes = _power_law(rng, 400, smallest, smallest * rng.uniform(4, 12), rng.uniform(1.5, 3.5))
     # As many as cover the canvas some 0.3 to 3 times: a shape of size s covers about 3 s^2.
-    cover = np.exp(rng.uniform(np.log(0.3), np.log(3))) * canvas.size / unit**2
+    cover = np.exp(rng.uniform(np.log(0.3), np.log(3))) * np.prod(shape) / drawing.unit**2
     sizes = sizes[: max(10, int(np.searchsorted(np.cumsum(3 * sizes**2), cover)))]
     layered = rng.random() < 0.6
     opacity = 1.0 if layered or rng.random() < 0.6 else rng.uniform(0.4, 1)
-    heights = [canvas[0, 0], *(_leaf(rng) for _ in range(rng.integers(1, 3)))]
-    if layered:  # heights that differ by less are no pattern
-        step = -np.sign(heights[0].imag - np.mean(PHASE_RANGE)) * rng.uniform(
-            0.4, 1.0
-        )  # towards the range's other end
-        heights[1] = complex(heights[1].real, heights[0].imag + step)
+    heights = [ground, *(_leaf(rng) for _ in range(rng.integers(1, 3)))]
+    if layered:  # heights that differ by less are no pattern; towards the range's other end
+        step = -np.sign(ground.imag - np.mean(PHASE_RANGE)) * rng.uniform(0.4, 1.0)
+        heights[1] = complex(heights[1].real, ground.imag + step)
     along = rng.uniform(0, np.pi)  # of the bars that are not turned by themselves
     turned = rng.random() < 0.7
     for size, kind in zip(sizes, rng.choice(4, len(sizes), p=mixture), strict=True):
         angle = rng.uniform(0, np.pi) if turned else along + rng.choice([0, np.pi / 2])
         if kind == 0:
-            distance, reach = _disc(size), size
+            figure = _disc(size)
         elif kind == 2:
-            distance, reach = _ring(size, rng.uniform(1.5, 1.5 + size / 2)), 1.5 * size + 1
+            figure = _ring(size, rng.uniform(1.5, 1.5 + size / 2))
         else:
-            length = size * rng.uniform(1, 8)
-            taper = 0.0 if kind == 1 else rng.uniform(0.3, 1)
-            distance, reach = (
-                _bar(length, size, angle, taper),
-                np.hypot(length, size * (1 + taper)) / 2,
-            )
+            length, taper = size * rng.uniform(1, 8), 0.0 if kind == 1 else rng.uniform(0.3, 1)
+            figure = _bar(length, size, angle, taper)
         value = heights[rng.integers(len(heights))] if layered else _leaf(rng)
-        _paint(canvas, unit, _place(rng, canvas, unit), reach, distance, value, opacity)
-    canvas *= rng.uniform(0.5, 1.2)
-    clean = rng.random() < 0.5
+        drawing.paint(figure, drawing.place(), value, opacity)
+    canvas = drawing.canvas * rng.uniform(0.5, 1.2)
+    roughness = 0.02 if rng.random() < 0.5 else 0.08
     for detail in (4, 16):
-        amplitude, phase = (
-            rng.uniform(0, 0.04),
-            min(0.2, rng.exponential(0.02 if clean else 0.08)) * 4 / detail,
-        )
-        canvas += amplitude * _smooth_field(shape, rng, detail) + 1j * phase * _smooth_field(
-            shape, rng, detail
-        )
+        amplitude = rng.uniform(0, 0.04)
+        phase = min(0.2, rng.exponential(roughness)) * 4 / detail
+        canvas += amplitude * _smooth_field(shape, rng, detail)
+        canvas += 1j * phase * _smooth_field(shape, rng, detail)
     return np.exp(canvas)
+
+
+class _Drawing:
+    """A canvas of log-transmission, log a + i phase: painting blends phase and absorption, not
+    complex numbers. `unit` is its pixels per unit."""
+
+    def __init__(self, shape: tuple[int, int], rng: np.random.Generator, ground: complex) -> None:
+        self.rng, self.unit = rng, _grid(shape)[2]
+        self.canvas = np.full(shape, ground, dtype=np.complex128)
+
+    def place(self) -> Float[np.ndarray, "2"]:
+        """A random (row, column) on the canvas or just beside it, in units."""
+        return self.rng.uniform(-0.05, 1.05, 2) * self.canvas.shape / self.unit
+
+    def paint(
+        self, figure: Shape, centre: Float[np.ndarray, "2"], value: complex, opacity: float = 1.0
+    ) -> None:
+        """Blend `value` in where the shape is, over a linear edge of rms width EDGE."""
+        (distance, reach), edge = figure, EDGE * np.sqrt(12)
+        start = (centre - reach - edge) * self.unit
+        stop = (centre + reach + edge) * self.unit + 1
+        start, stop = (np.clip(ends, 0, self.canvas.shape).astype(int) for ends in (start, stop))
+        down, right = (
+            np.arange(*ends) / self.unit - middle
+            for *ends, middle in zip(start, stop, centre, strict=True)
+        )
+        cover = opacity * np.clip(0.5 - distance(down[:, None], right) / edge, 0, 1)
+        below = self.canvas[start[0] : stop[0], start[1] : stop[1]]
+        below += cover * (value - below)
 
 
 def _grid(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, float]:
@@ -196,18 +200,10 @@ def _step(distance: np.ndarray) -> np.ndarray:
     return ndtr(distance / EDGE)
 
 
-def _between(
-    position: np.ndarray, middle: float | np.ndarray, width: float | np.ndarray
-) -> np.ndarray:
+def _between(at: np.ndarray, middle: float, width: float | np.ndarray) -> np.ndarray:
     """A bar of `width` blurred likewise: exact for bars thinner than the blur too, as the spokes
     are at the hub."""
-    return _step(position - middle + width / 2) - _step(position - middle - width / 2)
-
-
-def _blank(shape: tuple[int, int], value: complex) -> np.ndarray:
-    """A canvas of log-transmission, log a + i phase: painting blends phase and absorption, not
-    complex numbers."""
-    return np.full(shape, value, dtype=np.complex128)
+    return _step(at - middle + width / 2) - _step(at - middle - width / 2)
 
 
 def _leaf(rng: np.random.Generator) -> complex:
@@ -218,11 +214,6 @@ def _leaf(rng: np.random.Generator) -> complex:
     return complex(np.log(1 + follows + LEAF_AMPLITUDE * rng.standard_normal()), phase)
 
 
-def _place(rng: np.random.Generator, canvas: np.ndarray, unit: float) -> tuple[float, float]:
-    row, column = rng.uniform(-0.05, 1.05, 2) * canvas.shape / unit
-    return row, column
-
-
 def _power_law(
     rng: np.random.Generator, count: int, low: float, high: float, exponent: float
 ) -> np.ndarray:
@@ -231,20 +222,16 @@ def _power_law(
     return rng.uniform(min(ends), max(ends), count) ** (1 / (1 - exponent))
 
 
-Distance = Callable[
-    [np.ndarray, np.ndarray], np.ndarray
-]  # (down, right) from the centre, in units -> < 0 inside
+def _disc(radius: float) -> Shape:
+    return lambda down, right: np.hypot(down, right) - radius, radius
 
 
-def _disc(radius: float) -> Distance:
-    return lambda down, right: np.hypot(down, right) - radius
+def _ring(radius: float, width: float) -> Shape:
+    half = width / 2
+    return lambda down, right: abs(np.hypot(down, right) - radius) - half, radius + half
 
 
-def _ring(radius: float, width: float) -> Distance:
-    return lambda down, right: abs(np.hypot(down, right) - radius) - width / 2
-
-
-def _bar(length: float, width: float, angle: float, taper: float = 0.0) -> Distance:
+def _bar(length: float, width: float, angle: float, taper: float = 0.0) -> Shape:
     """A bar; `taper` 1 makes it a wedge, twice as wide at one end and of no width at the other."""
     cosine, sine = np.cos(angle), np.sin(angle)
 
@@ -253,46 +240,22 @@ def _bar(length: float, width: float, angle: float, taper: float = 0.0) -> Dista
         half = width / 2 * (1 + taper * np.clip(2 * ahead / length, -1, 1))
         return np.maximum(abs(ahead) - length / 2, abs(down * cosine - right * sine) - half)
 
-    return distance
+    return distance, np.hypot(length, width * (1 + taper)) / 2
 
 
-def _paint(
-    canvas: np.ndarray,
-    unit: float,
-    centre: tuple[float, float],
-    reach: float,
-    distance: Distance,
-    value: complex,
-    opacity: float = 1.0,
-) -> None:
-    """Blend `value` in where `distance` < 0, over a linear edge of rms width EDGE; nothing lies
-    beyond `reach`."""
-    edge = EDGE * np.sqrt(12)
-    window, axes = [], []
-    for middle, size in zip(centre, canvas.shape, strict=True):
-        start, stop = np.clip(
-            [(middle - reach - edge) * unit, (middle + reach + edge) * unit + 1], 0, size
-        ).astype(int)
-        window.append(slice(start, stop))
-        axes.append(np.arange(start, stop) / unit - middle)
-    cover = opacity * np.clip(0.5 - distance(axes[0][:, None], axes[1][None, :]) / edge, 0, 1)
-    below = canvas[tuple(window)]
-    below += cover * (value - below)
-
-
-def _smooth_field(shape: tuple[int, int], rng: np.random.Generator, detail: int) -> np.ndarray:
-    """A real Gaussian field, rms 1, of plane waves with at most `detail` periods on 1.3 times the
-    longer side."""
+def _smooth_field(
+    shape: tuple[int, int], rng: np.random.Generator, detail: int
+) -> Float[np.ndarray, "H W"]:
+    """A Gaussian field, rms 1, of plane waves with at most `detail` periods on 1.3 times the longer
+    side."""
     rows, columns, _ = _grid(shape)
     waves = np.arange(-detail, detail + 1)
     weights = np.exp(-2 * (waves[:, None] ** 2 + waves**2) / detail**2)
     weights[detail, detail] = 0  # no mean
-    coefficients = weights * (
-        rng.standard_normal(weights.shape) + 1j * rng.standard_normal(weights.shape)
-    )
+    real = rng.standard_normal(weights.shape)
+    coefficients = weights * (real + 1j * rng.standard_normal(weights.shape))
     coefficients *= np.sqrt(2) / np.linalg.norm(coefficients)
     period = 1.3 * UNITS  # opposite edges needn't meet
-    return (
-        (np.exp(2j * np.pi * rows * waves / period) @ coefficients)
-        @ np.exp(2j * np.pi * waves[:, None] * columns / period)
-    ).real
+    down = np.exp(2j * np.pi * rows * waves / period)
+    right = np.exp(2j * np.pi * waves[:, None] * columns / period)
+    return (down @ coefficients @ right).real

@@ -127,7 +127,7 @@ def test_a_design_cannot_be_changed():
 
 
 def test_a_view_is_the_baseline_an_overlap_or_a_control_of_one():
-    assert [linear_overlap(view) for view in ("dense", "0.5", "0", "1e-05")] == [0.7, 0.5, 0, 1e-5]
+    assert [linear_overlap(view) for view in ("dense", "0.5", "0", "0.05")] == [0.7, 0.5, 0, 0.05]
     assert controls_of("0.5") == ("0.5_spread", "0.5_fluence")
     for view in ("baseline", "custom", *controls_of("0.5"), *controls_of("sparse")):
         assert linear_overlap(view) is None and gridsize_of(view) == 1 and not controls_of(view)
@@ -138,7 +138,20 @@ def test_a_view_is_the_baseline_an_overlap_or_a_control_of_one():
 
 @pytest.mark.parametrize(
     "view",
-    ["0.50", ".5", "-0", "1", "-0.1", "nan", "", "_spread", "dense_spread_spread", "base_spread"]
+    [
+        "0.50",
+        ".5",
+        "-0",
+        "0.0",
+        "1",
+        "1e-05",
+        "-0.1",
+        "nan",
+        "",
+        "_spread",
+        "dense_spread_spread",
+        "base_spread",
+    ]
     + ["baseline_spread", None, True, 1.5],
 )
 def test_what_names_no_view_or_names_one_otherwise_is_refused(view):
