@@ -21,6 +21,7 @@ some 10 %.
 """
 
 import hashlib
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,7 +31,16 @@ import torch
 from jaxtyping import Float
 from tqdm import tqdm
 
-from fly64lib.design import SPLITS, Doses, ViewDesign, dose_folder, part_of, split_file, view_file
+from fly64lib.design import (
+    SPLITS,
+    Doses,
+    ViewDesign,
+    controlled_view,
+    dose_folder,
+    part_of,
+    split_file,
+    view_file,
+)
 from fly64lib.plots.views import draw_view
 from fly64lib.simulation.manifest import Manifest, intact, sha256_json
 from fly64lib.simulation.overlap_measures import fluence_figures, geometry_figures, scanned_region
@@ -62,30 +72,22 @@ class _Plan:
     @classmethod
     def of(cls, scan: ScanData, design: ViewDesign) -> "_Plan":
         """The plan of a split, from its scan at any dose."""
+        diameter, positions, K = design.probe_diameter_px, scan.positions, design.neighbor_count
         # To 1e-3 px: probes of several doses differ by rounding, which must not reach the
         # selection.
-        measured = round(outer_half_maximum_diameter(scan.probe), 3)
-        diameter = design.probe_diameter_px or measured
-        positions, K = scan.positions, design.neighbor_count
+        diameter = diameter or round(outer_half_maximum_diameter(scan.probe), 3)
         views, skipped = choose_views(positions, diameter, design)
         figures = [geometry_figures(positions[v.images], v.groups, diameter, K) for v in views]
         return cls(positions, views, figures, skipped, diameter)
 
-    def figures(self, scan: ScanData) -> list[dict]:
-        """All four figures of each view at the scan's dose."""
+    def figures(self, scan: ScanData) -> Iterator[tuple[View, dict]]:
+        """Each view and its four figures at the scan's dose."""
         region = scanned_region(self.positions_px)
-        return [
-            geometry
-            | {
-                "fluence": fluence_figures(
-                    self.positions_px[view.images],
-                    scan.probe * np.float32(view.keep**0.5),
-                    scan.canvas_shape,
-                    region,
-                )
-            }
-            for view, geometry in zip(self.views, self.geometry, strict=True)
-        ]
+        for view, geometry in zip(self.views, self.geometry, strict=True):
+            positions = self.positions_px[view.images]
+            probe = scan.probe * np.float32(view.keep**0.5)
+            fluence = fluence_figures(positions, probe, scan.canvas_shape, region)
+            yield view, geometry | {"fluence": fluence}
 
 
 def generate_overlap_views(
@@ -113,9 +115,15 @@ def generate_overlap_views(
         for folder in sorted({root.resolve(), artifacts.resolve()}):
             locks.enter_context(folder_lock(folder))
         manifest = Manifest(root, "D", to_dict(design), varying=("views",))
-        bundle, kept = _kept_artifacts(artifacts, manifest.earlier)
+        drawn = intact(artifacts, manifest.earlier.get("artifacts", {}))
+        bundle = read_json(artifacts / FIGURES) if FIGURES in drawn else {}
+        again = (*design.views, "custom")  # decided anew, for these doses
+        skipped = [
+            row
+            for row in manifest.earlier.get("skipped", [])
+            if row["dose"] not in doses or controlled_view(row["view"]) not in again
+        ]
         jobs = [(dose, split) for dose in doses for split in SPLITS]
-        skipped: list[dict] = []
         for dose, split in tqdm(jobs, desc="phase D", unit=" file", disable=not progress):
             path = split_file(source_root, dose, split)
             scan = read_scan(path, load_truth=True)
@@ -134,23 +142,21 @@ def generate_overlap_views(
             file = path.relative_to(source_root).as_posix()
             parent = {"dose": dose, "file": file, "sha256": sha256_file(path)}
             of_dose = bundle.setdefault(dose_folder(dose), {})
-            for view, figures in zip(plan.views, plan.figures(scan), strict=True):
+            for view, figures in plan.figures(scan):
                 of_dose.setdefault(view.name, {})[split] = figures
                 if view.name != "baseline":
                     _write_view(manifest, scan, view, figures, parent, split)
-        skipped = _earlier_skipped(manifest.earlier, doses, plans) + skipped
         write_json(root / SKIPPED, skipped)
-        written = kept | _write_artifacts(artifacts, plans, bundle)
-        return manifest.write(skipped=skipped, artifacts=written)
+        drawn |= _write_artifacts(artifacts, plans, bundle)
+        return manifest.write(skipped=skipped, artifacts=drawn)
 
 
 def thinned_scan(scan: ScanData, keep: float, seed: list[int], source: Path) -> ScanData:
-    """The scan as `keep` times the dose would have measured it: counts thinned binomially, probe
-    times sqrt(keep).
+    """The scan as `keep` times the dose would have measured it: counts thinned, probe * sqrt(keep).
 
     Each pattern has a seed of its own out of `seed`. Counts that are not whole are refused.
     """
-    raw, diffraction = RawDataTorch(scan, source), np.empty_like(scan.diffraction)
+    raw, diffraction = RawDataTorch(scan, source), np.empty(scan.diffraction.shape, np.float32)
     seeds = np.random.SeedSequence(seed).generate_state(scan.n, np.uint64).astype(np.int64)
     for chunk in torch.arange(scan.n).split(_CHUNK):
         thinned = thin_counts(raw.counts(chunk), keep, torch.from_numpy(seeds)[chunk])
@@ -165,10 +171,8 @@ def _write_view(
     dose = parent["dose"]
     seed = [view.selection["seed"], int(dose), *f"{view.name} {split}".encode()]
     chosen = b"".join(part.tobytes() for part in (view.images, view.groups) if part is not None)
-    selection = view.selection | {
-        "photons_kept": view.keep,
-        "sha256": hashlib.sha256(chosen).hexdigest(),
-    }
+    sha256 = hashlib.sha256(chosen).hexdigest()
+    selection = view.selection | {"photons_kept": view.keep, "sha256": sha256}
     recipe = {
         "view": view.name,
         "gridsize": 1 if view.groups is None else round(view.groups.shape[1] ** 0.5),
@@ -188,20 +192,6 @@ def _write_view(
     write_scan(manifest.root / name, replace(seen, groups=view.groups, metadata=metadata))
     row = {"dose": dose, "view": view.name, "split": split, "images": seen.n}
     manifest.add(name, **row, groups=figures["groups"], recipe_sha256=recipe_sha256)
-
-
-def _kept_artifacts(root: Path, earlier: dict) -> tuple[dict, dict[str, str]]:
-    """Figures of an earlier run, and the SHA-256 of what it wrote; none without its figures."""
-    kept = intact(root, earlier.get("artifacts", {}))
-    return (read_json(root / FIGURES), kept) if FIGURES in kept else ({}, {})
-
-
-def _earlier_skipped(earlier: dict, doses: list[float], plans: dict[str, _Plan]) -> list[dict]:
-    """What an earlier run skipped and this one did not decide anew."""
-    decided = {name for plan in plans.values() for name in plan.skipped}
-    decided |= {view.name for plan in plans.values() for view in plan.views}
-    rows = earlier.get("skipped", [])
-    return [row for row in rows if row["dose"] not in doses or row["view"] not in decided]
 
 
 def _write_artifacts(root: Path, plans: dict[str, _Plan], bundle: dict) -> dict[str, str]:

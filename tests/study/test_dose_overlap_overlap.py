@@ -259,6 +259,29 @@ def test_doses_may_come_one_after_another(tmp_path, no_pictures):
     }
 
 
+def test_a_view_at_any_overlap_is_made_with_its_controls_beside_the_views_there_are(
+    tmp_path, no_pictures
+):
+    phase_c(tmp_path / "c", doses=(200.0,))
+    dense = run(tmp_path, views=("dense",))["files"]
+    times = {name: (tmp_path / "d" / name).stat().st_mtime_ns for name in dense}
+    manifest = run(tmp_path, views=("0.5", "0.35"))
+    assert dense.items() <= manifest["files"].items() and len(manifest["files"]) == 18
+    assert times == {name: (tmp_path / "d" / name).stat().st_mtime_ns for name in dense}
+    named, few, every = (view(tmp_path, 200, "0.5" + end, "test") for end in ("", *CONTROLS))
+    parent = read_scan(tmp_path / "c" / "dose_200" / "patched_test.npz")
+    assert few.n == named.n < every.n == parent.n and few.groups is None
+    assert every.metadata["dose"] == pytest.approx(200 * named.n / parent.n)
+    assert named.metadata["view"] == "0.5" and named.metadata["gridsize"] == 2
+    assert named.metadata["selection"]["linear_overlap"] == 0.5
+    centres = named.positions[named.groups[:, 0]]
+    apart = np.linalg.norm(centres[:, None] - centres, axis=-1)[np.triu_indices(len(centres), 1)]
+    assert apart.min() >= 0.5 * named.metadata["overlap"]["probe_diameter_px"]
+    bundle = json.loads((tmp_path / "a" / "overlap_figures.json").read_text())["dose_200"]
+    pairs = [bundle[name]["train"]["groups"] for name in ("dense", "0.5", "0.35")]
+    assert pairs == sorted(pairs, reverse=True) and len(set(pairs)) == 3
+
+
 def test_a_view_too_small_for_one_group_is_skipped_with_its_reason_and_no_stale_file_stays(
     tmp_path, no_pictures
 ):
