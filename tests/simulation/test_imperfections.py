@@ -50,7 +50,7 @@ def test_without_imperfections_the_files_are_the_bytes_that_they_were(tmp_path, 
     assert "imperfections" not in read_scan(split_file(tmp_path / "with", 1e4, "test")).metadata
 
 
-def test_the_file_names_its_imperfections_and_holds_the_stored_positions_and_the_probe_that_methods_are_told(
+def test_the_file_names_its_imperfections_and_holds_stored_positions_and_the_given_probe(
     tmp_path,
 ):
     kinds = Imperfections(jitter_px=1.5, incoherent=0.1, beam_stop_px=3.0, probe_error=0.05)
@@ -83,7 +83,7 @@ def test_the_file_names_its_imperfections_and_holds_the_stored_positions_and_the
     )
 
 
-def test_jitter_moves_the_true_positions_by_its_rms_along_each_axis_and_the_patterns_are_those_of_the_true_ones():
+def test_jitter_moves_true_positions_by_its_rms_along_each_axis_and_patterns_are_made_there():
     x, y = np.random.default_rng(0).uniform(100, 200, (2, 4000))
     stored = np.stack([y, x], axis=1)
     (true,) = Imperfections(jitter_px=1.5).true_positions(stored, 32, (300, 300))
@@ -150,7 +150,7 @@ def test_light_is_neither_made_nor_lost_by_what_happens_before_the_detector():
 @pytest.mark.parametrize(
     "kinds", [{"probe_error": 0.1}, {"probe_defocus_rad": 1.0}, {"probe_error": 0.2, "seed": 3}]
 )
-def test_the_probe_that_methods_are_told_is_wrong_by_what_was_asked_at_the_same_power(kinds):
+def test_the_probe_that_methods_get_is_wrong_by_what_was_asked_at_the_same_power(kinds):
     probe = zone_plate_probe(32)[None].astype(np.complex64)
     wrong = Imperfections(**kinds).file_probe(probe)
     assert (

@@ -1,4 +1,4 @@
-"""Simulated canvases: the counts are those of the drawn object, the set is wide, and a network learns
+"""Simulated canvases: counts are those of the drawn object, the set is wide, a network learns
 from it."""
 
 import numpy as np
@@ -13,7 +13,7 @@ from fly64lib.simulation.procedural_canvases import ProceduralCanvases, position
 from ptycho_torch.config import ModelConfig, TrainingConfig
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.network.features import Features, fluence_of
-from ptycho_torch.network.model import SimulatedBatch, PtychoModel, simulated_loss
+from ptycho_torch.network.model import PtychoModel, SimulatedBatch, simulated_loss
 from ptycho_torch.training.loaders import SimulatedDataModule, SimulatedSampler
 from ptycho_torch.workflows.components import train_cdi_model_torch
 
