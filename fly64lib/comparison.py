@@ -22,7 +22,15 @@ from typing import Literal
 
 import numpy as np
 
-from fly64lib.design import VIEWS, StudyDesign, dose_folder, held_out_file, split_file, view_file
+from fly64lib.design import (
+    Doses,
+    StudyDesign,
+    View,
+    dose_folder,
+    held_out_file,
+    split_file,
+    view_file,
+)
 from fly64lib.evaluation.columns import aligned_text, table
 from fly64lib.evaluation.gauge import Region
 from fly64lib.evaluation.judgement import has_truth, judge, region_of
@@ -54,8 +62,8 @@ class Options:
     phase_d_root: Path  # phase D's folder
     reconstruction_root: Path  # phase F's folder
     output_root: Path  # where tables and pictures go
-    doses: tuple[float, ...] = StudyDesign().doses  # photons per exposure
-    views: tuple[str, ...] = VIEWS  # control views too, by name
+    doses: Doses = StudyDesign().doses  # photons per exposure
+    views: tuple[View, ...] = ("baseline", *StudyDesign().views)  # also controls, other overlaps
     methods: tuple[str, ...] = ()  # all that are there if none is named
     gauge: Literal["known_probe", "unknown_probe"] = "known_probe"  # removed before scoring
     no_limits: bool = False  # leave the two limits out

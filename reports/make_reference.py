@@ -7,23 +7,27 @@ it was made), `rows.csv`, `report.json`, `study.json`, `figures/` (objects, FRC 
 every condition) and `notebooks/` (executed, their pictures as JPEG). Paths of the machine are cut
 at the study's folder. Fails when the whole is larger than 15 MB."""
 
-import argparse
 import base64
-import csv
 import io
 import json
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
 
+import tyro
+from pandas import DataFrame
 from PIL import Image
 
-from ptycho_torch.commands import run_command
-from fly64lib.report.page import commit, label
+from fly64lib.evaluation.columns import markdown_table
+from fly64lib.plots.styles import label
+from fly64lib.report import answers
+from fly64lib.report.provenance import commit
 from fly64lib.report.report import TARGETS
-from fly64lib.report.rows import collect, need_text, needed_photons
+from fly64lib.report.rows import collect
 from fly64lib.sweep import control
+from ptycho_torch.commands import run_options
 from ptycho_torch.errors import ConfigError
+from ptycho_torch.fields import config
 from ptycho_torch.files import read_json, write_json
 
 LIMIT_MB = 15
@@ -48,7 +52,7 @@ def make(study_dir: Path, output: Path) -> float:
         )
     if output.exists():
         shutil.rmtree(output)
-    root, rows = str(study.folder), collect(study.folder).rows
+    root, rows = str(study.folder), collect(study.folder).table
     for name in study.settings.notebooks():
         _write(output / name, _smaller_notebook(study.folder / name, root))
     for path in sorted(study.folder.glob("replicate_*/phase_g/*/*/*.png")):
@@ -59,10 +63,7 @@ def make(study_dir: Path, output: Path) -> float:
         (study.folder / "index.html").read_text(encoding="utf-8").replace(root, "."),
     )
     write_json(output / "report.json", read_json(study.folder / "report.json"))
-    with (output / "rows.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
-        writer.writeheader()
-        writer.writerows(rows)
+    rows.to_csv(output / "rows.csv", index=False)
     _write(output / "README.md", _readme(study, rows))
     write_json(
         output / "study.json", {"profile": study.profile, "settings": study.settings.to_dict()}
@@ -111,8 +112,8 @@ def _jpeg(png: bytes) -> bytes:
     return data.getvalue()
 
 
-def _readme(study: control.Study, rows: Sequence[Mapping]) -> str:
-    views = list(dict.fromkeys(row["view"] for row in rows))
+def _readme(study: control.Study, rows: DataFrame) -> str:
+    views = list(rows["view"].unique())
     parts = [
         f"# Reference results: profile `{study.profile}`\n",
         f"`fly64 run --profile {study.profile} --output STUDY`, then `python"
@@ -122,38 +123,32 @@ def _readme(study: control.Study, rows: Sequence[Mapping]) -> str:
         " profiles' are never compared with them.\n",
     ]
     for metric, target in TARGETS.items():
-        needs = needed_photons(rows, metric, target)
-        names = list(dict.fromkeys(name for name, _ in needs))
-        parts.append(
-            f"Photons per object pixel for {metric} ≥ {target:g}:\n\n"
-            + _table(
-                ["", *views],
-                (
-                    [label(name), *(need_text(needs.get((name, view), [])) for view in views)]
-                    for name in names
-                ),
-            )
-        )
+        needs = answers.needed_photons(rows, metric, target)
+        lines = [
+            [label(name), *(answers.need_text(needs.get((name, view), [])) for view in views)]
+            for name in dict.fromkeys(name for name, _ in needs)
+        ]
+        parts.append(f"Photons per object pixel for {metric} ≥ {target:g}:\n")
+        parts.append(markdown_table(["", *views], lines) + "\n")
     return "\n".join(parts)
 
 
-def _table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    rows = [heads, ["---"] * len(heads), *lines]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
+@config
+class Options:
+    """Turns a finished study into the committed reference report."""
+
+    study: Annotated[Path, tyro.conf.Positional]  # a finished study's folder
+    output: Annotated[Path, tyro.conf.Positional] = OUTPUT  # in place of what is there
+
+
+def command(options: Options) -> int:
+    size_mb = make(options.study, options.output)
+    print(f"{options.output}: {size_mb:.1f} MB")
+    return 0
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("study", type=Path)
-    parser.add_argument("output", type=Path, nargs="?", default=OUTPUT)
-    options = parser.parse_args(argv)
-
-    def command() -> int:
-        size_mb = make(options.study, options.output)
-        print(f"{options.output}: {size_mb:.1f} MB")
-        return 0
-
-    return run_command(command)
+    return run_options(Options, command, argv, "python reports/make_reference.py")
 
 
 if __name__ == "__main__":

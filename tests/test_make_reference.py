@@ -12,8 +12,8 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+from made_up_study import write_study
 from PIL import Image
-from test_report import write_study
 
 from fly64lib.report.report import write_report
 from fly64lib.sweep import control

@@ -12,39 +12,39 @@ from fly64lib.evaluation.columns import REFERENCES, markdown_table, number, tabl
 from fly64lib.evaluation.rings import frc_curve
 from fly64lib.notebook.parameters import ExploreParameters
 from fly64lib.plots import figures
-from fly64lib.report.rows import Study, load_condition, select
+from fly64lib.report.rows import StudyRows
 from ptycho_torch.errors import DataContractError, MissingDependencyError
 from ptycho_torch.files import read_json
 
 KEYS = ("replicate", "dose", "view", "method")
 
 
-def choices(study: Study) -> dict[str, list]:
+def choices(study: StudyRows) -> dict[str, list]:
     """What there is to choose from, by key, in order of appearance."""
     rows = [row for row in study.rows if row["method"] not in REFERENCES]
     return {key: list(dict.fromkeys(row[key] for row in rows)) for key in KEYS}
 
 
-def start(study: Study, parameters: ExploreParameters) -> dict:
+def start(study: StudyRows, parameters: ExploreParameters) -> dict:
     """The first condition to show: what the parameters say, and for what they leave open the first
     that there is."""
     asked = {key: getattr(parameters, key) for key in KEYS if getattr(parameters, key) is not None}
-    found = [row for row in select(study.rows, **asked) if row["method"] not in REFERENCES]
+    found = [row for row in _rows(study, asked) if row["method"] not in REFERENCES]
     if not found:
         raise DataContractError(f"{study.root} has no {asked}; there are {choices(study)}")
     return {key: found[0][key] for key in KEYS}
 
 
-def show(study: Study, choice: Mapping) -> None:
+def show(study: StudyRows, choice: Mapping) -> None:
     """Display metrics, object and error, FRC, scan positions and measured overlap of one row; says
     what is missing."""
-    found = select(study.rows, **choice)
+    found = _rows(study, choice)
     if not found:
         display(Markdown(f"**There is no {choice['method']} for this condition.**"))
         return
     (row,) = found
     display(Markdown(markdown_table(*table([row]))))
-    images, truth, region = load_condition(study, row)
+    images, truth, region = study.condition(row)
     image = images[row["method"]]
     display(_png(figures.objects({row["method"]: image}, truth, region, errors=True)))
     display(_png(figures.frc_curves({row["method"]: frc_curve(image[region], truth[region])})))
@@ -73,7 +73,11 @@ def show(study: Study, choice: Mapping) -> None:
         display(Markdown(markdown_table(list(entries), [list(entries.values())])))
 
 
-def browser(study: Study, first: Mapping) -> object:
+def _rows(study: StudyRows, choice: Mapping) -> list[dict]:
+    return [row for row in study.rows if choice.items() <= row.items()]
+
+
+def browser(study: StudyRows, first: Mapping) -> object:
     """Drop-down menus above what :func:`show` displays. Raises MissingDependencyError without
     ipywidgets."""
     try:

@@ -19,7 +19,7 @@ from fly64lib.evaluation.scores import json_rows
 from fly64lib.generation import generate_datasets
 from fly64lib.notebook.parameters import RobustnessParameters
 from fly64lib.overlap import generate_overlap_views
-from fly64lib.plots.curves import method_colour
+from fly64lib.plots.styles import method_colour
 from fly64lib.reconstruction import (
     MethodSettings,
     ReconstructionJob,

@@ -7,65 +7,99 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 from fly64lib.evaluation.gauge import Region, align
 from fly64lib.evaluation.limits import Limits
 from fly64lib.evaluation.rings import FRC, half_bit_threshold, ring_density
+from fly64lib.plots.styles import label, reference_styles
 from ptycho_torch.files import atomic_path
+
+_COLOURS = {"phase / rad": "viridis", "amplitude": "gray", "phase error / rad": "RdBu_r"}
+_SHARES = (0.5, 99.5)  # per cent of the truth's pixels between the ends of a colour scale
+
+Objects = Mapping[str, np.ndarray]
 
 
 def objects(
-    reconstructions: Mapping[str, np.ndarray],
-    truth: np.ndarray | None,
-    region: Region,
-    errors: bool = False,
+    reconstructions: Objects, truth: np.ndarray | None, region: Region, errors: bool = False
 ) -> Figure:
     """Phase and amplitude of objects side by side on one colour scale each, the global phase
     removed.
 
     The scale is the truth's (or, without truth, the first image's) 0.5 to 99.5 % range. `errors`
     adds a row with the wrapped phase error."""
-    reference = truth if truth is not None else next(iter(reconstructions.values()))
-    reference = reference[region]
-    shown = {"truth": reference} if truth is not None else {}
-    shown |= {
-        name: align(image[region], reference).image for name, image in reconstructions.items()
-    }
+    reference = (truth if truth is not None else next(iter(reconstructions.values())))[region]
     turn = np.exp(-1j * np.angle(reference.sum()))
-    shown = {name: image * turn for name, image in shown.items()}
-    limits = [
-        np.percentile(part, (0.5, 99.5)) for part in (np.angle(reference * turn), np.abs(reference))
-    ]
+    shown = {"truth": reference * turn} if truth is not None else {}
+    shown |= {
+        name: align(image[region], reference).image * turn
+        for name, image in reconstructions.items()
+    }
+    phases = np.percentile(np.angle(reference * turn), _SHARES)
     rows = [
-        ("phase / rad", np.angle, "viridis", limits[0]),
-        ("amplitude", np.abs, "gray", limits[1]),
+        ("phase / rad", np.angle, phases),
+        ("amplitude", np.abs, np.percentile(np.abs(reference), _SHARES)),
     ]
     if errors and truth is not None:
-        spread = 0.5 * np.ptp(limits[0])
+        spread = 0.5 * np.ptp(phases)
+        of_truth = np.conj(shown["truth"])
         rows.append(
-            (
-                "phase error / rad",
-                lambda image: np.angle(image * np.conj(shown["truth"])),
-                "RdBu_r",
-                (-spread, spread),
-            )
+            ("phase error / rad", lambda image: np.angle(image * of_truth), (-spread, spread))
         )
     height, width = reference.shape
-    panel = 12.0 / len(shown)
-    figure = Figure(
-        figsize=(13.0, len(rows) * (panel * height / width + 0.35) + 0.2), layout="constrained"
-    )
+    panel = 12.0 * height / width / len(shown) + 0.35
+    figure = Figure(figsize=(13.0, len(rows) * panel + 0.2), layout="constrained")
     axes = figure.subplots(len(rows), len(shown), squeeze=False)
-    for row, (label, part, colours, (low, high)) in zip(axes, rows, strict=True):
-        for ax, (name, image) in zip(row, shown.items(), strict=True):
-            drawn = ax.imshow(
-                part(image), cmap=colours, vmin=low, vmax=high, interpolation="nearest"
-            )
-            ax.set(xticks=[], yticks=[], title=name)
-        row[0].set_ylabel(label)
+    for row, (name, part, ends) in zip(axes, rows, strict=True):
+        for ax, (title, image) in zip(row, shown.items(), strict=True):
+            drawn = _drawn(ax, part(image), name, ends)
+            ax.set_title(title)
+        row[0].set_ylabel(name)
         figure.colorbar(drawn, ax=list(row), shrink=0.9, pad=0.01)
     return figure
+
+
+def image_grid(
+    images: Mapping[tuple[str, str], np.ndarray],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    truth: np.ndarray,
+    region: Region,
+) -> Figure:
+    """Phase of objects keyed by (row, column) over the region, the truth on top; gaps say
+    "missing".
+
+    The colour scale is the truth's 0.5 to 99.5 % range, the global phase removed from every object.
+    """
+    reference = truth[region] * np.exp(-1j * np.angle(truth[region].sum()))
+    ends = np.percentile(np.angle(reference), _SHARES)
+    height = (2.6 * reference.shape[0] / reference.shape[1] + 0.12) * (len(rows) + 1) + 0.4
+    figure = Figure(figsize=(0.9 + 2.6 * len(columns), height), layout="constrained")
+    axes = figure.subplots(len(rows) + 1, len(columns), squeeze=False)
+    for (i, j), ax in np.ndenumerate(axes):
+        image = images.get((rows[i - 1], columns[j])) if i else truth
+        if image is None:
+            ax.set(xticks=[], yticks=[])
+            place = {"ha": "center", "va": "center", "transform": ax.transAxes}
+            ax.text(0.5, 0.5, "missing", color="0.5", **place)
+        else:
+            phase = np.angle(align(image[region], reference).image)
+            drawn = _drawn(ax, phase, "phase / rad", ends)
+        if i == 0:
+            ax.set_title(columns[j], fontsize="medium")
+        if j == 0:
+            ax.set_ylabel(rows[i - 1] if i else "truth")
+    figure.colorbar(drawn, ax=axes, label="phase / rad", shrink=0.6, pad=0.01)
+    return figure
+
+
+def _drawn(ax: Axes, values: np.ndarray, name: str, ends: Sequence[float]) -> AxesImage:
+    ax.set(xticks=[], yticks=[])
+    scale = {"cmap": _COLOURS[name], "vmin": ends[0], "vmax": ends[1]}
+    return ax.imshow(values, **scale, interpolation="nearest")
 
 
 def loss_curves(history: Sequence[Mapping[str, float]]) -> Figure:
@@ -73,12 +107,10 @@ def loss_curves(history: Sequence[Mapping[str, float]]) -> Figure:
     figure = Figure(figsize=(6, 3), layout="constrained")
     ax = figure.subplots()
     epochs = [row["epoch"] + 1 for row in history]
-    for key, label in (
-        ("train_loss", "training half"),
-        ("val_loss", "held-out half, only watched"),
-    ):
+    halves = {"train_loss": "training half", "val_loss": "held-out half, only watched"}
+    for key, half in halves.items():
         if key in history[0]:
-            ax.plot(epochs, [row[key] for row in history], ".-", label=label)
+            ax.plot(epochs, [row[key] for row in history], ".-", label=half)
     ax.set(
         xlabel="epoch",
         ylabel="loss",
@@ -91,75 +123,43 @@ def loss_curves(history: Sequence[Mapping[str, float]]) -> Figure:
 def frc_curves(curves: Mapping[str, FRC], limits: Mapping[str, Limits] | None = None) -> Figure:
     """Fourier ring correlation with the truth over frequency, with both thresholds and what the
     limits allow."""
-    figure = Figure(figsize=(7, 3.6), layout="constrained")
-    ax = figure.subplots()
+    figure, ax = _over_frequency("FRC with the truth")
     for name, curve in curves.items():
         if name != "truth":
-            ax.plot(curve.frequency, curve.correlation, label=name)
-    for (name, bound), style in zip((limits or {}).items(), ("--", "-."), strict=False):
-        ax.plot(bound.frequency, bound.frc, style, color="black", label=name)
+            ax.plot(curve.frequency, curve.correlation, label=label(name))
+    for name, bound in (limits or {}).items():
+        ax.plot(bound.frequency, bound.frc, **_limit_line(name))
     reference = next(iter(curves.values()))
+    half_bit = half_bit_threshold(reference.n_pixels)
     ax.axhline(0.5, color="0.6", linestyle=":", label="0.5")
-    ax.plot(
-        reference.frequency,
-        half_bit_threshold(reference.n_pixels),
-        color="0.6",
-        linestyle="-",
-        linewidth=0.8,
-        label="half bit",
-    )
-    ax.set(
-        xlabel="spatial frequency / Nyquist",
-        ylabel="FRC with the truth",
-        ylim=(-0.1, 1.05),
-        xlim=(0, 1),
-    )
+    ax.plot(reference.frequency, half_bit, color="0.6", linewidth=0.8, label="half bit")
+    ax.set_ylim(-0.1, 1.05)
     ax.legend(fontsize="small", ncols=2)
     return figure
 
 
-def error_spectra(
-    errors: Mapping[str, np.ndarray], limits: Mapping[str, Limits] | None = None
-) -> Figure:
+def error_spectra(errors: Objects, limits: Mapping[str, Limits] | None = None) -> Figure:
     """Spectral density of phase errors (H, W), rad^2, over frequency, with the limits'
     densities."""
-    figure = Figure(figsize=(7, 3.6), layout="constrained")
-    ax = figure.subplots()
+    figure, ax = _over_frequency("phase error density / rad$^2$")
     for name, error in errors.items():
         if name != "truth":
-            ax.semilogy(*ring_density(error), label=name)
-    for (name, bound), style in zip((limits or {}).items(), ("--", "-."), strict=False):
-        ax.semilogy(bound.frequency, bound.phase_density, style, color="black", label=name)
-    ax.set(
-        xlabel="spatial frequency / Nyquist", ylabel="phase error density / rad$^2$", xlim=(0, 1)
-    )
+            ax.semilogy(*ring_density(error), label=label(name))
+    for name, bound in (limits or {}).items():
+        ax.semilogy(bound.frequency, bound.phase_density, **_limit_line(name))
     ax.legend(fontsize="small", ncols=2)
     return figure
 
 
-def heat_map(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], label: str) -> Figure:
-    """A labelled matrix with its numbers; rows trained, columns tested."""
-    figure = Figure(figsize=(3.5 + 0.55 * len(columns), 3 + 0.4 * len(rows)), layout="constrained")
+def _over_frequency(ylabel: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
     ax = figure.subplots()
-    drawn = ax.imshow(values, cmap="viridis", aspect="auto")
-    ax.set(
-        xticks=range(len(columns)), yticks=range(len(rows)), xlabel="tested on", ylabel="trained on"
-    )
-    ax.set_xticklabels(columns, rotation=60, ha="right", fontsize="small")
-    ax.set_yticklabels(rows, fontsize="small")
-    bright = values > (values.min() + values.max()) / 2
-    for (i, j), value in np.ndenumerate(values):
-        ax.text(
-            j,
-            i,
-            f"{value:.1f}",
-            ha="center",
-            va="center",
-            fontsize="small",
-            color="black" if bright[i, j] else "white",
-        )
-    figure.colorbar(drawn, ax=ax, label=label)
-    return figure
+    ax.set(xlabel="spatial frequency / Nyquist", ylabel=ylabel, xlim=(0, 1))
+    return figure, ax
+
+
+def _limit_line(name: str) -> dict[str, object]:
+    return reference_styles()[name].keywords | {"label": label(name), "linewidth": 1.5}
 
 
 def saved(figure: Figure, path: str | Path) -> str:

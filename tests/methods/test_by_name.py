@@ -13,9 +13,7 @@ from fly64lib.methods.by_name import (
     networks,
     own_notebook,
 )
-from fly64lib.plots.curves import method_colour, method_styles
 from fly64lib.registries import METHODS
-from fly64lib.report.rows import _trained_for
 from fly64lib.training import artifact_folder
 from ptycho_torch.errors import ConfigError
 
@@ -65,16 +63,3 @@ def test_every_method_has_a_line_for_the_reports_reader():
 
 def test_only_the_slow_ones_have_a_notebook_of_their_own():
     assert {name for name in METHODS if own_notebook(name)} == {"lsqml", "rpie", "dm"}
-
-
-def test_a_training_that_serves_all_conditions_is_counted_for_its_own_method():
-    assert _trained_for("sim/procedural", "pinn") == "pinn-sim"
-    assert _trained_for("dose_1000/baseline/gs1", "pinn") == "pinn"
-
-
-def test_a_refined_method_has_its_bases_colour_and_another_line():
-    names = ["pinn", "pinn+refine", "classical"]
-    pinn, refined, other = (method_colour(name, names) for name in names)
-    assert pinn == refined != other
-    styles = method_styles(names)
-    assert styles["pinn"][1] != styles["pinn+refine"][1]

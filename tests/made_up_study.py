@@ -1,0 +1,78 @@
+"""A study's folder of made-up rows, whose photons needed follow from a formula."""
+
+from pathlib import Path
+
+import numpy as np
+
+from ptycho_torch.files import write_json
+
+SLOPE = {
+    "good": 10.0,
+    "poor": 5.0,
+    "cramer_rao": 12.0,
+    "bayesian": 14.0,
+    "flat": 0.0,
+}  # dB per decade of photons
+OFFSET = {"good": 2.0, "poor": 1.0, "cramer_rao": 2.0, "bayesian": 4.0, "flat": 9.0}
+SHARE = {
+    "baseline": 0.04,
+    "dense": 0.02,
+    "sparse": 0.004,
+    "dense_spread": 0.02,
+}  # photons per pixel over dose
+
+
+def row(method: str, dose: float, view: str, replicate: int, **other: object) -> dict:
+    """A row whose phase PSNR is OFFSET + SLOPE log10(photons per pixel), plus the replicate in
+    dB."""
+    photons = SHARE[view] * dose
+    psnr = (
+        OFFSET[method] + SLOPE[method] * np.log10(photons) + (0 if method == "flat" else replicate)
+    )
+    return {
+        "dose": dose,
+        "view": view,
+        "replicate": replicate,
+        "gauge": "known_probe",
+        "images": round(1e4 * SHARE[view]),
+        "photons_per_pixel": photons,
+        "simulation": "fine",
+        "specimen": "siemens_star",
+        "method": method,
+        "simulation_seed": 42 + 1000 * replicate,
+        "phase_psnr": psnr,
+        "frc_half": float(np.clip(psnr / 40, 0, 1)),
+        "deviance_held_out": 10 / max(psnr, 0.1),
+        "cpu_seconds": 2.0,
+        "seconds": 1.0,
+        "settings": '{"a": 1}',
+    } | other
+
+
+def write_study(
+    root: Path,
+    replicates: int = 1,
+    views: tuple[str, ...] = ("baseline", "dense", "sparse"),
+    methods: tuple[str, ...] = ("good", "poor", "flat", "cramer_rao", "bayesian"),
+    first: int = 0,
+    **other: object,
+) -> Path:
+    for replicate in range(first, first + replicates):
+        for dose in (1e3, 1e4, 1e5):
+            for view in views:
+                path = (
+                    root
+                    / f"replicate_{replicate}"
+                    / "phase_g"
+                    / f"dose_{dose:.0f}"
+                    / view
+                    / "comparison.json"
+                )
+                write_json(
+                    path,
+                    {
+                        "rows": [row(name, dose, view, replicate, **other) for name in methods],
+                        "versions": {"python": "3.x"},
+                    },
+                )
+    return root

@@ -1,0 +1,209 @@
+"""The page is whole, offline, says what the rows say, and fits a phone."""
+
+import json
+import re
+import shutil
+import subprocess
+from html import unescape
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from made_up_study import write_study
+from PIL import Image
+
+from fly64lib.notebook.parameters import ExploreParameters, ReportParameters
+from fly64lib.plots.figures import image_grid, saved
+from fly64lib.report.report import TARGETS, write_report
+from fly64lib.report.rows import collect
+from fly64lib.report.study_page import page_html
+from ptycho_torch.errors import ConfigError
+from ptycho_torch.files import read_json, sha256_file, write_json
+
+
+def test_matched_and_fine_stand_beside_each_other_and_are_never_pooled(tmp_path):
+    for simulation in ("fine", "matched"):
+        write_study(
+            tmp_path / simulation,
+            views=("baseline",),
+            methods=("good", "flat"),
+            simulation=simulation,
+        )
+    study = collect(tmp_path)
+    assert {key[1]: len(rows) for key, rows in study.settings().items()} == {
+        "fine": 6,
+        "matched": 6,
+    }
+    page = page_html(study, TARGETS)
+    assert "siemens star, matched simulation" in page and "siemens star, fine simulation" in page
+
+
+class Links(HTMLParser):
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.targets, self.tags = [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attributes: list) -> None:
+        self.tags.append(tag)
+        self.targets += [value for name, value in attributes if name in ("src", "href")]
+
+
+def test_the_page_needs_nothing_but_itself_and_the_record_is_written_last(tmp_path):
+    study = write_study(
+        tmp_path, replicates=2, views=("baseline", "dense", "sparse", "dense_spread")
+    )
+    name = 'notebooks/odd "<name>&.ipynb'
+    write_json(study / name, {"metadata": {"papermill": {"duration": 12.5}}})
+    for number, wall_s in enumerate((100.0, 31.5)):
+        write_json(
+            study / f"notebooks/{number}/train_gs1.ipynb",
+            {"metadata": {"papermill": {"duration": wall_s}, "fly64": {"cpu_seconds": 20.25}}},
+        )
+    write_json(
+        study / "study.json",
+        {"profile": "quick", "settings": {"doses": [1000, 10000], "scan_step": 2}},
+    )
+    record = write_report(study, ReportParameters().targets)
+    page = (study / "index.html").read_text(encoding="utf-8")
+    links = Links(page)
+    assert read_json(record)["index_sha256"] == sha256_file(study / "index.html")
+    assert {link.split(":")[0] for link in links.targets if not link.startswith("#")} == {
+        "data",
+        "notebooks/odd%20%22%3Cname%3E%26.ipynb",
+        "notebooks/0/train_gs1.ipynb",
+        "notebooks/1/train_gs1.ipynb",
+    }
+    assert (
+        "<td>train</td><td>2</td><td>132</td><td>40.5</td>" in page
+    )  # wall and CPU seconds of the stage
+    assert "profile quick" in page and "doses 1000/10000, scan_step 2" in page
+    assert not {"script", "link", "iframe", "name"} & set(links.tags) and "url(" not in page
+    assert {link[1:] for link in links.targets if link.startswith("#")} <= set(
+        re.findall(r'id="([^"]+)"', page)
+    )
+    assert "median of 2 replicates" in page and "50%" in page
+    assert "dense, 1,000, good" in page  # the control beside its named view
+
+
+def test_the_legend_names_the_limits_that_there_are_and_no_other(tmp_path):
+    without = collect(write_study(tmp_path, methods=("good", "flat")))
+    page = page_html(without, TARGETS)
+    assert (
+        "The limits were not computed in this study." in page
+        and "Cramér-Rao limit</span>" not in page
+    )
+
+
+def test_what_is_not_there_is_said(tmp_path):
+    page = page_html(collect(write_study(tmp_path, views=("baseline", "dense"))), TARGETS)
+    assert "view sparse: in no condition" in page
+    assert "No control views" in page and "Overlap was not measured" in page
+
+
+def test_a_metric_of_another_package_has_a_column_curves_and_may_be_a_target(
+    tmp_path, foreign_metric
+):
+    study = write_study(tmp_path, phase_bias=0.125)
+    page = page_html(collect(study), {foreign_metric: 0.1})
+    assert "<th>phase bias / rad</th>" in page and "<td>0.1250</td>" in page
+    assert "phase bias of 0.1 rad" in page and 'alt="phase bias / rad: Baseline"' in page
+
+
+def test_targets_that_are_no_column_or_out_of_range_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="did you mean 'phase_psnr'"):
+        write_report(write_study(tmp_path), {"phase_psn": 20.0})
+    with pytest.raises(ConfigError, match="resolution"):
+        ReportParameters(resolution=2.0)
+    with pytest.raises(ConfigError, match="view"):
+        ExploreParameters(view=3)
+
+
+@pytest.mark.browser
+def test_the_page_fits_a_phone_and_a_desk_in_a_real_browser(tmp_path):
+    chromium = next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    )
+    assert chromium, "no Chromium here: apt-get install chromium"
+    study = write_study(
+        tmp_path / "study", replicates=2, views=("baseline", "dense", "sparse", "dense_spread")
+    )
+    picture = np.exp(1j * np.random.default_rng(0).normal(0, 0.2, (60, 160)))
+    for name in ("objects", "frc", "spectrum"):
+        saved(
+            image_grid({("a", "x"): picture}, ["a"], ["x"], picture, (slice(None),) * 2),
+            study / f"replicate_0/phase_g/dose_1000/baseline/{name}.png",
+        )
+    write_report(study)
+    page = (study / "index.html").read_text(encoding="utf-8").replace("<details", "<details open")
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-sync",
+        "--hide-scrollbars",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--host-resolver-rules=MAP * ~NOTFOUND",
+        "--allow-file-access-from-files",
+    ]  # offline, whatever the machine is
+
+    def browser(what: str, width: int, height: int) -> str:
+        profile = [
+            f"--user-data-dir={tmp_path / f'profile-{width}-{what[2:6]}'}",
+            f"--window-size={max(width, 500)},{height}",
+        ]
+        return subprocess.run(
+            [chromium, *flags, *profile, what, (study / "frame.html").as_uri()],
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=True,
+        ).stdout
+
+    (study / "opened.html").write_text(page, encoding="utf-8")
+    for width, height in (
+        (390, 844),
+        (1280, 900),
+    ):  # a window is never narrower than 500 px: a frame is the phone
+        (study / "frame.html").write_text(
+            '<body style="margin:0"><iframe src="opened.html" style="border:0"'
+            f' width="{width}" height="{height}"></iframe><script>onload = () => {{ const inner'
+            " = document.querySelector('iframe').contentDocument;const seen = part =>"
+            " part.offsetHeight > 40 && part.offsetWidth > 300;document.body.dataset.found ="
+            " JSON.stringify({ width: inner.documentElement.scrollWidth,images:"
+            " inner.images.length, broken: [...inner.images].filter(image =>"
+            " !image.naturalWidth).length,sections:"
+            " [...inner.querySelectorAll('section')].filter(seen).map(part => part.id),answer:"
+            " inner.querySelector('.answer p').innerText.split('\\n')[0],tables:"
+            " [...inner.querySelectorAll('table')].filter(seen).length }) }</script>",
+            encoding="utf-8",
+        )
+        found = json.loads(
+            unescape(re.search(r'data-found="([^"]*)"', browser("--dump-dom", width, height))[1])
+        )
+        assert (found["width"], found["broken"]) == (width, 0) and found["images"] > 15
+        assert found["sections"] == [
+            "answer",
+            "reading-it",
+            "curves",
+            "controls",
+            "images",
+            "tables",
+            "cost",
+            "provenance",
+            "notebooks",
+        ]
+        assert (
+            found["answer"].startswith("good needs")
+            and "photons per object pixel" in found["answer"]
+        )
+        assert found["tables"] >= 8
+    shot = tmp_path / "shot.png"
+    browser(f"--screenshot={shot}", 390, 844)
+    with Image.open(shot) as picture:
+        assert (
+            picture.size == (500, 844) and np.asarray(picture.convert("L")).std() > 10
+        )  # not blank
