@@ -5,75 +5,52 @@ import numpy as np
 import oracle
 import pytest
 import torch
-from small_scan import geometry, small_raw
+from small_scan import geometry, random_patterns, small_raw
 
 from ptycho_torch.config import ModelConfig, TrainingConfig
-from ptycho_torch.network.features import Features, make_features, view_layout
+from ptycho_torch.network.features import Features, make_features
 from ptycho_torch.network.model import Batch, PtychoModel
-from ptycho_torch.physics import optics
+from ptycho_torch.physics.geometry import Geometry, Patterns
 from ptycho_torch.physics.noise import perfect_deviance
-from ptycho_torch.physics.patches import cut
 from ptycho_torch.training.samples import Split
 
 DOSES = (1e3, 1e4, 1e5)
 
 
 def prepared(
-    dose: float, gridsize: int = 1, context: str = "view", groups: int = 12, **kinds
+    dose: float, gridsize: int = 1, groups: int = 12, objective: str = "poisson", modes: int = 1
 ) -> tuple[PtychoModel, Batch, torch.Tensor]:
-    """A model, a batch of a small scan, and the true object on the batch's fields."""
-    raw = small_raw(
-        dose, truth=kinds.get("objective") == "supervised", **{"modes": kinds.get("modes", 1)}
-    )
-    config = TrainingConfig(
-        model=ModelConfig(
-            N=32,
-            gridsize=gridsize,
-            context=context,
-            canvas_passes=(2, 6),
-            width=8,
-            objective=kinds.get("objective", "poisson"),
-        ),
-        thinnings=1,
-    )
+    """A model, a batch of a small scan, and the true object on the batch's canvas."""
+    raw = small_raw(dose, truth=objective == "supervised", modes=modes)
+    model = {"N": 32, "gridsize": gridsize, "canvas_passes": (2, 6), "width": 8}
+    config = TrainingConfig(model=ModelConfig(**model, objective=objective), thinnings=1)
     split = Split(raw, config)
-    batch = split[0, list(range(groups))]
-    images = split.images[split.groups[:groups].reshape(-1)]
-    padded = torch.nn.functional.pad(raw.object_guess, (32, 32, 32, 32), value=1.0)
-    fields = torch.ones_like(batch.features.base)
-    height, width = fields.shape[1:]
-    for image, (field, row, column) in zip(images, batch.address.tolist(), strict=True):
-        top, left, *_ = oracle.corner_and_rest(*raw.positions[image].tolist(), 32)
-        fields[field] = padded[top - row + 32 :, left - column + 32 :][:height, :width]
     torch.manual_seed(1)
-    return PtychoModel(config.model, raw.probe), batch, fields
+    made = PtychoModel(config.model, raw.probe)
+    return made, split[0, list(range(groups))], split.geometry.crop(raw.object_guess)
 
 
 def counts_of(model: PtychoModel, canvas: torch.Tensor, batch: Batch) -> torch.Tensor:
     """Expected counts of a batch's patterns."""
-    probes = optics.shift_probe(model.probe * batch.share**0.5, batch.residual_px)
-    return optics.expected_counts(cut(canvas, batch.address, 32), probes)
+    probe, shape = model.probe * batch.share**0.5, tuple(canvas.shape)
+    places = Geometry(batch.address, batch.residual_px, probe, shape)
+    return places.expected(canvas, torch.arange(len(places)))
 
 
-@pytest.mark.parametrize("context", ["view", "group"])
 @pytest.mark.parametrize("gridsize", [1, 2])
 @pytest.mark.parametrize("dose", DOSES)
-def test_the_true_object_scores_below_the_flat_one_and_below_anything_near_it(
-    dose, gridsize, context
-):
-    model, batch, truth = prepared(dose, gridsize, context)
+def test_the_true_object_scores_below_the_flat_one_and_below_anything_near_it(dose, gridsize):
+    model, batch, truth = prepared(dose, gridsize)
     best = float(model.loss(truth, batch))
-    assert best < float(model.loss(torch.ones_like(truth), batch))
-    assert best < float(
-        model.loss(batch.features.base, batch)
-    )  # and below the fit to the photons of the input
-    rng = np.random.default_rng(0)
+    noise = oracle.complex_field(np.random.default_rng(0), *truth.shape)
     for change in (
+        torch.ones_like(truth),
+        batch.features.base,  # the fit to the photons of the input
         truth * 0.9,
         truth.conj(),
         truth.roll(1, -1),
         truth * torch.exp(0.3j * truth.imag),
-        truth + 0.2 * torch.from_numpy(oracle.complex_field(rng, *truth.shape)).to(truth.dtype),
+        truth + 0.2 * torch.from_numpy(noise).to(truth.dtype),
     ):
         assert best < float(model.loss(change, batch))
 
@@ -96,19 +73,11 @@ def test_the_loss_scores_the_model_at_its_share_of_the_photons(modes):
 
 
 def test_the_gradient_of_the_loss_with_respect_to_the_canvas_is_the_numerical_one():
-    rng = np.random.default_rng(2)
-    probe = torch.from_numpy(oracle.complex_field(rng, 2, 8, 8)) * 4
-    model = PtychoModel(ModelConfig(N=8, width=8), probe)
-    address = torch.tensor([[0, 0, 0], [0, 1, 2], [1, 2, 1]])
-    batch = Batch(
-        None,
-        address,
-        torch.from_numpy(rng.uniform(-0.5, 0.5, (3, 2))),
-        torch.from_numpy(rng.poisson(9.0, (3, 8, 8)).astype(float)),
-        0.2,
-        None,
-    )
-    canvas = torch.from_numpy(oracle.complex_field(rng, 2, 10, 10)).requires_grad_()
+    patterns, canvas = random_patterns(6, canvases=2)
+    place, counts = patterns.geometry, patterns.counts(torch.arange(6))
+    model = PtychoModel(ModelConfig(N=8, width=8), place.probe)
+    batch = Batch(None, place.address, place.residual_px, counts, 0.2, None)
+    canvas.requires_grad_()
     assert torch.autograd.gradcheck(lambda canvas: model.loss(canvas, batch), (canvas,))
 
 
@@ -124,18 +93,15 @@ def test_the_gradient_has_the_same_scale_at_every_dose():
 
 
 def test_the_first_gradient_falls_no_faster_than_the_noise_from_dose_to_dose():
-    norms = []
+    config, norms = ModelConfig(N=32, canvas_passes=(1, 2), width=8, smoothness=0.0), []
     for dose in DOSES:
         raw, expected = small_raw(dose), torch.from_numpy(geometry()[-1]).float()
-        counts = (
-            dose * expected / expected.sum((1, 2)).mean()
-        )  # without noise, which is a matter of dose
-        config = ModelConfig(N=32, canvas_passes=(1, 2), width=8, smoothness=0.0)
-        layout = view_layout(raw.positions, 32)
-        features = make_features(lambda i, counts=counts: counts[i], layout, raw.probe, config)
+        # Without noise, which is a matter of dose.
+        counts, place = dose * expected / expected.sum((1, 2)).mean(), raw.geometry()
+        features = make_features(Patterns(place, counts.__getitem__), config)
         torch.manual_seed(1)
         model = PtychoModel(config, raw.probe)
-        batch = Batch(features, layout.address, layout.residual_px, counts, 1.0, None)
+        batch = Batch(features, place.address, place.residual_px, counts, 1.0, None)
         model.loss(model.object_canvas(features), batch).backward()
         norms.append(float(model.network.head.weight.grad.norm()))
     # The network answers in standard deviations of the noise, which fall with the root of the dose.
@@ -156,16 +122,12 @@ def test_every_parameter_gets_a_gradient(gridsize, objective):
     # The last layer starts at zero, so at the very first step it alone learns; from the second on
     # all do.
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
-    for step in range(2):
+    for parameters in (model.network.head.named_parameters(), model.named_parameters()):
         optimizer.zero_grad()
         model.loss(model.object_canvas(batch.features), batch).backward()
-        if step == 0:
-            assert all(
-                parameter.grad.abs().max() > 0 for parameter in model.network.head.parameters()
-            )
+        for name, parameter in parameters:
+            assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
         optimizer.step()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
 
 
 @pytest.mark.parametrize("objective", ["poisson", "supervised"])
@@ -188,38 +150,31 @@ def test_one_batch_overfits(objective):
 # --- supervised ---
 
 
-def supervised_batch(context: str) -> tuple[PtychoModel, Batch, torch.Tensor]:
-    return prepared(1e5, 2, context, objective="supervised")
-
-
-@pytest.mark.parametrize("context", ["view", "group"])
-def test_the_supervised_loss_is_zero_at_the_truth_whatever_the_free_phase_of_each_field(context):
-    model, batch, truth = supervised_batch(context)
-    phases = torch.exp(2j * torch.pi * torch.rand(len(truth), 1, 1))
+def test_the_supervised_loss_is_zero_at_the_truth_whatever_the_free_phase_of_each_canvas():
+    model, batch, truth = prepared(1e5, 2, objective="supervised")
+    again = batch.address + torch.tensor([1, 0, 0])
+    both = {"address": torch.cat([batch.address, again]), "truth": batch.truth.repeat(2, 1, 1)}
+    batch, truth = batch._replace(**both), truth.repeat(2, 1, 1)
+    phases = torch.exp(1j * torch.tensor([0.7, -2.0])).view(2, 1, 1)
     assert float(model.loss(truth * phases, batch)) < 1e-9
     assert float(model.loss(torch.ones_like(truth), batch)) > 0.02
 
 
 def test_the_supervised_loss_weighs_errors_by_the_light_on_them():
-    model, batch, truth = supervised_batch("group")
+    model, batch, truth = prepared(1e5, 2, objective="supervised")
     light = model.probe.abs().square().sum(0)
     one = batch._replace(address=batch.address[:1], truth=batch.truth[:1])
     row, column = batch.address[0, 1:].tolist()
-    expected = []
     for place in (int(light.argmax()), int(light.argmin())):
         wrong = truth.clone()
         wrong[0, row + place // 32, column + place % 32] += 0.01
-        expected.append(
-            (float(model.loss(wrong, one)), float(1e-4 * light.flatten()[place] / light.sum()))
-        )
-    np.testing.assert_allclose(*zip(*expected, strict=True), rtol=0.02, atol=1e-12)
+        expected = float(1e-4 * light.flatten()[place] / light.sum())
+        assert float(model.loss(wrong, one)) == pytest.approx(expected, rel=0.02, abs=1e-12)
 
 
 def test_features_without_light_give_finite_objects():
     model, batch, _ = prepared(1e3)
-    dark = Features(
-        torch.zeros_like(batch.features.channels), torch.zeros_like(batch.features.base)
-    )
+    dark = Features(*map(torch.zeros_like, batch.features))
     loss = model.loss(model.object_canvas(dark), batch)
     loss.backward()
     assert torch.isfinite(loss) and all(torch.isfinite(p.grad).all() for p in model.parameters())
