@@ -125,8 +125,8 @@ class ScanDesign(_Replicated):
     """What phase C simulates."""
 
     doses: Doses = (1e3, 1e4, 1e5)  # expected detected photons per exposure
-    specimen: str = "siemens_star"  # a name of fly64lib.registries.SPECIMENS
-    probe: str = "zone_plate"  # a name of fly64lib.registries.PROBES
+    specimen: SPECIMENS.names = "siemens_star"
+    probe: PROBES.names = "zone_plate"
     # "fine": on a grid finer than the reconstruction's, cropped; "matched": on the same grid
     simulation: Literal["fine", "matched"] = "fine"
     N: Annotated[Whole, Field(ge=16, le=1024)] = 64  # detector side, pixels
@@ -135,10 +135,6 @@ class ScanDesign(_Replicated):
     # the guard band is twice the radius that holds this share of the probe's power
     guard_power: Annotated[float, Field(ge=0.5, le=0.999)] = 0.98
     simulation_seed: Seed = 42  # of specimen and noise
-
-    def __post_init__(self) -> None:
-        SPECIMENS.check(self.specimen)
-        PROBES.check(self.probe)
 
 
 @config

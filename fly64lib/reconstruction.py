@@ -215,7 +215,7 @@ class Options:
     phase_c_root: Path  # phase C's folder
     phase_d_root: Path  # phase D's folder
     artifact_root: Path  # where objects and results go
-    methods: tuple[str, ...]  # names of fly64lib.registries.METHODS; --method may be repeated
+    methods: tuple[METHODS.names, ...]  # --method may be repeated
     doses: tuple[float, ...] = StudyDesign().doses  # only these; --dose may be repeated
     views: tuple[str, ...] = VIEWS  # only these; --view may be repeated
     split: Literal["train", "test"] = "test"

@@ -14,7 +14,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.fields import nearest
@@ -50,6 +50,11 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def __contains__(self, name: object) -> bool:
         return name in self._places
+
+    @property
+    def names(self) -> Any:
+        """The type of a field that takes one of the names: a command's help then lists them."""
+        return Literal[tuple(self)]
 
     def check(self, name: object) -> None:
         """Refuse an unknown name, with the nearest known one."""
