@@ -43,42 +43,31 @@ def study(tmp_path_factory: pytest.TempPathFactory, small_scan) -> tuple[Path, P
     return C, D, F
 
 
-def cli(study: tuple[Path, Path, Path], *more: str) -> list[str]:
-    C, D, F = map(str, study)
-    return [
-        "--phase-c-root",
-        C,
-        "--phase-d-root",
-        D,
-        "--artifact-root",
-        F,
-        "--dose",
-        "10000",
-        *more,
-    ]
+def run(command, study: tuple[Path, Path, Path], output: Path, *more: str, **options: str) -> int:
+    """The exit code of a phase's command at 1e4 photons; `options` as on the command line."""
+    C, D, F = study
+    roots = {"phase-c-root": C, "phase-d-root": D, "dose": "10000"}
+    if command is comparison:
+        roots |= {"reconstruction-root": F, "output-root": output}
+    else:
+        roots["artifact-root"] = output
+    arguments = [part for name, value in (roots | options).items() for part in (f"--{name}", value)]
+    return command.main([*map(str, arguments), *more])
+
+
+def named(option: str, *values: str) -> list[str]:
+    return [part for value in values for part in (f"--{option}", value)]
+
+
+def rows_of(folder: Path) -> list[dict]:
+    return json.loads((folder / "reconstruction_manifest.json").read_text())["jobs"]
 
 
 @pytest.fixture(scope="module")
 def reconstructed(study: tuple[Path, Path, Path]) -> list[dict]:
-    code = reconstruction.main(
-        cli(
-            study,
-            "--view",
-            "dense",
-            "--view",
-            "baseline",
-            "--method",
-            "classical",
-            "--method",
-            "flat",
-            "--method",
-            "truth",
-            "--steps",
-            "30",
-        )
-    )
-    assert code == 0
-    return json.loads((study[2] / "reconstruction_manifest.json").read_text())["jobs"]
+    asked = named("view", "dense", "baseline") + named("method", "classical", "flat", "truth")
+    assert run(reconstruction, study, study[2], *asked, steps="30") == 0
+    return rows_of(study[2])
 
 
 def test_every_job_is_recorded_with_settings_times_and_the_hash_of_its_object(study, reconstructed):
@@ -89,10 +78,8 @@ def test_every_job_is_recorded_with_settings_times_and_the_hash_of_its_object(st
     ]
     row = reconstructed[0]
     assert row["settings"]["steps"] == 30 and row["cpu_seconds"] > 0 and row["peak_memory_mb"] > 0
-    assert (
-        load_object(Path(row["object"]).parent).shape
-        == load_object(study[2] / "dose_10000/dense/truth").shape
-    )
+    truth = load_object(study[2] / "dose_10000/dense/truth")
+    assert load_object(Path(row["object"]).parent).shape == truth.shape
     assert json.loads((study[2] / "skip_summary.json").read_text()) == {"phase": "F", "skipped": []}
 
 
@@ -105,152 +92,109 @@ def test_an_object_that_is_not_what_its_result_says_is_refused(study, reconstruc
         load_object(tmp_path)
 
 
-def test_a_missing_view_bundle_or_unfit_condition_is_named(study, capsys):
-    assert reconstruction.main(cli(study, "--view", "sparse", "--method", "flat")) == 2
-    assert (
-        "sparse_test.npz: no such file; run python -m fly64lib.overlap first"
-        in capsys.readouterr().err
-    )
-    assert (
-        reconstruction.main(
-            cli(study, "--view", "sparse", "--method", "flat", "--allow-missing-phase-d")
-        )
-        == 1
-    )
+def test_a_missing_view_is_named(study, capsys):
+    sparse = {"view": "sparse", "method": "flat"}
+    assert run(reconstruction, study, study[2], **sparse) == 2
+    says = "sparse_test.npz: no such file; run python -m fly64lib.overlap first"
+    assert says in capsys.readouterr().err
+    assert run(reconstruction, study, study[2], "--allow-missing-phase-d", **sparse) == 1
     assert "no job matches" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "says"),
+    [
+        ({}, ConfigError, "pinn needs the folder of its training: --training-root"),
+        (
+            {"training_root": "nowhere"},
+            DataContractError,
+            r"gs2/bundle\.pt: no such bundle.*--objective poisson",
+        ),
+        (
+            {"probe": "refine"},
+            ConfigError,
+            "probe='refine' is for .*lsqml.*; pinn takes the file's probe as it is",
+        ),
+    ],
+)
+def test_what_a_learned_method_cannot_do_is_named(study, settings, error, says):
     (job,) = build_reconstruction_jobs(*study, methods=("pinn",), doses=(1e4,), views=("dense",))
-    with pytest.raises(ConfigError, match="pinn needs the folder of its training: --training-root"):
-        MethodSettings().method(job)
-    with pytest.raises(
-        DataContractError, match=r"gs2/bundle\.pt: no such bundle.*--objective poisson"
+    with pytest.raises(error, match=says):
+        MethodSettings(**settings).method(job)
+
+
+def test_settings_of_a_method_go_before_those_of_several_and_reach_no_other(study):
+    asked = ("lsqml", "rpie", "classical")
+    jobs = build_reconstruction_jobs(*study, methods=asked, doses=(1e4,), views=("dense",))
+    own = {"lsqml": {"epochs": 3, "momentum": 0.5}, "classical": {"tikhonov": 2}}
+    settings = MethodSettings(num_epochs=7, steps=9, threads=2, settings=own)
+    lsqml, rpie, classical = map(settings.method, jobs)
+    assert (lsqml.epochs, lsqml.momentum, rpie.epochs) == (3, 0.5, 7)
+    assert (classical.steps, classical.tikhonov) == (9, 2.0)
+    assert lsqml.threads == rpie.threads == classical.threads == 2
+    for wrong, says in (
+        ({"lsqmI": {}}, "method='lsqmI' is not known; did you mean 'lsqml'"),
+        ({"lsqml": {"epoch": 3}}, "'epoch' of settings of lsqml; did you mean 'epochs'"),
     ):
-        MethodSettings(training_root=str(study[2])).method(job)
-    with pytest.raises(
-        ConfigError, match="pinn takes the probe as known; probe='refine' is for lsqml"
-    ):
-        MethodSettings(probe="refine").method(job)
+        with pytest.raises(ConfigError, match=says):
+            MethodSettings(settings=wrong)
 
 
 def test_a_failed_method_is_recorded_and_the_others_go_on(study, tmp_path, capsys):
-    code = reconstruction.main(
-        [
-            "--phase-c-root",
-            str(study[0]),
-            "--phase-d-root",
-            str(study[1]),
-            "--artifact-root",
-            str(tmp_path),
-            "--dose",
-            "10000",
-            "--view",
-            "dense",
-            "--method",
-            "supervised",
-            "--method",
-            "flat",
-            "--training-root",
-            str(tmp_path),
-        ]
-    )
-    rows = json.loads((tmp_path / "reconstruction_manifest.json").read_text())["jobs"]
-    assert (
-        code == 1
-        and [row["status"] for row in rows] == ["failed", "complete"]
-        and "bundle.pt" in rows[0]["error"]
-    )
+    asked = named("method", "supervised", "flat")
+    options = {"view": "dense", "training-root": str(tmp_path)}
+    assert run(reconstruction, study, tmp_path, *asked, **options) == 1
+    failed, complete = rows_of(tmp_path)
+    assert (failed["status"], complete["status"]) == ("failed", "complete")
+    assert "bundle.pt" in failed["error"]
 
 
 def test_a_dry_run_writes_nothing(study, tmp_path, capsys):
-    assert (
-        reconstruction.main(
-            [
-                "--phase-c-root",
-                str(study[0]),
-                "--phase-d-root",
-                str(study[1]),
-                "--artifact-root",
-                str(tmp_path / "F"),
-                "--dose",
-                "10000",
-                "--view",
-                "dense",
-                "--method",
-                "lsqml",
-                "--dry-run",
-            ]
-        )
-        == 0
-    )
-    assert (
-        "planned  dose_10000 dense lsqml" in capsys.readouterr().out
-        and not (tmp_path / "F").exists()
-    )
+    options = {"view": "dense", "method": "lsqml"}
+    assert run(reconstruction, study, tmp_path / "F", "--dry-run", **options) == 0
+    assert "planned  dose_10000 dense lsqml" in capsys.readouterr().out
+    assert not (tmp_path / "F").exists()
+
+
+# --- phase G ---
 
 
 def test_the_comparison_ranks_flat_below_a_method_below_the_truth_and_bounds_it(
     study, reconstructed, tmp_path, capsys
 ):
-    assert (
-        comparison.main(
-            [
-                "--phase-c-root",
-                str(study[0]),
-                "--phase-d-root",
-                str(study[1]),
-                "--reconstruction-root",
-                str(study[2]),
-                "--output-root",
-                str(tmp_path),
-                "--dose",
-                "10000",
-                "--view",
-                "dense",
-            ]
-        )
-        == 0
-    )
-    rows = {
-        row["method"]: row for row in json.loads((tmp_path / "comparison.json").read_text())["rows"]
-    }
+    assert run(comparison, study, tmp_path, view="dense") == 0
+    table = json.loads((tmp_path / "comparison.json").read_text())["rows"]
+    rows = {row["method"]: row for row in table}
     assert set(rows) == {"classical", "flat", "truth", "cramer_rao", "bayesian"}
     flat, classical, truth = (rows[name] for name in ("flat", "classical", "truth"))
-    assert (
-        flat["phase_psnr"] + 3 < classical["phase_psnr"] and truth["phase_psnr"] is None
-    )  # infinite, null in JSON
-    assert (
-        flat["phase_psnr_skill"] == 0
-        and flat["phase_ms_ssim_skill"] == 0
-        and truth["phase_ms_ssim_skill"] == 1
-    )
+    assert flat["phase_psnr"] + 3 < classical["phase_psnr"]
+    assert truth["phase_psnr"] is None  # infinite, null in JSON
+    assert flat["phase_psnr_skill"] == flat["phase_ms_ssim_skill"] == 0
+    assert truth["phase_ms_ssim_skill"] == 1
     assert truth["deviance_held_out"] < classical["deviance_held_out"] < flat["deviance_held_out"]
-    assert (
-        classical["deviance"] < classical["deviance_held_out"]
-    )  # what was fitted fits better than what was not
+    # What was fitted fits better than what was not.
+    assert classical["deviance"] < classical["deviance_held_out"]
     assert rows["bayesian"]["phase_psnr"] > rows["cramer_rao"]["phase_psnr"]
-    assert all(
-        row["photons_per_pixel"] == pytest.approx(flat["photons_per_pixel"], rel=0.01)
-        for row in rows.values()
-    )
+    light = pytest.approx(flat["photons_per_pixel"], rel=0.01)
+    assert all(row["photons_per_pixel"] == light for row in rows.values())
     with (tmp_path / "comparison.csv").open() as file:
         assert [row["method"] for row in csv.DictReader(file)] == list(rows)
     folder = tmp_path / "dose_10000" / "dense"
-    assert all(
-        (folder / name).stat().st_size > 5000 for name in ("objects.png", "frc.png", "spectrum.png")
-    )
+    for name in ("objects.png", "frc.png", "spectrum.png"):
+        assert (folder / name).stat().st_size > 5000
 
 
 def test_a_comparison_needs_reconstructions_and_a_true_object(study, reconstructed, tmp_path):
+    C, D, F = study
     with pytest.raises(
         DataContractError, match="no reconstructions; run python -m fly64lib.reconstruction first"
     ):
-        compare(*study[:2], tmp_path, 1e4, "dense")
+        compare(C, D, tmp_path, 1e4, "dense")
     measured = tmp_path / "C"
-    for path in (split_file(study[0], 1e4, "test"), held_out_file(study[0], 1e4)):
-        target = measured / path.relative_to(study[0])
+    for path in (split_file(C, 1e4, "test"), held_out_file(C, 1e4)):
+        target = measured / path.relative_to(C)
         target.parent.mkdir(parents=True, exist_ok=True)
         scan = read_scan(path)
-        write_scan(
-            target, replace(scan, metadata={**scan.metadata, "object_kind": "reconstruction"})
-        )
+        write_scan(target, replace(scan, metadata=scan.metadata | {"object_kind": "initial"}))
     with pytest.raises(DataContractError, match="its object is not the truth.*simulated data only"):
-        compare(measured, study[1], study[2], 1e4, "baseline")
+        compare(measured, D, F, 1e4, "baseline")
