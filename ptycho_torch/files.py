@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from ptycho_torch.errors import PtychoError, StorageError
 
@@ -128,76 +129,63 @@ def folder_lock(folder: str | Path, patience_s: float = 0.0) -> Iterator[None]:
     """Hold `folder` for this process; a second holder gets an error that names the first, after
     `patience_s` of trying.
 
-    The lock is a file naming host, process and holder; it appears whole, so that no kill leaves one
-    that tells nothing. One left by a dead process of this host is taken over, and what that process
-    had half written in the folder is removed."""
+    The lock is a file that names host and process, under a lock of the kernel, which ends with its
+    process however that ends. The next holder on that host removes what a killed one had half
+    written in the folder. The lock of another host stays: of its processes nothing can be known."""
     folder = Path(folder)
     lock, until = folder / ".lock", time.monotonic() + patience_s
-    owner = {
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "started": _started(os.getpid()),
-        "token": secrets.token_hex(8),
-    }
-    with storage_checked(lock):
-        folder.mkdir(parents=True, exist_ok=True)
-        while not _claimed(lock, owner):
-            if time.monotonic() >= until:
+    while True:
+        with storage_checked(lock):
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                file, new = lock.open("xb+", buffering=0), True
+            except FileExistsError:
+                file, new = lock.open("ab+", buffering=0), False
+        with file:
+            with storage_checked(lock):
+                claimed = _claimed(file, lock, new)
+            if claimed:
+                try:
+                    yield
+                finally:
+                    # A person may have removed it, and another run have taken the folder since.
+                    if _is_at(file, lock):
+                        lock.unlink()
+                return
+            if _is_at(file, lock) and time.monotonic() >= until:
+                holder = _holder(lock) or {"pid": "unknown", "host": "an unknown host"}
                 raise PtychoError(
-                    f"{folder} is in use by {_described(_holder(lock))}; wait for it, choose"
-                    f" another folder, or remove {lock} if that run is gone"
+                    f"{folder} is in use by process {holder.get('pid')} on {holder.get('host')};"
+                    f" wait for it, choose another folder, or remove {lock} if that run is gone"
                 )
-            time.sleep(0.05)
-    try:
-        yield
-    finally:
-        if (
-            _holder(lock) == owner
-        ):  # a person may have removed it by hand, and another run have taken the folder
-            lock.unlink(missing_ok=True)
+        time.sleep(0.05)
 
 
-def _claimed(lock: Path, owner: dict) -> bool:
-    """Whether the lock could be made. A dead owner's is removed first."""
-    if _dead(_holder(lock)):
-        _remove_dead(lock)
-    temporary = lock.with_name(f".tmp-{os.getpid()}-{owner['token']}-lock")
+def _claimed(file: BinaryIO, lock: Path, new: bool) -> bool:
+    """Whether the open lock file, `new` or found, is this process's now."""
     try:
-        temporary.write_text(json.dumps(owner), encoding="utf-8")
-        try:
-            os.link(temporary, lock)  # fails if there is one, also on NFS
-        except OSError as error:
-            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
-                raise
-            with lock.open(
-                "x", encoding="utf-8"
-            ) as handle:  # a file system without links: killed here, it stays empty
-                json.dump(owner, handle)
-    except FileExistsError:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         return False
-    finally:
-        temporary.unlink(missing_ok=True)
+    except OSError:  # no kernel locks on this disk: what is found stays until a person removes it
+        mine = new
+    else:
+        mine = _is_at(file, lock) and _left(lock)
+    if mine:
+        file.truncate(0)
+        file.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode())
+    return mine
+
+
+def _left(lock: Path) -> bool:
+    """Whether a lock that no process of this host holds was left by a killed one; then what that
+    had half written goes. An empty lock is of one killed at once."""
+    holder = _holder(lock)
+    if holder.get("host") != socket.gethostname() or type(holder.get("pid")) is not int:
+        return lock.stat().st_size == 0
+    for half in lock.parent.rglob(f".tmp-{holder['pid']}-*"):
+        half.unlink(missing_ok=True)
     return True
-
-
-def _remove_dead(lock: Path) -> None:
-    """Remove a dead owner's lock, unless another process has done so and taken the folder: one at a
-    time, and only the very file that was found dead. Holders of that file's own kernel lock are
-    processes of this host, and it dies with them."""
-    try:
-        with lock.open("r+") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            holder, found = _holder(lock), os.fstat(handle.fileno())
-            if lock.stat().st_ino == found.st_ino and _dead(holder):
-                for left in lock.parent.rglob(f".tmp-{holder['pid']}-*"):
-                    left.unlink(missing_ok=True)
-                lock.unlink()
-    except OSError:  # another process was faster; or no permission, or no kernel locks here: then the lock stays, and is told
-        pass
-
-
-def _described(holder: dict) -> str:
-    return f"process {holder.get('pid')} on {holder.get('host')}" if holder else "another run"
 
 
 def _holder(lock: Path) -> dict:
@@ -209,37 +197,12 @@ def _holder(lock: Path) -> dict:
     return holder if isinstance(holder, dict) else {}
 
 
-def _dead(holder: dict) -> bool:
-    """Whether the holder was a process of this host and is gone; of other hosts nothing can be
-    known.
-
-    Numbers of processes come again after a restart: a process that started at another time is
-    another one."""
-    pid = holder.get("pid")
-    if holder.get("host") != socket.gethostname() or type(pid) is not int or pid <= 0:
+def _is_at(file: BinaryIO, path: Path) -> bool:
+    """Whether `path` still leads to the open `file`."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
         return False
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return True
-    except PermissionError:
-        pass
-    started = _started(pid)
-    return None not in (started, holder.get("started")) and started != holder["started"]
-
-
-def _started(pid: int) -> str | None:
-    """When a process started: boot and clock ticks since; "ended" if it waits to be reaped; None:
-    the system doesn't tell."""
-    try:
-        state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return (
-            "ended"
-            if state in "ZX"
-            else f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {rest[18]}"
-        )
-    except (OSError, IndexError):
-        return None
 
 
 def _plain(value: object) -> object:

@@ -16,14 +16,12 @@ from torch import Tensor
 
 from ptycho_torch.data.checks import mean_photons
 from ptycho_torch.data.contract import ScanData, read_scan
-from ptycho_torch.data.npz import broken
+from ptycho_torch.data.npz import refused
 from ptycho_torch.physics.geometry import Geometry, Patterns
 
 Indices = np.ndarray | Tensor | list[int] | slice
-WHOLE_ABSOLUTE, WHOLE_RELATIVE = (
-    0.05,
-    1e-6,
-)  # float32 keeps sqrt(counts) to 6e-8, so the square to 1.2e-7 of the counts
+# float32 keeps sqrt(counts) to 6e-8, so the square to 1.2e-7 of the counts.
+WHOLE_ABSOLUTE, WHOLE_RELATIVE = 0.05, 1e-6
 
 
 class PyTorchMemmapBridge:
@@ -70,28 +68,19 @@ class RawDataTorch:
         whole = np.rint(squares)
         off = np.abs(squares - whole) > WHOLE_ABSOLUTE + WHOLE_RELATIVE * squares
         if off.any():
-            raise broken(
-                self.source,
-                "diffraction",
-                f"{np.count_nonzero(off)} squares in this batch are not whole, such as "
-                f"{squares[off][0]:.4f}",
-                "sqrt(counts) with whole photon counts",
-                "undo any scaling or background subtraction, or draw counts from an expectation",
-            )
+            text = f"{np.count_nonzero(off)} squares in this batch are not whole, such as"
+            text += f" {squares[off][0]:.4f}; expected sqrt(counts) with whole photon counts; undo"
+            text += " any scaling or background subtraction, or draw counts from an expectation"
+            raise refused(self.source, "diffraction", text)
         return torch.from_numpy(whole)
 
     def truth_patches(self, indices: Indices) -> Complex[Tensor, "*batch N N"]:
         """True object patches, from `Y`; refused if the file has none or was opened without
         truth."""
         if self.scan.truth_patches is None:
-            raise broken(
-                self.source,
-                "Y",
-                "no truth patches here",
-                "complex64 (n, N, N) and with_truth=True",
-                "open the file with_truth, use one that was simulated with truth, or train"
-                " without it",
-            )
+            text = "no truth patches here; expected complex64 (n, N, N) and with_truth=True; open"
+            text += " the file with_truth, use one that was simulated with truth, or train without"
+            raise refused(self.source, "Y", f"{text} it")
         return torch.from_numpy(self._take(self.scan.truth_patches, indices))
 
     def geometry(self, images: np.ndarray | None = None, *, whole: bool = False) -> Geometry:

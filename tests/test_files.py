@@ -1,6 +1,7 @@
 """Files are complete or absent, a folder has one owner, and errors say what to do."""
 
 import errno
+import fcntl
 import json
 import multiprocessing
 import os
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ptycho_torch import errors, files
+from ptycho_torch import errors
 from ptycho_torch.errors import (
     ConfigError,
     DataContractError,
@@ -193,7 +194,7 @@ def test_the_lock_of_a_killed_process_is_taken_over_but_not_that_of_another_host
     assert lock.exists()
 
 
-@pytest.mark.parametrize("content", ["", "[1]", "not json", '{"host": 3}', '{"pid": "x"}', "null"])
+@pytest.mark.parametrize("content", ["[1]", "not json", '{"host": 3}', '{"pid": "x"}', "null"])
 def test_a_lock_that_tells_nothing_is_respected(tmp_path, content):
     (tmp_path / ".lock").write_text(content)
     with (
@@ -204,47 +205,45 @@ def test_a_lock_that_tells_nothing_is_respected(tmp_path, content):
     assert (tmp_path / ".lock").read_text() == content
 
 
+def test_an_empty_lock_is_of_a_run_that_was_killed_at_once_and_is_taken_over(tmp_path):
+    (tmp_path / ".lock").touch()
+    with folder_lock(tmp_path):
+        assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_lock_that_was_removed_by_hand_and_taken_by_another_run_is_left_to_it(tmp_path):
     lock = tmp_path / ".lock"
     with folder_lock(tmp_path):
+        lock.unlink()
         lock.write_text(json.dumps({"host": "elsewhere", "pid": 1}))
     assert json.loads(lock.read_text())["host"] == "elsewhere"
 
 
-def test_a_dead_owners_lock_that_another_run_has_just_taken_is_left_to_it(tmp_path, monkeypatch):
-    """The moment between finding a dead owner and removing its lock."""
-    lock, real = tmp_path / ".lock", files._dead
+def test_a_lock_that_another_run_makes_where_one_was_just_left_is_left_to_it(tmp_path, monkeypatch):
+    """The moment between opening a lock file and locking it."""
+    lock, real, seen = tmp_path / ".lock", fcntl.flock, []
     lock.write_text(json.dumps({"host": socket.gethostname(), "pid": 2**22 + 1}))
-    seen = []
 
-    def dead_then_taken(holder):
-        seen.append(real(holder))
+    def left_and_made_anew(file, how):
+        real(file, how)
+        seen.append(how)
         if len(seen) == 1:
+            lock.unlink()
             lock.write_text(json.dumps({"host": "elsewhere", "pid": 5}))
-        return seen[-1]
 
-    monkeypatch.setattr(files, "_dead", dead_then_taken)
+    monkeypatch.setattr(fcntl, "flock", left_and_made_anew)
     with pytest.raises(PtychoError, match="process 5 on elsewhere"), folder_lock(tmp_path):
         pass
-    assert seen == [True, False] and [entry.name for entry in tmp_path.iterdir()] == [".lock"]
+    assert len(seen) == 2 and [entry.name for entry in tmp_path.iterdir()] == [".lock"]
 
 
 def test_the_number_of_a_dead_owner_that_another_process_got_since_does_not_keep_the_folder(
     tmp_path,
 ):
-    owner = {
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "started": "another boot 77",
-        "token": "t",
-    }
-    (tmp_path / ".lock").write_text(json.dumps(owner))
+    (tmp_path / ".lock").write_text(json.dumps({"host": socket.gethostname(), "pid": os.getppid()}))
     with folder_lock(tmp_path):
-        assert (
-            json.loads((tmp_path / ".lock").read_text())["started"]
-            == files._started(os.getpid())
-            != owner["started"]
-        )
+        assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
 
 
 def test_a_process_that_is_killed_and_not_reaped_yet_holds_nothing(tmp_path):
@@ -296,11 +295,11 @@ def test_a_patient_second_holder_gets_the_folder_when_the_first_one_leaves(tmp_p
     holder.join()
 
 
-def test_on_a_file_system_without_links_the_lock_holds_too(tmp_path, monkeypatch):
+def test_on_a_file_system_without_kernel_locks_the_lock_holds_too(tmp_path, monkeypatch):
     def refused(*_):
-        raise PermissionError(errno.EPERM, "Operation not permitted")
+        raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(os, "link", refused)
+    monkeypatch.setattr(fcntl, "flock", refused)
     with (
         folder_lock(tmp_path),
         pytest.raises(PtychoError, match=f"in use by process {os.getpid()}"),
@@ -324,7 +323,7 @@ def _compete(folder, barrier, held, overlaps, taken):
                 taken.value += 1
                 if taken.value % 3 == 0:  # leave a dead owner's lock behind now and then
                     dead = {"host": socket.gethostname(), "pid": 2**22 + 1}
-                    (Path(folder) / ".lock").write_text(json.dumps(dead))
+                    write_json(Path(folder) / ".lock", dead)  # another file than the one held
         except PtychoError:
             time.sleep(0.0005)
 

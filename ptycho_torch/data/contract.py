@@ -18,21 +18,15 @@ from pathlib import Path
 import numpy as np
 
 from ptycho_torch.data.checks import check_layout, check_values
-from ptycho_torch.data.npz import broken, open_npz, write_npz
+from ptycho_torch.data.npz import open_npz, refused, write_npz
 from ptycho_torch.data.scan import KEYS, ScanData
 from ptycho_torch.errors import PtychoError
 from ptycho_torch.files import json_text
 
 __all__ = ["KEYS", "ScanData", "check_scan", "read_scan", "write_scan"]
 MAP_ABOVE = 2**20  # bytes; larger extra arrays are mapped too
-_FIELDS = {
-    key.name: (
-        {"probeGuess": "probe", "objectGuess": "object_guess", "Y": "truth_patches"}.get(
-            key.name, key.name
-        )
-    )
-    for key in KEYS
-}  # name on disk -> field of ScanData
+_RENAMED = {"probeGuess": "probe", "objectGuess": "object_guess", "Y": "truth_patches"}
+_FIELDS = {key.name: _RENAMED.get(key.name, key.name) for key in KEYS}  # on disk: of ScanData
 
 
 def read_scan(
@@ -49,31 +43,24 @@ def read_scan(
     `load_truth` the values of `Y` are not touched, and the scan does not hold them. Raises
     :class:`DataContractError`."""
     with open_npz(path) as archive:
-        keys = list(archive.members)
-        if "diff3d" in keys and "diffraction" not in keys:
-            member = archive.members["diff3d"]
-            raise broken(
-                path,
-                "diff3d",
-                f"a raw upstream file, intensity {member.dtype} {member.shape}",
-                "key 'diffraction' with amplitude (n, N, N)",
-                f"convert it: fly64 import {path} DST.npz",
-            )
-        check_layout(KEYS, archive.members, path)
-        arrays = {}
-        for key in keys:
+        members, arrays, extra = archive.members, {}, {}
+        if "diff3d" in members and "diffraction" not in members:
+            raw = members["diff3d"]
+            text = f"a raw upstream file, intensity {raw.dtype} {raw.shape}; expected key"
+            text += f" 'diffraction' with amplitude (n, N, N); convert it: fly64 import {path}"
+            raise refused(path, "diff3d", f"{text} DST.npz")
+        check_layout(KEYS, members, path)
+        for key, member in members.items():
             if key == "Y" and not load_truth:
                 continue
-            large = key in ("diffraction", "Y") or (
-                key not in _FIELDS and archive.members[key].nbytes > MAP_ABOVE
-            )
-            arrays[key] = (
-                archive.map(key, cache_dir) if large and map_patterns else archive.read(key)
-            )
-    extra = {key: arrays.pop(key) for key in list(arrays) if key not in _FIELDS}
+            known = key in _FIELDS
+            large = key in ("diffraction", "Y") if known else member.nbytes > MAP_ABOVE
+            mapped = map_patterns and large
+            value = archive.map(key, cache_dir) if mapped else archive.read(key)
+            (arrays if known else extra)[_FIELDS.get(key, key)] = value
     if "metadata" in arrays:
         arrays["metadata"] = _parse_metadata(arrays["metadata"], path)
-    scan = ScanData(**{_FIELDS[key]: array for key, array in arrays.items()}, extra=extra)
+    scan = ScanData(**arrays, extra=extra)
     check_values(scan, path)
     return scan
 
@@ -93,30 +80,24 @@ def check_scan(scan: ScanData, source: object) -> None:
 
 def _disk_arrays(scan: ScanData, source: object) -> dict[str, np.ndarray]:
     """The arrays of a scan under their names on disk; what is absent or empty is not written."""
-    arrays = {
-        key: value
-        for key, name in _FIELDS.items()
-        if key != "metadata" and (value := getattr(scan, name)) is not None
-    }
+    arrays = {key: getattr(scan, name) for key, name in _FIELDS.items() if key != "metadata"}
+    arrays = {key: value for key, value in arrays.items() if value is not None}
     if len(scan.probe) == 1:
         arrays["probeGuess"] = scan.probe[0]
     if scan.metadata:
         try:
             arrays["metadata"] = np.array(json_text(scan.metadata))
         except PtychoError as error:
-            raise broken(
-                source, "metadata", f"it {error}", "a dict that JSON can hold", "change that entry"
-            ) from error
+            text = f"it {error}; expected a dict that JSON can hold; change that entry"
+            raise refused(source, "metadata", text) from error
     for key, value in scan.extra.items():
         arrays[key] = np.asanyarray(value)
         if key in _FIELDS or not key or not key.isprintable() or arrays[key].dtype.hasobject:
-            raise broken(
-                source,
-                key,
-                f"an extra array of that name and dtype {arrays[key].dtype}",
-                "a name that the contract does not use, and plain numbers or text",
-                "rename or convert it",
+            text = (
+                f"an extra array of that name and dtype {arrays[key].dtype}; expected a name that"
             )
+            text += " the contract does not use, and plain numbers or text; rename or convert it"
+            raise refused(source, key, text)
     return arrays
 
 
@@ -127,19 +108,10 @@ def _parse_metadata(text: np.ndarray, source: object) -> dict:
     try:
         metadata = json.loads(str(text.item()), parse_constant=refuse)
     except (ValueError, RecursionError, SystemError) as error:
-        raise broken(
-            source,
-            "metadata",
-            f"text that is not JSON ({str(error)[:200]})",
-            "the text of a JSON object",
-            "write it as np.array(json.dumps(metadata))",
-        ) from error
+        says = f"text that is not JSON ({str(error)[:200]}); expected the text of a JSON object;"
+        says += " write it as np.array(json.dumps(metadata))"
+        raise refused(source, "metadata", says) from error
     if not isinstance(metadata, dict):
-        raise broken(
-            source,
-            "metadata",
-            f"JSON of a {type(metadata).__name__}",
-            "a JSON object {...}",
-            "write a dict: np.array(json.dumps({...}))",
-        )
+        says = f"JSON of a {type(metadata).__name__}; expected a JSON object {{...}}; write a dict:"
+        raise refused(source, "metadata", f"{says} np.array(json.dumps({{...}}))")
     return metadata

@@ -14,22 +14,14 @@ from scipy.ndimage import median_filter, rank_filter
 from ptycho_torch.data.checks import pattern_chunks
 
 _AROUND = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], bool)  # the eight neighbours
-DEAD_SHARE, DEAD_EXPECTED = (
-    0.02,
-    50.0,
-)  # of what is around it; photons in all that it should have seen
-HOT_TIMES, HOT_SIGMA, HOT_NEIGHBOUR = (
-    4.0,
-    10.0,
-    -3,
-)  # times its third brightest neighbour; clusters of three still show
-PEAK_OF_MODEL = (
-    3.0  # a peak or hole that the probe's own pattern has too, to this factor, is no fault
-)
-SATURATED_LEAST, SATURATED_TIMES = (
-    8,
-    4.0,
-)  # values at the largest count; times what the counts just below it hold
+# Of what is around it; photons in all that it should have seen.
+DEAD_SHARE, DEAD_EXPECTED = 0.02, 50.0
+# Times its third brightest neighbour; clusters of three still show.
+HOT_TIMES, HOT_SIGMA, HOT_NEIGHBOUR = 4.0, 10.0, -3
+# A peak or hole that the probe's own pattern has too, to this factor, is no fault.
+PEAK_OF_MODEL = 3.0
+# Values at the largest count; times what the counts just below it hold.
+SATURATED_LEAST, SATURATED_TIMES = 8, 4.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +39,7 @@ class CountStatistics:
     def summary(self) -> dict[str, float]:
         """The numbers that a bundle and a report keep; photons per pattern, counts per pixel."""
         low, median, high = np.percentile(self.photons, (0, 50, 100))
+        empty = self.numbers[self.values == 0].sum() / self.numbers.sum()
         return {
             "patterns": len(self.photons),
             "photons_mean": float(self.photons.mean()),
@@ -54,9 +47,7 @@ class CountStatistics:
             "photons_median": float(median),
             "photons_most": float(high),
             "brightest_pixel": float(self.values[-1]),
-            "share_of_empty_pixels": float(
-                self.numbers[self.values == 0].sum() / self.numbers.sum()
-            ),
+            "share_of_empty_pixels": float(empty),
             "not_whole": self.not_whole,
         }
 
@@ -76,14 +67,8 @@ def count_statistics(diffraction: np.ndarray) -> CountStatistics:
         found, times = np.unique(counts, return_counts=True)
         values, place = np.unique(np.concatenate([values, found]), return_inverse=True)
         numbers = np.bincount(place, np.concatenate([numbers, times]), len(values)).astype(np.int64)
-    return CountStatistics(
-        np.concatenate(photons),
-        total / len(diffraction),
-        peak,
-        values,
-        numbers,
-        off / diffraction.size,
-    )
+    mean, not_whole = total / len(diffraction), off / diffraction.size
+    return CountStatistics(np.concatenate(photons), mean, peak, values, numbers, not_whole)
 
 
 def dead_pixels(counts: CountStatistics, model: np.ndarray | None = None) -> np.ndarray:
@@ -96,10 +81,8 @@ def dead_pixels(counts: CountStatistics, model: np.ndarray | None = None) -> np.
     around = median_filter(total, 7, mode="mirror")
     dead = (around >= DEAD_EXPECTED) & (total < DEAD_SHARE * around)
     if model is not None:
-        dead &= (
-            n * model + 1
-            > (n * median_filter(model, 7, mode="mirror") + 1) * DEAD_SHARE * PEAK_OF_MODEL
-        )
+        near = median_filter(model, 7, mode="mirror")
+        dead &= n * model + 1 > (n * near + 1) * DEAD_SHARE * PEAK_OF_MODEL
     return np.argwhere(dead)
 
 
@@ -109,10 +92,8 @@ def hot_pixels(counts: CountStatistics, model: np.ndarray | None = None) -> np.n
 
     `model` as in :func:`dead_pixels`: a narrow peak of the probe's own pattern is not reported.
     """
-    total, n = (
-        counts.mean * len(counts.photons) - counts.peak,
-        len(counts.photons),
-    )  # a cosmic ray hits one pattern
+    n = len(counts.photons)
+    total = counts.mean * n - counts.peak  # a cosmic ray hits one pattern
     near = _near(counts.mean * n)
     hot = total > HOT_TIMES * near + HOT_SIGMA * np.sqrt(near + 1)
     if model is not None:
@@ -124,14 +105,10 @@ def saturation(counts: CountStatistics) -> tuple[float, int] | None:
     """(count at which the detector saturates, number of values there), or None."""
     top, piled = float(counts.values[-1]), int(counts.numbers[-1])
     width = np.ceil(np.sqrt(top))
-    below = counts.numbers[(counts.values < top) & (counts.values >= top - width)].sum() / max(
-        width, 1
-    )
-    return (
-        (top, piled)
-        if piled >= SATURATED_LEAST and top >= SATURATED_LEAST and piled > SATURATED_TIMES * below
-        else None
-    )
+    just_below = (counts.values < top) & (counts.values >= top - width)
+    expected = counts.numbers[just_below].sum() / max(width, 1)
+    least = min(piled, top) >= SATURATED_LEAST
+    return (top, piled) if least and piled > SATURATED_TIMES * expected else None
 
 
 def centre_offset(pattern: np.ndarray, model: np.ndarray) -> tuple[float, float]:
@@ -142,10 +119,8 @@ def centre_offset(pattern: np.ndarray, model: np.ndarray) -> tuple[float, float]
     cross-correlation would favour small shifts, since patterns fill the window. To a fraction of a
     pixel by a parabola through the minimum."""
     N, reach = len(pattern), len(pattern) // 4
-    measured, calculated = (
-        np.sqrt(pattern),
-        np.sqrt(np.maximum(model * pattern.sum() / model.sum(), 0)),
-    )
+    measured = np.sqrt(pattern)
+    calculated = np.sqrt(np.maximum(model * pattern.sum() / model.sum(), 0))
 
     def correlated(image: np.ndarray, other: np.ndarray) -> np.ndarray:
         """sum_r image(r + s) other(r) for shifts s within the reach."""
@@ -154,18 +129,13 @@ def centre_offset(pattern: np.ndarray, model: np.ndarray) -> tuple[float, float]
         return np.roll(whole, (reach, reach), (0, 1))[: 2 * reach + 1, : 2 * reach + 1]
 
     ones = np.ones_like(measured)
-    squares = (
-        correlated(measured**2, ones)
-        + correlated(ones, calculated**2)
-        - 2 * correlated(measured, calculated)
-    )
-    misfit = squares / correlated(ones, ones)
+    squares = correlated(measured**2, ones) + correlated(ones, calculated**2)
+    misfit = (squares - 2 * correlated(measured, calculated)) / correlated(ones, ones)
     at = np.unravel_index(np.argmin(misfit), misfit.shape)
     offset = []
     for axis, place in enumerate(at):
-        low, middle, high = np.take(misfit, at[1 - axis], axis=1 - axis)[
-            np.clip((place - 1, place, place + 1), 0, 2 * reach)
-        ]
+        line = np.take(misfit, at[1 - axis], axis=1 - axis)
+        low, middle, high = line[np.clip((place - 1, place, place + 1), 0, 2 * reach)]
         bend = low - 2 * middle + high
         offset.append(float(place - reach + (0.5 * (low - high) / bend if bend > 0 else 0.0)))
     return offset[0], offset[1]

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ptycho_torch.data.npz import broken
+from ptycho_torch.data.npz import refused
 
 
 class Key(NamedTuple):
@@ -121,41 +121,25 @@ class ScanData:
 
         An extra array belongs to the patterns if its first axis has length n and it is not shaped
         like the probe or the object."""
-        indices = np.asarray(indices)
-        indices = (
-            np.flatnonzero(indices)
-            if indices.dtype == bool and indices.shape == (self.n,)
-            else indices
-        )
-        if (
-            indices.ndim != 1
-            or indices.dtype.kind not in "iu"
-            or not ((indices >= 0) & (indices < self.n)).all()
-        ):
-            raise broken(
-                "subset",
-                None,
-                f"indices {indices.dtype} {indices.shape}",
-                f"a list of integers in [0, {self.n}), or a mask of {self.n}",
-                "choose patterns of this scan",
-            )
-        run = len(indices) > 0 and np.array_equal(
-            indices, np.arange(indices[0], indices[0] + len(indices))
-        )
-        chosen = slice(int(indices[0]), int(indices[-1]) + 1) if run else indices
+        indices, n = np.asarray(indices), self.n
+        if indices.dtype == bool and indices.shape == (n,):
+            indices = np.flatnonzero(indices)
+        whole = indices.ndim == 1 and indices.dtype.kind in "iu"
+        if not whole or not ((indices >= 0) & (indices < n)).all():
+            text = f"indices {indices.dtype} {indices.shape}; expected a list of integers in"
+            text += f" [0, {n}), or a mask of {n}; choose patterns of this scan"
+            raise refused("subset", None, text)
+        chosen = indices
+        if len(indices) and np.array_equal(indices, np.arange(len(indices)) + indices[0]):
+            chosen = slice(int(indices[0]), int(indices[-1]) + 1)
         fixed = {self.probe.shape, (self.N, self.N), self.canvas_shape}
-        extra = {
-            key: (
-                value[chosen]
-                if value.shape[:1] == (self.n,) and value.shape not in fixed
-                else value
-            )
-            for key, value in self.extra.items()
-        }
-        cut = {
-            name: value if (value := getattr(self, name)) is None else value[chosen]
-            for name in ("diffraction", "xcoords", "ycoords", "truth_patches", "scan_index")
-        }
+        names = ("diffraction", "xcoords", "ycoords", "truth_patches", "scan_index")
+        held = {name: getattr(self, name) for name in names}
+        cut = {name: value if value is None else value[chosen] for name, value in held.items()}
+        extra = dict(self.extra)
+        for key, value in extra.items():
+            if value.shape[:1] == (n,) and value.shape not in fixed:
+                extra[key] = value[chosen]
         return replace(self, **cut, groups=None, extra=extra)
 
 
