@@ -13,10 +13,10 @@ from typing import Annotated
 from pydantic import Field
 
 from fly64lib.formats.hdf5 import HDF5_START, open_hdf5
-from fly64lib.formats.raw import RawScan, refused
+from fly64lib.formats.raw import RawScan
 from fly64lib.registries import FORMATS
 from ptycho_torch.data.checks import check_layout
-from ptycho_torch.data.npz import NpzFile, open_npz
+from ptycho_torch.data.npz import NpzFile, open_npz, refused
 from ptycho_torch.data.scan import KEYS, ScanData
 from ptycho_torch.errors import ConfigError, DataContractError
 from ptycho_torch.fields import config

@@ -16,8 +16,7 @@ from types import ModuleType
 
 import numpy as np
 
-from fly64lib.formats.raw import refused
-from ptycho_torch.data.npz import BOMB_BYTES, BOMB_RATIO, MAX_BYTES
+from ptycho_torch.data.npz import BOMB_BYTES, BOMB_RATIO, MAX_BYTES, refused
 from ptycho_torch.errors import MissingDependencyError, PtychoError
 
 HDF5_START = b"\x89HDF\r\n\x1a\n"

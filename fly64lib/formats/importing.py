@@ -17,11 +17,11 @@ from fly64lib.formats.base import Access, reader_of
 from fly64lib.formats.conversion import converted
 from fly64lib.formats.options import ImportOptions
 from fly64lib.formats.orientation import OrientationChoice
-from fly64lib.formats.raw import RawScan, refused
+from fly64lib.formats.raw import RawScan
 from fly64lib.registries import FORMATS
 from ptycho_torch.commands import run_options
 from ptycho_torch.data.contract import write_scan
-from ptycho_torch.data.npz import BOMB_BYTES, BOMB_RATIO, CHUNK, MAX_BYTES
+from ptycho_torch.data.npz import BOMB_BYTES, BOMB_RATIO, CHUNK, MAX_BYTES, refused
 from ptycho_torch.data.scan import ScanData
 from ptycho_torch.errors import ConfigError, DataContractError, PtychoError
 

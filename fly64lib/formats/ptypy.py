@@ -16,7 +16,7 @@ from scipy.constants import c, e, h
 
 from fly64lib.formats.base import Access, Format, in_hdf5
 from fly64lib.formats.hdf5 import Hdf5File, open_hdf5
-from fly64lib.formats.raw import RawScan, Stack, refused
+from fly64lib.formats.raw import RawScan, Stack
 
 
 def read(path: Path, access: Access) -> RawScan:

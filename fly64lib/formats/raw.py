@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
+from ptycho_torch.data.npz import refused
 from ptycho_torch.errors import DataContractError
 
 T = TypeVar("T")
@@ -115,13 +116,8 @@ class RawScan:
             yield from stack.blocks()
 
     def refused(self, text: str, key: str | None = None) -> DataContractError:
-        """The error of this file, see :func:`refused`."""
+        """The error of this file (:func:`ptycho_torch.data.npz.refused`)."""
         return refused(self.source, key, text)
-
-
-def refused(source: object, key: str | None, text: str) -> DataContractError:
-    """The error of a file: `text` says what was found; expected what; and what to do."""
-    return DataContractError(f"{source}: key {key!r}: {text}" if key else f"{source}: {text}")
 
 
 def need(file: Arrays, expected: str, *names: str) -> str:

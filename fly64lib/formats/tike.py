@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from fly64lib.formats.base import Access, Format, in_npz
-from fly64lib.formats.raw import RawScan, Stack, as_modes, need, optional, refused
-from ptycho_torch.data.npz import open_npz
+from fly64lib.formats.raw import RawScan, Stack, as_modes, need, optional
+from ptycho_torch.data.npz import open_npz, refused
 
 
 def read(path: Path, access: Access) -> RawScan:

@@ -88,6 +88,14 @@ class NpzFile:
         _check_layout(path, handle, archive)
         self.members = {_key(info): self._member(info) for info in archive.infolist()}
 
+    def keys(self) -> list[str]:
+        """Names of all arrays, in order of the alphabet."""
+        return sorted(self.members)
+
+    def find(self, *names: str) -> str | None:
+        """The first of these names that is a key here."""
+        return next((name for name in names if name in self.members), None)
+
     def read(self, key: str) -> np.ndarray:
         """The array in memory; allocated only as large as the file's bytes."""
         member = self.members[key]
