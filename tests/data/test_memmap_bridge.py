@@ -10,7 +10,7 @@ import torch
 
 from ptycho_torch.data.contract import ScanData, write_scan
 from ptycho_torch.errors import DataContractError
-from ptycho_torch.memmap_bridge import PyTorchMemmapBridge, RawDataTorch
+from ptycho_torch.memmap_bridge import PyTorchMemmapBridge, RawDataTorch, open_scan
 
 n, N = 7, 6
 
@@ -140,3 +140,30 @@ def test_six_times_the_patterns_take_no_more_memory():
     spec.loader.exec_module(benchmark)
     peaks = benchmark.measure([300, 1800])
     assert peaks[1800] - peaks[300] < 10
+
+
+def test_the_patterns_of_some_images_are_their_counts_at_their_places(tmp_path, counts):
+    write_scan(tmp_path / "a.npz", make_scan(counts))
+    raw, images = open_scan(tmp_path / "a.npz"), np.array([5, 0, 3])
+    for whole in (False, True):
+        some, every = raw.patterns(images, whole=whole), raw.patterns(whole=whole)
+        for patterns, chosen in ((some, images), (every, np.arange(n))):
+            place, order = patterns.geometry, torch.tensor([2, 0])
+            corners = place.address[:, 1:] + torch.tensor(place.origin)
+            centres = corners + place.residual_px + N / 2
+            np.testing.assert_allclose(centres, raw.positions[chosen], atol=1e-6)
+            assert torch.equal(patterns.measured(order), raw.counts(chosen[order]))
+            assert torch.equal(place.probe, raw.probe)
+        assert (some.geometry.shape[1:] == raw.scan.canvas_shape) == whole
+
+
+def test_a_part_of_a_scan_and_a_scan_under_another_probe_keep_all_else(tmp_path, counts):
+    write_scan(tmp_path / "a.npz", make_scan(counts))
+    raw, images = open_scan(tmp_path / "a.npz"), np.array([5, 0, 3])
+    part, under = raw.subset(images), raw.under(raw.scan.probe[:1] * 2)
+    assert part.n == 3 and torch.equal(part.positions, raw.positions[images])
+    assert torch.equal(part.counts([0, 1, 2]), raw.counts(images))
+    assert torch.equal(under.probe, raw.probe[:1] * 2)
+    assert torch.equal(under.counts(images), raw.counts(images))
+    for other in (part, under):
+        assert other.source == raw.source and torch.equal(other.object_guess, raw.object_guess)
