@@ -1,8 +1,8 @@
 """Kills each phase of a tiny study at random moments, fills its disk, and counts how often nothing
 was lost.
 
-    python benchmarks/faults.py --kills 50 [--full 10] [--phase training] [--seed 0] [--json
-    counts.json]
+    python benchmarks/faults.py --kills 50 [--full 10] [--phase training] [--seed 0]
+        [--json counts.json]
 
 A fault is survived if afterwards every file that is there is whole and as an undisturbed run leaves
 it (a manifest may lack rows, a checkpoint may be an earlier one), and if the phase, run again, ends
@@ -11,7 +11,6 @@ runs. A full disk (a small tmpfs; where mounting is refused, a limit on the size
 besides give exit code 2, one error that names file and disk, no traceback and no temporary file.
 Exit code 1: lost."""
 
-import argparse
 import os
 import random
 import resource
@@ -23,41 +22,39 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import torch
+from common import PLAIN, main
+from tyro.conf import UseAppendAction
 
 from fly64lib import comparison, generation, overlap, reconstruction, training
 from fly64lib.design import StudyDesign
 from ptycho_torch.commands import run_command
-from ptycho_torch.config import ModelConfig, TrainingConfig
+from ptycho_torch.fields import Whole, config
 from ptycho_torch.files import folder_lock, read_json, write_json
 from ptycho_torch.training.bundle import load_bundle, save_bundle
 
 TIMES = {"seconds", "cpu_seconds", "patterns_per_second", "peak_memory_mb"}
 PLACES = {"dirpath", "best_model_path"}  # absolute, in Lightning's checkpoint
 LOGS = {"train.log"}
-GROWING = {
-    "run_manifest.json",
-    "training_manifest.json",
-    "reconstruction_manifest.json",
-    "model.ckpt",
-}
-DESIGN = StudyDesign(doses=(1e3,), scan_step=6, simulation="matched")
-CONFIG = TrainingConfig(
-    model=ModelConfig(width=8, depth=2, canvas_passes=(2, 4)),
-    n_images=24,
-    batch_size=4,
-    thinnings=1,
-    max_epochs=8,
-    logger="none",
-    checkpoint_steps=1,
+MANIFESTS = {f"{name}_manifest.json" for name in ("run", "training", "reconstruction")}
+GROWING = MANIFESTS | {"model.ckpt"}
+NETWORK = {"width": 8, "depth": 2, "canvas_passes": (2, 4)}
+CONFIG = PLAIN.with_settings(
+    NETWORK
+    | {"n_images": 24, "batch_size": 4, "thinnings": 1, "max_epochs": 8}
+    | {"checkpointing": True, "checkpoint_steps": 1}
 )
-FOLDERS = ["--phase-c-root", "C", "--phase-d-root", "D"]
+FOLDERS = "--phase-c-root C --phase-d-root D"
+CELL = "--dose 1000 --view baseline"
 
 
 def train() -> int:
-    job = training.build_training_jobs("C", "D", "E", DESIGN, allow_missing_phase_d=True)[:1]
+    design = StudyDesign(doses=(1e3,), scan_step=6, simulation="matched")
+    job = training.build_training_jobs("C", "D", "E", design, allow_missing_phase_d=True)[:1]
     return int(training.run_jobs(job, CONFIG, "E", [])[0]["status"] != "complete")
 
 
@@ -70,78 +67,47 @@ def bundle() -> int:
     return 0
 
 
-PHASES: dict[
-    str, tuple[Callable[[], int], tuple[str, ...]]
-] = {  # what runs, and which folders it writes
+def _command(module: object, options: str) -> Callable[[], int]:
+    return lambda: module.main(options.split())
+
+
+# What runs, and which folders it writes
+PHASES: dict[str, tuple[Callable[[], int], tuple[str, ...]]] = {
     "generation": (
-        lambda: generation.main(
-            [
-                "--output-root",
-                "C",
-                "--dose",
-                "1000",
-                "--scan-step",
-                "6",
-                "--simulation",
-                "matched",
-            ]
-        ),
+        _command(generation, "--output-root C --dose 1000 --scan-step 6 --simulation matched"),
         ("C",),
     ),
     "overlap": (
-        lambda: overlap.main(
-            [
-                "--phase-c-root",
-                "C",
-                "--output-root",
-                "D",
-                "--artifact-root",
-                "A",
-                "--no-controls",
-            ]
-        ),
+        _command(overlap, "--phase-c-root C --output-root D --artifact-root A --no-controls"),
         ("D", "A"),
     ),
-    "training": (lambda: run_command(train), ("E",)),
-    "bundling": (lambda: run_command(bundle), ("B",)),
+    "training": (partial(run_command, train), ("E",)),
+    "bundling": (partial(run_command, bundle), ("B",)),
     "reconstruction": (
-        lambda: reconstruction.main(
-            [
-                *FOLDERS,
-                "--artifact-root",
-                "F",
-                "--training-root",
-                "E",
-                "--dose",
-                "1000",
-                "--view",
-                "baseline",
-                "--method",
-                "flat",
-                "--method",
-                "pinn",
-            ]
+        _command(
+            reconstruction,
+            f"{FOLDERS} --artifact-root F --training-root E {CELL} --method flat --method pinn",
         ),
         ("F",),
     ),
     "comparison": (
-        lambda: comparison.main(
-            [
-                *FOLDERS,
-                "--reconstruction-root",
-                "F",
-                "--output-root",
-                "G",
-                "--dose",
-                "1000",
-                "--view",
-                "baseline",
-                "--no-limits",
-            ]
+        _command(
+            comparison, f"{FOLDERS} --reconstruction-root F --output-root G {CELL} --no-limits"
         ),
         ("G",),
     ),
 }
+
+
+@config
+class FaultOptions:
+    """Kill each phase of a tiny study and fill its disk; count what survived."""
+
+    kills: Whole = 50  # of each phase
+    full: Whole = 10  # full disks, of each phase
+    phase: UseAppendAction[tuple[Literal[*PHASES], ...]] = ()  # only this one; may be repeated
+    seed: Whole = 0
+    json: Path | None = None  # where to write the counts
 
 
 class Lost(Exception):
@@ -154,9 +120,8 @@ class Run:
 
     def __init__(self, phase: str, folder: Path, largest_file: int | None = None):
         self.log = folder / "phase.log"
-        self.pid = (
-            os.fork()
-        )  # importing torch anew would take most of the time that there is to be killed in
+        # Importing torch anew would take most of the time that there is to be killed in.
+        self.pid = os.fork()
         if self.pid:
             return
         code = 70
@@ -166,9 +131,8 @@ class Run:
                 os.dup2(log.fileno(), 1)
                 os.dup2(log.fileno(), 2)
                 if largest_file is not None:
-                    resource.setrlimit(
-                        resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY)
-                    )
+                    limit = largest_file, resource.RLIM_INFINITY
+                    resource.setrlimit(resource.RLIMIT_FSIZE, limit)
                 code = PHASES[phase][0]()
         except BaseException:
             traceback.print_exc()
@@ -200,24 +164,21 @@ class Run:
 def content(path: Path) -> object:
     """What of a file has to be equal in two runs; reading it fails if it is not whole."""
     if path.suffix == ".json":
-        return _timeless(read_json(path))
+        return _comparable(read_json(path), TIMES)
     if path.suffix == ".ckpt":
-        return _plain(torch.load(path, map_location="cpu", weights_only=True))
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        return _comparable(loaded, PLACES)
     return path.read_bytes()
 
 
-def _timeless(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: _timeless(entry) for key, entry in value.items() if key not in TIMES}
-    return [_timeless(entry) for entry in value] if isinstance(value, list) else value
-
-
-def _plain(value: object) -> object:
+def _comparable(value: object, left_out: set[str]) -> object:
     if isinstance(value, torch.Tensor):
         return (tuple(value.shape), value.numpy().tobytes())
     if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items() if key not in PLACES}
-    return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value
+        kept = {key: entry for key, entry in value.items() if key not in left_out}
+        return {key: _comparable(entry, left_out) for key, entry in kept.items()}
+    several = isinstance(value, list | tuple)
+    return [_comparable(entry, left_out) for entry in value] if several else value
 
 
 def files(folder: Path, phase: str) -> dict[str, Path]:
@@ -313,16 +274,12 @@ def fill(phase: str, times: int, reference: Path, folder: Path, rng: random.Rand
                 code = Run(phase, folder).finished()
                 (folder / "ballast").unlink()
             else:
-                code = Run(
-                    phase, folder, largest_file=int(rng.uniform(0.05, 0.9) * max(sizes))
-                ).finished()
-            said = (folder / "phase.log").read_text(errors="replace").replace("\0", "")
-            if (
-                code not in (1, 2)
-                or "cannot be written: the disk at" not in said
-                or "Traceback" in said
-            ):
-                raise Lost(f"on a full disk it ended with {code} and said: {said[-1500:]}")
+                largest = int(rng.uniform(0.05, 0.9) * max(sizes))
+                code = Run(phase, folder, largest_file=largest).finished()
+            log = (folder / "phase.log").read_text(errors="replace").replace("\0", "")
+            named = "cannot be written: the disk at" in log and "Traceback" not in log
+            if code not in (1, 2) or not named:
+                raise Lost(f"on a full disk it ended with {code} and wrote: {log[-1500:]}")
             if left := list(folder.rglob(".tmp-*")):
                 raise Lost(f"{left} were left on a full disk")
             check(phase, reference, folder, complete=False)
@@ -335,24 +292,9 @@ def fill(phase: str, times: int, reference: Path, folder: Path, rng: random.Rand
     return counts
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "--kills", type=int, default=50, help="of each phase (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--full", type=int, default=10, help="full disks, of each phase (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--phase", choices=tuple(PHASES), action="append", help="only this phase; may be repeated"
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    signal.signal(
-        signal.SIGTERM, lambda *_: sys.exit(1)
-    )  # on the way out a mounted disk is unmounted
+def faults(options: FaultOptions) -> int:
+    """Run each phase undisturbed, then with kills and full disks; 1 where anything was lost."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that a mounted disk is unmounted
     counts: dict[str, dict] = {}
     with tempfile.TemporaryDirectory(prefix="faults-") as root:
         reference, folder = Path(root) / "undisturbed", Path(root) / "disturbed"
@@ -381,4 +323,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main(FaultOptions, faults)

@@ -10,62 +10,49 @@ into the output folder; printed are the line's slope and the largest deviation f
 the fitted time, and by how much the peak of anonymous memory (RssAnon, Linux; what only mirrors the
 file does not count) grows from the fewest to the most patterns."""
 
-import argparse
 import os
-import subprocess
-import sys
 import tempfile
-import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
-import matplotlib
 import numpy as np
-from memory_of_patterns import make_scan, rss_anon_mb
+from common import PLAIN, fresh, main, peak_rss_anon
+from matplotlib.figure import Figure
+from memory_of_patterns import make_scan
 
-from ptycho_torch.config import TrainingConfig
-from ptycho_torch.files import read_json, write_json
+from ptycho_torch.fields import Positive, Threads, config
+from ptycho_torch.files import write_json
 from ptycho_torch.memmap_bridge import PyTorchMemmapBridge
 from ptycho_torch.versions import software_versions
-from ptycho_torch.workflows import components
 
-matplotlib.use("Agg")
+
+@config
+class ScalingOptions:
+    """CPU time and memory of training against patterns and epochs."""
+
+    output: Path
+    patterns: tuple[Positive, ...] = (250, 500, 1000, 2000, 4000)
+    epochs: tuple[Positive, ...] = (1, 2, 4)
+    at: Positive = 1000  # patterns of the series over epochs
+    thinnings: Positive = 1
+    threads: Threads = 1
 
 
 def train(path: Path, epochs: int, thinnings: int, threads: int) -> dict[str, float]:
     """CPU seconds and peak RssAnon (MB) of one training on `path`, the opening of the file
     included."""
-    peak, done = [rss_anon_mb()], threading.Event()
+    from ptycho_torch.workflows.components import train_cdi_model_torch
 
-    def watch() -> None:
-        while not done.wait(0.01):
-            peak[0] = max(peak[0], rss_anon_mb())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
+    folder = str(path.parent / "run")
+    settings = {"max_epochs": epochs, "thinnings": thinnings, "threads": threads}
     start = time.process_time()
-    raw = PyTorchMemmapBridge(path, cache_dir=path.parent).raw_data_torch
-    components.train_cdi_model_torch(
-        raw,
-        None,
-        TrainingConfig(
-            max_epochs=epochs,
-            thinnings=thinnings,
-            threads=threads,
-            logger="none",
-            checkpointing=False,
-            output_dir=str(path.parent / "run"),
-        ),
-    )
+    with peak_rss_anon() as peak:
+        raw = PyTorchMemmapBridge(path, cache_dir=path.parent).raw_data_torch
+        train_cdi_model_torch(raw, None, replace(PLAIN, output_dir=folder, **settings))
     seconds = time.process_time() - start
-    done.set()
-    watcher.join()
-    return {
-        "patterns": raw.n,
-        "epochs": epochs,
-        "cpu_seconds": seconds,
-        "peak_rss_anon_mb": peak[0],
-    }
+    cost = {"cpu_seconds": seconds, "peak_rss_anon_mb": peak[0]}
+    return {"patterns": raw.n, "epochs": epochs, **cost, "load": os.getloadavg()[0]}
 
 
 def line(x: list[float], y: list[float]) -> tuple[float, float, float]:
@@ -78,10 +65,8 @@ def line(x: list[float], y: list[float]) -> tuple[float, float, float]:
 
 def draw(path: Path, series: dict[str, list[dict]]) -> None:
     """CPU time (with its line) and memory against patterns and against epochs."""
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(2, 2, figsize=(9, 6), layout="constrained")
-    for column, (name, rows) in zip(axes.T, series.items(), strict=True):
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    for column, (name, rows) in zip(figure.subplots(2, 2).T, series.items(), strict=True):
         x = [row[name] for row in rows]
         seconds = [row["cpu_seconds"] for row in rows]
         slope, intercept, _ = line(x, seconds)
@@ -92,61 +77,21 @@ def draw(path: Path, series: dict[str, list[dict]]) -> None:
     figure.savefig(path, dpi=100)
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--patterns", type=int, nargs="+", default=[250, 500, 1000, 2000, 4000])
-    parser.add_argument("--epochs", type=int, nargs="+", default=[1, 2, 4])
-    parser.add_argument(
-        "--at",
-        type=int,
-        default=1000,
-        help="patterns of the series over epochs (default: %(default)s)",
-    )
-    parser.add_argument("--thinnings", type=int, default=1, help="(default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument(
-        "--one", nargs=3, help=argparse.SUPPRESS
-    )  # a fresh process: scan, epochs, where to write the point
-    options = parser.parse_args(argv)
-    if options.one:
-        write_json(
-            options.one[2],
-            train(Path(options.one[0]), int(options.one[1]), options.thinnings, options.threads),
-        )
-        return 0
+def scaling(options: ScalingOptions) -> int:
+    """Measure both series, fit their lines, and write and draw them."""
     options.output.mkdir(parents=True, exist_ok=True)
     points: dict[tuple[int, int], dict] = {}
 
     def point(n: int, epochs: int) -> dict:
         if (n, epochs) not in points:
             with tempfile.TemporaryDirectory() as folder:
-                scan, result = Path(folder) / "scan.npz", Path(folder) / "point.json"
-                make_scan(scan, n, compressed=False)
-                command = [
-                    sys.executable,
-                    "-W",
-                    "ignore",
-                    __file__,
-                    "--output",
-                    folder,
-                    "--thinnings",
-                    str(options.thinnings),
-                    "--threads",
-                    str(options.threads),
-                    "--one",
-                    scan,
-                    str(epochs),
-                    result,
-                ]
-                subprocess.run(
-                    command, check=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-                )
-                points[n, epochs] = read_json(result) | {"load": os.getloadavg()[0]}
-            row = points[n, epochs]
+                scan = Path(folder) / "scan.npz"
+                make_scan(scan, n)
+                found = fresh(train, scan, epochs, options.thinnings, options.threads)
+            points[n, epochs] = found
             print(
-                f"{n:6d} patterns, {epochs} epochs: {row['cpu_seconds']:.1f} CPU s, peak RssAnon "
-                f"{row['peak_rss_anon_mb']:.0f} MB, load {row['load']:.1f}",
+                f"{n:6d} patterns, {epochs} epochs: {found['cpu_seconds']:.1f} CPU s, peak RssAnon"
+                f" {found['peak_rss_anon_mb']:.0f} MB, load {found['load']:.1f}",
                 flush=True,
             )
         return points[n, epochs]
@@ -165,23 +110,14 @@ def main(argv: list[str] | None = None) -> int:
             f" {deviation:.1%}"
         )
     memory = [row["peak_rss_anon_mb"] for row in series["patterns"]]
-    print(
-        f"memory: {memory[-1] - memory[0]:+.0f} MB from {options.patterns[0]} to"
-        f" {options.patterns[-1]} patterns; {software_versions()}"
-    )
-    write_json(
-        options.output / "scaling.json",
-        {
-            "series": series,
-            "lines": fits,
-            "threads": options.threads,
-            "thinnings": options.thinnings,
-            "versions": software_versions(),
-        },
-    )
+    first, last = options.patterns[0], options.patterns[-1]
+    print(f"memory: {memory[-1] - memory[0]:+.0f} MB from {first} to {last} patterns")
+    made = {"threads": options.threads, "thinnings": options.thinnings}
+    content = {"series": series, "lines": fits, **made, "versions": software_versions()}
+    write_json(options.output / "scaling.json", content)
     draw(options.output / "scaling.png", series)
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main(ScalingOptions, scaling)

@@ -7,18 +7,20 @@ to start and import, which is measured here with a notebook that does only that.
 CPU time is overhead: starts, papermill, Snakemake. A full-size cell is estimated from the study's
 own trainings, scaled by optimiser steps and patterns."""
 
-import argparse
 import json
 import tempfile
 from collections import defaultdict
 from pathlib import Path
 
 import nbformat
+from common import main
+from tyro.conf import Positional
 
-from fly64lib.methods.registry import METHODS
+from fly64lib.methods.by_name import own_notebook
 from fly64lib.notebook.runner import run_notebook
 from fly64lib.sweep.control import Study
 from fly64lib.sweep.profile import load_profile
+from ptycho_torch.fields import config
 from ptycho_torch.files import read_json
 
 _IMPORTS = """from fly64lib.notebook import reconstruct, train
@@ -26,37 +28,41 @@ from fly64lib.plots import figures
 from fly64lib.comparison import compare
 from fly64lib.reconstruction import run_reconstruction_job
 from pathlib import Path
-Path("started.txt").write_text("")"""
+Path("{0}").write_text("")"""
+_PYTHON = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+
+
+@config
+class OverheadOptions:
+    """What the sweep costs on top of the work that it runs."""
+
+    study: Positional[Path]  # folder of a finished study
+
+
+def kernel_s(notebook: Path) -> float:
+    """CPU seconds of an executed notebook's kernel."""
+    return read_json(notebook)["metadata"]["fly64"]["cpu_seconds"]
 
 
 def start_cpu_s(times: int = 3) -> float:
     """CPU seconds of a kernel that starts and imports what the notebooks do, and nothing else; the
     least of some tries."""
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     with tempfile.TemporaryDirectory(prefix="fly64-") as name:
         source, output = Path(name) / "start.ipynb", Path(name) / "out.ipynb"
-        write = _IMPORTS.replace("started.txt", str(Path(name) / "started.txt"))
-        end = f'print("results: {Path(name) / "started.txt"}")'
-        nbformat.write(
-            nbformat.v4.new_notebook(
-                cells=[nbformat.v4.new_code_cell(write), nbformat.v4.new_code_cell(end)],
-                metadata=kernel,
-            ),
-            source,
-        )
+        started = Path(name) / "started.txt"
+        code = (_IMPORTS.format(started), f'print("results: {started}")')
+        cells = [nbformat.v4.new_code_cell(text) for text in code]
+        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=_PYTHON), source)
         found = []
         for _ in range(times):
             run_notebook(source, output)
-            found.append(read_json(output)["metadata"]["fly64"]["cpu_seconds"])
+            found.append(kernel_s(output))
     return min(found)
 
 
 def measured(folder: Path, start_s: float) -> dict[str, float]:
     """CPU seconds of a finished study by what they were spent on."""
-    kernels = [
-        read_json(folder / name)["metadata"]["fly64"]["cpu_seconds"]
-        for name in Study.of(folder).settings.notebooks()
-    ]
+    kernels = [kernel_s(folder / name) for name in Study.of(folder).settings.notebooks()]
     runs = [json.loads(line) for line in (folder / "logs" / "runs.jsonl").read_text().splitlines()]
     everything = sum(run["cpu_s"] for run in runs)
     work = sum(max(one - start_s, 0) for one in kernels)
@@ -77,51 +83,35 @@ def full_size_cell(folder: Path, per_notebook_s: float) -> dict[str, float]:
     Training CPU time is taken as proportional to optimiser steps, reconstruction's to patterns:
     full has scan_step 1."""
     settings, full = Study.of(folder).settings, load_profile("full")
-    trained, made = defaultdict(list), []
+    trained = defaultdict(list)
     for path in sorted(folder.glob("replicate_*/phase_e/*/baseline/*/metrics.json")):
         (run,) = read_json(path)["runs"]
         trained[path.parent.name].append(run["training"]["cpu_seconds"])
-    for path in sorted(folder.glob("replicate_*/phase_f/*/baseline/*/result.json")):
-        made.append(read_json(path)["cpu_seconds"])
+    results = sorted(folder.glob("replicate_*/phase_f/*/baseline/*/result.json"))
+    made = sum(read_json(path)["cpu_seconds"] for path in results)
     cells = len(list(folder.glob("replicate_*/phase_g/*/baseline/comparison.json")))
-    steps, patterns = (
-        full.train_steps / settings.train_steps,
-        (settings.scan_step / full.scan_step) ** 2,
-    )
-    work = (
-        steps * sum(sum(one) / len(one) for one in trained.values()) + patterns * sum(made) / cells
-    )
-    notebooks = (
-        len(trained)
-        + 2
-        + sum(method.own_notebook for method in (METHODS[name] for name in settings.methods))
-    )
-    return {
-        "bare work CPU s": work,
-        "notebooks": notebooks,
-        "overhead / bare work": notebooks * per_notebook_s / work,
-    }
+    steps = full.train_steps / settings.train_steps
+    patterns = (settings.scan_step / full.scan_step) ** 2
+    training = sum(sum(one) / len(one) for one in trained.values())
+    work = steps * training + patterns * made / cells
+    notebooks = len(trained) + 2 + sum(map(own_notebook, settings.methods))
+    overhead = notebooks * per_notebook_s / work
+    return {"bare work CPU s": work, "notebooks": notebooks, "overhead / bare work": overhead}
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("study", type=Path)
-    options = parser.parse_args()
+def sweep_overhead(options: OverheadOptions) -> int:
+    """Measure a kernel's start, read the study, and print both as JSON."""
     start_s = start_cpu_s()
     found = measured(options.study, start_s)
     per_notebook_s = (found["all CPU s"] - found["bare work CPU s"]) / found["notebooks"]
-    print(
-        json.dumps(
-            {
-                "start of a kernel, CPU s": start_s,
-                "this study": found,
-                "a full-size cell, estimated": full_size_cell(options.study, per_notebook_s),
-            },
-            indent=1,
-        )
-    )
+    shown = {
+        "start of a kernel, CPU s": start_s,
+        "this study": found,
+        "a full-size cell, estimated": full_size_cell(options.study, per_notebook_s),
+    }
+    print(json.dumps(shown, indent=1))
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main(OverheadOptions, sweep_overhead)

@@ -11,21 +11,24 @@ included. FLOPs: torch.utils.flop_counter's formulas (a multiplication and an ad
 log2 n for a complex FFT of n points. A large matrix product stands beside it as the machine's peak.
 """
 
-import argparse
 import math
 import os
 import tempfile
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from common import PLAIN, main, table
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
+from tyro.conf import Positional
 
-from ptycho_torch.config import ModelConfig, TrainingConfig
+from ptycho_torch.config import ModelConfig
+from ptycho_torch.fields import Positive, config
 from ptycho_torch.files import write_json
-from ptycho_torch.memmap_bridge import PyTorchMemmapBridge, RawDataTorch
+from ptycho_torch.memmap_bridge import RawDataTorch, open_scan
 from ptycho_torch.versions import software_versions
 from ptycho_torch.workflows import components
 
@@ -92,37 +95,25 @@ def flops_of(func, args: list, out: object) -> float:
 def train(raw: RawDataTorch, steps: int, folder: str) -> float:
     """CPU seconds of a training of `steps` optimiser steps under one thinning."""
     gridsize = 1 if raw.groups is None else round(raw.groups.shape[1] ** 0.5)
-    config = TrainingConfig(
-        model=ModelConfig(N=raw.N, gridsize=gridsize),
-        steps=steps,
-        thinnings=1,
-        threads=1,
-        logger="none",
-        checkpointing=False,
-        output_dir=folder,
-    )
+    model = ModelConfig(N=raw.N, gridsize=gridsize)
+    settings = replace(PLAIN, model=model, steps=steps, thinnings=1, output_dir=folder)
     start = time.process_time()
-    components.train_cdi_model_torch(raw, None, config)
+    components.train_cdi_model_torch(raw, None, settings)
     return time.process_time() - start
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("dataset", type=Path, help="DATA-001 file to train on")
-    parser.add_argument(
-        "--steps",
-        type=int,
-        default=50,
-        help="optimiser steps; few of them weigh the start too much (default: %(default)s)",
-    )
-    parser.add_argument("--json", type=Path, help="where to write the figures")
-    options = parser.parse_args(argv)
-    torch.set_num_threads(1)
-    raw, load, recorder = (
-        PyTorchMemmapBridge(options.dataset).raw_data_torch,
-        os.getloadavg()[0],
-        Recorder(),
-    )
+@config
+class ThroughputOptions:
+    """Share of this machine's attainable throughput that training reaches."""
+
+    dataset: Positional[Path]  # DATA-001 file to train on
+    steps: Positive = 50  # optimiser steps; few of them weigh the start too much
+    json: Path | None = None  # where to write the figures
+
+
+def throughput(options: ThroughputOptions) -> int:
+    """Train twice, time the recorded calls alone, and print shares and rates."""
+    raw, load, recorder = open_scan(options.dataset), os.getloadavg()[0], Recorder()
     with tempfile.TemporaryDirectory() as folder:
         with recorder:
             train(raw, options.steps, folder)
@@ -134,37 +125,31 @@ def main(argv: list[str] | None = None) -> int:
         alone[KINDS[func]] += count * seconds_of(lambda func=func, args=args: func(*args))
     square = torch.randn(1024, 1024)
     peak = 2 * 1024**3 / seconds_of(lambda: square @ square) / 1e9
-    print(f"{'':12} {'GFLOP':>9} {'alone, s':>9} {'GFLOP/s':>9} {'of training':>12}")
-    for kind in flops:
-        print(
-            f"{kind:12} {flops[kind] / 1e9:9.1f} {alone[kind]:9.2f}"
-            f" {flops[kind] / alone[kind] / 1e9:9.1f} {alone[kind] / taken:12.0%}"
-        )
+    rows = [
+        {
+            "kind": kind,
+            "GFLOP": flops[kind] / 1e9,
+            "alone, s": alone[kind],
+            "GFLOP/s": flops[kind] / alone[kind] / 1e9,
+            "share of training": alone[kind] / taken,
+        }
+        for kind in flops
+    ]
+    print(table(rows, list(rows[0])))
     total, ideal = sum(flops.values()), sum(alone.values())
     print(
         f"training: {taken:.2f} CPU s for {total / 1e9:.1f} GFLOP, {total / taken / 1e9:.1f}"
         f" GFLOP/s; the same calls alone {ideal:.2f} s, {total / ideal / 1e9:.1f} GFLOP/s: share"
         f" {ideal / taken:.0%} (goal: 50 %)\nmatrix product 1024 x 1024: {peak:.1f} GFLOP/s; load"
-        f" {load:.1f} to {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs; {software_versions()}"
+        f" {load:.1f} to {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs"
     )
     if options.json:
-        write_json(
-            options.json,
-            {
-                "dataset": options.dataset.name,
-                "patterns": raw.n,
-                "steps": options.steps,
-                "flop": flops,
-                "seconds_alone": alone,
-                "training_cpu_seconds": taken,
-                "share": ideal / taken,
-                "matrix_peak_gflops": peak,
-                "versions": software_versions(),
-                "load": load,
-            },
-        )
+        data = {"dataset": options.dataset.name, "patterns": raw.n, "steps": options.steps}
+        times = {"flop": flops, "seconds_alone": alone, "training_cpu_seconds": taken}
+        rates = {"share": ideal / taken, "matrix_peak_gflops": peak, "load": load}
+        write_json(options.json, data | times | rates | {"versions": software_versions()})
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main(ThroughputOptions, throughput)

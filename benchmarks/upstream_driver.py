@@ -21,10 +21,9 @@ import torch
 from ptycho_torch.config_params import DataConfig, InferenceConfig, ModelConfig, TrainingConfig
 from ptycho_torch.dataloader import PtychoDataset
 from ptycho_torch.lightning_utils import CIStatisticsCallback
+from ptycho_torch.model import PtychoPINN_Lightning
 from ptycho_torch.reassembly import reconstruct_image_barycentric
 from ptycho_torch.train_utils import InMemoryPtychoDataModule
-
-from ptycho_torch.network.model import PtychoPINN_Lightning
 
 
 class CpuBudget(lightning.Callback):
@@ -32,13 +31,8 @@ class CpuBudget(lightning.Callback):
     patterns shown."""
 
     def __init__(self, seconds: float, images: int):
-        self.seconds, self.images, self.patterns, self.start, self.losses = (
-            seconds,
-            images,
-            0,
-            0.0,
-            [],
-        )
+        self.seconds, self.images = seconds, images
+        self.patterns, self.start, self.losses = 0, 0.0, []
 
     def on_fit_start(self, trainer, module):
         self.start = time.process_time()
@@ -63,8 +57,8 @@ def configs(settings: dict, n: int) -> tuple:
         nphotons=settings["dose"],
         K=images - 1,
         n_subsample=1,  # the nearest three: the view's own groups
-        x_bounds=(0.0, 1.0),
-        y_bounds=(0.0, 1.0),  # the files hold nothing but trusted positions
+        x_bounds=(0.0, 1.0),  # the files hold nothing but trusted positions
+        y_bounds=(0.0, 1.0),
         scale_contract_version="ci_intensity_v2",
         measurement_domain="count_intensity",
     )
@@ -102,13 +96,8 @@ def main(job_file: str) -> None:
     data, model_config, training, inference = configs(settings, given["probe"].shape[-1])
 
     def dataset(split: str) -> PtychoDataset:
-        return PtychoDataset.from_np(
-            given[f"{split}_counts"],
-            given["probe"],
-            given[f"{split}_positions"],
-            model_config,
-            data,
-        )
+        counts, positions = given[f"{split}_counts"], given[f"{split}_positions"]
+        return PtychoDataset.from_np(counts, given["probe"], positions, model_config, data)
 
     module = PtychoPINN_Lightning(
         model_config, data, training, inference, parity_init_scheme=settings["start"]
@@ -135,42 +124,34 @@ def main(job_file: str) -> None:
     training_cpu = time.process_time() - cpu
 
     test, costs = dataset("test"), []
-    while not costs or (
-        sum(costs) < 3 and len(costs) < 3
-    ):  # short ones are repeated; the fastest counts
+    while not costs or (sum(costs) < 3 and len(costs) < 3):  # of short ones the fastest counts
         cpu = time.process_time()
         canvas, _, extra = reconstruct_image_barycentric(
             module, test, training, data, model_config, inference, verbose=False
         )
         costs.append(time.process_time() - cpu)
-    anchor = extra[-1]
-    np.savez(
-        folder / "upstream.npz",
-        canvas=canvas.detach().reshape(canvas.shape[-2:]).numpy().astype(np.complex64),
-        center_px=anchor["scan_com"].numpy()[::-1].astype(np.float64),
-    )  # (row, column)
+    whole = canvas.detach().reshape(canvas.shape[-2:]).numpy().astype(np.complex64)
+    center = extra[-1]["scan_com"].numpy()[::-1].astype(np.float64)  # (row, column)
+    np.savez(folder / "upstream.npz", canvas=whole, center_px=center)
     peak = int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1000
-    (folder / "upstream.json").write_text(
-        json.dumps(
-            {
-                "training_cpu_seconds": training_cpu,
-                "training_patterns": budget.patterns,
-                "steps": trainer.global_step,
-                "epochs": trainer.current_epoch,
-                "inference_cpu_seconds": min(costs),
-                "inference_patterns": len(given["test_counts"]),
-                "parameters": sum(p.numel() for p in module.parameters()),
-                "peak_memory_mb": peak,
-                "losses": budget.losses,
-                "versions": {
-                    "python": sys.version.split()[0],
-                    "torch": torch.__version__,
-                    **{name: version(name) for name in ("lightning", "numpy", "tensordict")},
-                },
-            }
-        ),
-        encoding="utf-8",
-    )
+    packages = {name: version(name) for name in ("lightning", "numpy", "tensordict")}
+    result = {
+        "training_cpu_seconds": training_cpu,
+        "training_patterns": budget.patterns,
+        "steps": trainer.global_step,
+        "epochs": trainer.current_epoch,
+        "inference_cpu_seconds": min(costs),
+        "inference_patterns": len(given["test_counts"]),
+        "parameters": sum(p.numel() for p in module.parameters()),
+        "peak_memory_mb": peak,
+        "losses": budget.losses,
+        "versions": {
+            "python": sys.version.split()[0],
+            "torch": torch.__version__,
+            **packages,
+        },
+    }
+    (folder / "upstream.json").write_text(json.dumps(result), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -37,17 +37,9 @@ PHASES = ("generation", "overlap", "training", "bundling", "reconstruction", "co
 def counts(tmp_path_factory) -> dict:
     """Two kills and one full disk of every phase of a tiny study, in processes of their own."""
     result = tmp_path_factory.mktemp("faults") / "counts.json"
+    options = ["--kills", "2", "--full", "1", "--json", result]
     run = subprocess.run(
-        [
-            sys.executable,
-            ROOT / "benchmarks" / "faults.py",
-            "--kills",
-            "2",
-            "--full",
-            "1",
-            "--json",
-            result,
-        ],
+        [sys.executable, ROOT / "benchmarks" / "faults.py", *options],
         capture_output=True,
         text=True,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
