@@ -13,6 +13,7 @@ from test_layers import RANK
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md")]
 DOCUMENTS += sorted([*(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").glob("*.py")])
+LINK = r"\]\((?!https?:)([^)#\s]+)"
 FOLDERS = "docs|benchmarks|tests|notebooks|fly64lib|ptycho_torch|reports"
 
 
@@ -34,6 +35,8 @@ def test_modules_tests_and_files_that_a_document_names_exist(path):
     tests = {test.name for test in (ROOT / "tests").rglob("test_*.py")}
     assert set(named(r"\btest_\w+\.py\b", text)) <= tests
     places = named(rf"(?<![\w/.<])((?:{FOLDERS})/[\w./-]*\w)(?![\w*<{{])", text)
+    if path.suffix == ".md":
+        places += [f"{path.parent.relative_to(ROOT)}/{link}" for link in named(LINK, text)]
     made = {"tests/reference/runs"}  # by running the tests
     assert [place for place in places if not (ROOT / place).exists() and place not in made] == []
 
