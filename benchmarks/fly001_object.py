@@ -157,11 +157,11 @@ def measured(name: str, root: Path, cell: dict, options: Fly001Options) -> dict:
 def both_limits(root: Path, cell: dict) -> dict:
     """Phase PSNR of the unbiased bound and of the Bayesian reference."""
     raw = open_scan(root / f"{cell['dose']:.0f}_{cell['view']}_test.npz")
-    scan, region = raw.scan, region_of(raw)
-    place = (scan.object_guess, scan.probe, scan.xcoords, scan.ycoords, region)
-    prior = class_spectrum([scan.object_guess[region]])
+    truth, region = raw.scan.object_guess, region_of(raw)
+    place = truth, raw.geometry(whole=True), region
+    prior = class_spectrum([truth[region]])
     unbiased, bayesian = limits(*place), limits(*place, prior)
-    return {"cramer_rao": unbiased.phase_psnr, "bayesian": bayesian.phase_psnr}
+    return {"cramer_rao": unbiased.phase.psnr, "bayesian": bayesian.phase.psnr}
 
 
 def fly001(options: Fly001Options) -> int:

@@ -178,8 +178,7 @@ def _write_rows(path: Path, rows: list[dict]) -> None:
 
 
 def _limits(raw: RawDataTorch, region: Region, probe_known: bool) -> dict[str, Limits]:
-    scan = raw.scan
-    arguments = (scan.object_guess, scan.probe, scan.xcoords, scan.ycoords, region)
+    arguments = raw.scan.object_guess, raw.geometry(whole=True), region
     return {
         "cramer_rao": limits(*arguments, probe_known=probe_known),
         "bayesian": limits(*arguments, _prior(raw, region), probe_known=probe_known),
@@ -200,10 +199,10 @@ def _limit_row(name: str, bound: Limits) -> dict:
     curve = FRC(bound.frequency, bound.frc, np.ones_like(bound.frequency))
     return {
         "method": name,
-        "phase_psnr": bound.phase_psnr,
-        "phase_mse": bound.phase_mse,
-        "amplitude_psnr": bound.amplitude_psnr,
-        "amplitude_mse": bound.amplitude_mse,
+        "phase_psnr": bound.phase.psnr,
+        "phase_mse": bound.phase.mse,
+        "amplitude_psnr": bound.amplitude.psnr,
+        "amplitude_mse": bound.amplitude.mse,
         "frc_half": first_crossing(curve, 0.5),
         "note": "a limit, not a reconstruction",
     }

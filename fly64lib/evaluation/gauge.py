@@ -12,8 +12,9 @@ S the band-limited continuation. All values are those *applied to the reconstruc
 lies one row too far down has shift_px = (-1, 0). Rows come first, y is rows. This decides the
 numbers, so it stands apart from metrics."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from jaxtyping import Bool, Complex, Float
@@ -24,9 +25,8 @@ from ptycho_torch.errors import ConfigError, DataContractError
 
 GAUGES = ("known_probe", "unknown_probe")
 MIN_SIDE_PX = 44  # the 11 px window of SSIM must fit after the two halvings of a 3-scale MS-SSIM
-MAX_SHIFT_PX = (
-    3  # searched on each axis; a reconstruction farther off is a failed one, not a matter of gauge
-)
+# Searched on each axis; a reconstruction farther off is a failed one, not a matter of gauge.
+MAX_SHIFT_PX = 3
 _FALSE_ALARM = 1e-3  # probability that an unrelated image is said to be registered
 NO_CONTRAST = 1e-6  # relative spread below which an image in float32 is flat
 
@@ -52,9 +52,7 @@ class Alignment:
     registered: bool
 
 
-def scored_region(
-    xcoords: np.ndarray, ycoords: np.ndarray, canvas_shape: tuple[int, int]
-) -> Region:
+def scored_region(xcoords: np.ndarray, ycoords: np.ndarray, canvas_shape: Sequence[int]) -> Region:
     """Rows and columns of the canvas inside the bounding box of the patch centres (px), rounded
     inwards.
 
@@ -62,26 +60,21 @@ def scored_region(
     and a region with a side under `MIN_SIDE_PX`, which a 3-scale MS-SSIM cannot score."""
     if np.shape(xcoords) != np.shape(ycoords) or np.size(xcoords) == 0:
         raise DataContractError(
-            f"scored region: {np.shape(xcoords)} xcoords and {np.shape(ycoords)} ycoords came; "
+            f"scored region: {np.shape(xcoords)} xcoords and {np.shape(ycoords)} ycoords given; "
             "at least one position with both is needed"
         )
     if not (np.isfinite(xcoords).all() and np.isfinite(ycoords).all()):
-        raise DataContractError(
-            "scored region: positions hold NaN or infinity; check xcoords and ycoords"
-        )
+        raise DataContractError("scored region: xcoords or ycoords hold NaN or infinity; mend them")
     rows, columns = (
         slice(int(np.ceil(np.min(axis))), int(np.floor(np.max(axis))) + 1)
         for axis in (ycoords, xcoords)
     )
-    if (
-        min(rows.start, columns.start) < 0
-        or rows.stop > canvas_shape[0]
-        or columns.stop > canvas_shape[1]
-    ):
-        raise DataContractError(
-            f"scored region: positions span rows {rows.start}..{rows.stop - 1}, columns "
-            f"{columns.start}..{columns.stop - 1}, outside the canvas of {tuple(canvas_shape)} px"
-        )
+    for name, part, size in zip(("rows", "columns"), (rows, columns), canvas_shape, strict=True):
+        if part.start < 0 or part.stop > size:
+            raise DataContractError(
+                f"scored region: positions span {name} {part.start}..{part.stop - 1}, outside the"
+                f" canvas of {tuple(canvas_shape)} px; check their unit and origin"
+            )
     size = rows.stop - rows.start, columns.stop - columns.start
     if min(size) < MIN_SIDE_PX:
         raise DataContractError(
@@ -91,14 +84,8 @@ def scored_region(
     return rows, columns
 
 
-def align(
-    reconstruction: np.ndarray,
-    truth: np.ndarray,
-    gauge: str = "known_probe",
-    mask: np.ndarray | None = None,
-) -> Alignment:
-    """Remove the gauge freedom of `reconstruction` (H, W) against `truth` (H, W), judged on `mask`
-    (H, W) if given.
+def align(reconstruction: np.ndarray, truth: np.ndarray, gauge: str = "known_probe") -> Alignment:
+    """Remove the gauge freedom of `reconstruction` (H, W) against `truth` (H, W).
 
     known_probe: phase = arg sum conj(reconstruction) truth, nothing else. unknown_probe: ramp,
     shift (each axis within `MAX_SHIFT_PX`) and phase jointly by least squares of the transformed
@@ -117,30 +104,21 @@ def align(
         raise DataContractError(
             f"reconstruction has shape {rec.shape}, truth {truth.shape}; crop both to one region"
         )
-    inside = np.ones(rec.shape, bool) if mask is None else np.array(mask)
-    if inside.dtype != bool or inside.shape != rec.shape:
-        raise DataContractError(
-            f"mask is {inside.dtype} of shape {inside.shape}; a bool array of {rec.shape} is due"
-        )
-    ramp, shift, registered = np.zeros(2), np.zeros(2), True
-    if gauge == "unknown_probe":
-        interior = np.zeros_like(inside)
-        interior[MAX_SHIFT_PX:-MAX_SHIFT_PX, MAX_SHIFT_PX:-MAX_SHIFT_PX] = True
-        inside &= interior
+    ramp, shift, registered, scale = np.zeros(2), np.zeros(2), True, 1.0
+    border = slice(MAX_SHIFT_PX, -MAX_SHIFT_PX) if gauge == "unknown_probe" else slice(None)
+    inside = np.zeros(rec.shape, bool)
+    inside[border, border] = True
     if not rec[inside].any() or not truth[inside].any():
         raise DataContractError(
             f"nothing to align: of the {inside.sum()} judged pixels none differs from zero in the "
-            "reconstruction or none in the truth; check both and the mask"
+            "reconstruction or none in the truth; check both"
         )
     if gauge == "unknown_probe":
         ramp, shift, registered = _ramp_and_shift(rec, truth, inside)
     image = _shifted(_ramped(rec, ramp), shift)
     phase = float(np.angle(np.vdot(image[inside], truth[inside])))
-    scale = (
-        float(np.abs(truth[inside]).sum() / np.abs(image[inside]).sum())
-        if gauge == "unknown_probe"
-        else 1.0
-    )
+    if gauge == "unknown_probe":
+        scale = float(np.abs(truth[inside]).sum() / np.abs(image[inside]).sum())
     return Alignment(scale * np.exp(1j * phase) * image, phase, ramp, shift, scale, registered)
 
 
@@ -152,16 +130,17 @@ def _ramp_and_shift(rec: Image, truth: Image, inside: Mask) -> tuple[Pixels, Pix
             _ramped(rec, -tilt), _shifted(truth, displacement), inside
         ):
             return -tilt, -displacement, True
-    tilt, unmoved = _fit(rec, truth, inside, *_coarse(rec, truth, inside, reach=0), moving=False)
-    return -tilt, unmoved, False
+    return -_tilt(rec, truth, inside), np.zeros(2), False
+
+
+def _tilt(rec: Image, truth: Image, inside: Mask) -> Pixels:
+    """Ramp (rad/px) of `rec` over `truth`, unmoved."""
+    return _fit(rec, truth, inside, *_coarse(rec, truth, inside, reach=0), moving=False)[0]
 
 
 def _has_structure(image: Image, inside: Mask) -> bool:
     """Whether more than a phase ramp is there; a ramp alone has no place."""
-    constant = np.ones_like(image)
-    tilt, _ = _fit(
-        image, constant, inside, *_coarse(image, constant, inside, reach=0), moving=False
-    )
+    tilt = _tilt(image, np.ones_like(image), inside)
     return has_contrast(_ramped(image, -tilt)[inside])
 
 
@@ -170,34 +149,22 @@ def _coarse(
 ) -> tuple[Pixels, Pixels]:
     """Tilt and whole-pixel displacement of `rec` against `truth` with the largest normalised
     correlation."""
-    double = (
-        2 * rec.shape[0],
-        2 * rec.shape[1],
-    )  # half the natural spacing: no ramp falls far between two frequencies
+    # Half the natural spacing: no ramp falls far between two frequencies.
+    double = 2 * rec.shape[0], 2 * rec.shape[1]
+    frequencies = [2 * np.pi * fft.fftfreq(size) for size in double]
     best, tilt, displacement = -1.0, np.zeros(2), np.zeros(2)
     padded = np.pad(truth, reach, "symmetric")
-    for row, column in _lags(reach):
+    lags = product(range(-reach, reach + 1), repeat=2)
+    # The smallest first, so that a tie (a flat image) goes to no shift.
+    for row, column in sorted(lags, key=lambda lag: lag[0] ** 2 + lag[1] ** 2):
         moved = inside * padded[reach - row :, reach - column :][: rec.shape[0], : rec.shape[1]]
         power = np.linalg.norm(moved)
         correlation = np.abs(fft.fft2(moved.conj() * rec, double)) / (power if power > 0 else 1.0)
         peak = np.unravel_index(correlation.argmax(), double)
         if correlation[peak] > best:
             best, displacement = correlation[peak], np.array([row, column], float)
-            tilt = (
-                2 * np.pi * np.array([fft.fftfreq(n)[k] for n, k in zip(double, peak, strict=True)])
-            )
+            tilt = np.array([axis[k] for axis, k in zip(frequencies, peak, strict=True)])
     return tilt, displacement
-
-
-def _lags(reach: int) -> Iterator[tuple[int, int]]:
-    """Whole-pixel shifts, the smallest first, so that a tie (a flat image) goes to no shift."""
-    every = range(-reach, reach + 1)
-    return iter(
-        sorted(
-            ((row, column) for row in every for column in every),
-            key=lambda lag: lag[0] ** 2 + lag[1] ** 2,
-        )
-    )
 
 
 def _fit(
@@ -208,30 +175,22 @@ def _fit(
 
     The complex factor serves the fit only. With `moving` False the displacement stays.
     """
-    spectrum, frequencies, rows_columns = (
-        _spectrum(truth),
-        _frequencies(rec.shape),
-        _centred(rec.shape),
-    )
+    spectrum, places = _spectrum(truth), _centred(rec.shape)
+    frequencies = _frequencies(rec.shape)
 
     def model(x: np.ndarray, slope: np.ndarray | float = 1.0) -> np.ndarray:
         d = x[4:] if moving else displacement
         turn = np.exp(-2j * np.pi * (frequencies[0] * d[0] + frequencies[1] * d[1]))
         moved = fft.ifft2(spectrum * turn * slope)[: rec.shape[0], : rec.shape[1]]
-        return (
-            np.exp(1j * (x[2] * rows_columns[0] + x[3] * rows_columns[1]))[inside] * moved[inside]
-        )
+        return np.exp(1j * (x[2] * places[0] + x[3] * places[1]))[inside] * moved[inside]
 
     def residual(x: np.ndarray) -> np.ndarray:
         return ((x[0] + 1j * x[1]) * model(x) - rec[inside]).view(float)
 
     def jacobian(x: np.ndarray) -> np.ndarray:
         bare, factor = model(x), x[0] + 1j * x[1]
-        columns = [
-            bare,
-            1j * bare,
-            *(1j * factor * bare * np.broadcast_to(r, rec.shape)[inside] for r in rows_columns),
-        ]
+        columns = [bare, 1j * bare]
+        columns += [1j * factor * bare * np.broadcast_to(r, rec.shape)[inside] for r in places]
         if moving:
             columns += [factor * model(x, -2j * np.pi * f) for f in frequencies]
         return np.stack([column.view(float) for column in columns], 1)
@@ -240,17 +199,9 @@ def _fit(
     bare = model(start)
     factor = np.vdot(bare, rec[inside]) / np.vdot(bare, bare).real
     start[:2] = factor.real, factor.imag
-    found = least_squares(
-        residual,
-        start,
-        jacobian,
-        method="lm",
-        x_scale="jac",
-        max_nfev=20,
-        ftol=1e-10,
-        xtol=1e-10,
-        gtol=1e-10,
-    )
+    how = {"method": "lm", "x_scale": "jac", "max_nfev": 20}
+    limits = dict.fromkeys(("ftol", "xtol", "gtol"), 1e-10)
+    found = least_squares(residual, start, jacobian, **how, **limits)
     return found.x[2:4], found.x[4:] if moving else displacement
 
 
@@ -303,10 +254,8 @@ def _spectrum(image: Image) -> Complex[np.ndarray, "HH WW"]:
     return fft.fft2(np.pad(image, ((0, image.shape[0]), (0, image.shape[1])), "symmetric"))
 
 
-def _frequencies(
-    shape: tuple[int, int],
-) -> tuple[Float[np.ndarray, "HH 1"], Float[np.ndarray, "1 WW"]]:
-    """Frequencies (cycles per px) of :func:`_spectrum`."""
+def _frequencies(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Frequencies (cycles per px) of :func:`_spectrum`, (2 H, 1) and (1, 2 W)."""
     return fft.fftfreq(2 * shape[0])[:, None], fft.fftfreq(2 * shape[1])[None]
 
 

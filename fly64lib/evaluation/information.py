@@ -10,17 +10,19 @@ Counts of mean I = sum_m |psi_m|^2 depend on a small complex change v of the obj
 A_j v = F(P_j cut_j v) (Wei et al., arXiv 2003.05475); an unknown probe's change joins v."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
+from torch.autograd.functional import vjp
 
 from fly64lib.evaluation.gauge import Region
 from fly64lib.evaluation.spectrum import ClassSpectrum
 from ptycho_torch.errors import DataContractError, PtychoError
 from ptycho_torch.physics import optics
 from ptycho_torch.physics.geometry import Geometry
-from ptycho_torch.physics.patches import cut, paste
+from ptycho_torch.physics.patches import paste
 
 # Of the region's median fluence: dimmer pixels count as known; 1e-6 changes fly001's bounds by
 # < 0.01 dB.
@@ -74,7 +76,7 @@ class Information:
         self.pixel_gain = self.unknown / (2 * fluence).clamp_min(1e-30)
         power = canvas.abs().square()[None]
         self.probe_gain = 0.5 / sum(
-            cut(power, geometry.address[i], geometry.N).sum(0) for i in geometry.chunks()
+            geometry.patches(power, chunk).sum(0) for chunk in geometry.chunks()
         )
 
     def split(self, x: Unknowns) -> tuple[Canvases, Probes]:
@@ -96,26 +98,22 @@ class Information:
         forward, adjoint, modulation = self.transforms
         canvas, lit_changes = self.canvas * modulation, changes * self.unknown * modulation
         for chunk in geometry.chunks():
-            address, residual = geometry.address[chunk], geometry.residual_px[chunk]
-            probes = geometry.probes(chunk)
-            patches = cut(canvas[None], address, geometry.N)[:, None]
+            probes, patches = geometry.probes(chunk), geometry.patches(canvas[None], chunk)[:, None]
             waves = forward(probes * patches)
             u = waves * optics.intensity(waves).sum(1, keepdim=True).clamp_min(1e-30).rsqrt()
+            shifted = partial(optics.shift_probe, shift_px=geometry.residual_px[chunk])
             for k, change in enumerate(lit_changes):
-                wave_change = forward(probes * cut(change[None], address, geometry.N)[:, None])
+                wave_change = forward(probes * geometry.patches(change[None], chunk)[:, None])
                 if not self.probe_known:
-                    wave_change += forward(patches * optics.shift_probe(probe_changes[k], residual))
+                    wave_change += forward(patches * shifted(probe_changes[k]))
                 along = u.real * wave_change.real + u.imag * wave_change.imag
                 returned = adjoint(4 * u * along.sum(1, keepdim=True))
                 on_patches = (probes.conj() * returned).sum(1)
-                result[k] += paste(on_patches, address, geometry.shape)[0]
+                result[k] += paste(on_patches, geometry.address[chunk], geometry.shape)[0]
                 if not self.probe_known:
-                    # shift_probe is linear: its vector-Jacobian product is its adjoint.
-                    probe_result[k] += torch.autograd.functional.vjp(
-                        lambda p, by=residual: optics.shift_probe(p, by),
-                        probe_changes[k],
-                        patches.conj() * returned,
-                    )[1]
+                    # The shift is linear: its vector-Jacobian product is its adjoint.
+                    on_probes = patches.conj() * returned
+                    probe_result[k] += vjp(shifted, probe_changes[k], on_probes)[1]
         result *= modulation
         result *= self.unknown
         if self.prior_power is not None:

@@ -13,26 +13,35 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Complex
 
+from fly64lib.evaluation import rings
 from fly64lib.evaluation.gauge import MAX_SHIFT_PX, Region
 from fly64lib.evaluation.information import Information, gauge_projector, solve
 from fly64lib.evaluation.metrics import Pair
-from fly64lib.evaluation.rings import (
-    Rings,
-    frequencies,
-    hann_window,
-    ring_frequencies,
-    ring_mean,
-    scored_rings,
-    tukey_window,
-    varying,
-)
 from fly64lib.evaluation.spectrum import ClassSpectrum
 from ptycho_torch.errors import ConfigError, DataContractError
 from ptycho_torch.physics.geometry import Geometry
 
-_OF_ERRORS = ("mse", "mse_error", "density")  # fields of phase and amplitude
+
+@dataclass(frozen=True, eq=False)
+class PartError:
+    """Expected squared error of phase or amplitude, over the region and ring by ring."""
+
+    mse: float  # rad^2, or in units of the empty object's amplitude squared
+    mse_error: float  # standard error of the stochastic trace
+    range: float  # of the truth, as fly64lib.evaluation.metrics
+    density: rings.Rings  # normalised as ClassSpectrum's
+
+    @property
+    def psnr(self) -> float:
+        """dB. A score's wrapped phase error saturates at pi^2 / 3; this one, to first order,
+        doesn't."""
+        return float(10 * np.log10(self.range**2 / self.mse)) if self.range > 0 else float("nan")
+
+    def at_dose(self, factor: float) -> "PartError":
+        scaled = {name: getattr(self, name) / factor for name in ("mse", "mse_error", "density")}
+        return replace(self, **scaled)
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,40 +49,21 @@ class Limits:
     """Expected squared error over the scored region of an ideal method, to first order in the
     error.
 
-    `kind` is "unbiased" (Cramer-Rao; a method with a prior may pass it) or "bayesian". The `_error`
-    fields are standard errors of the stochastic traces. Rings run from the first to Nyquist;
-    densities are normalised as :class:`ClassSpectrum`'s. PSNRs use the truth's range, as
-    :mod:`fly64lib.evaluation.metrics`."""
+    `kind` is "unbiased" (Cramer-Rao; a method with a prior may pass it) or "bayesian". Rings run from
+    the first to Nyquist."""
 
     kind: str
     probe_known: bool
-    phase_mse: float  # rad^2
-    phase_mse_error: float
-    amplitude_mse: float
-    amplitude_mse_error: float
-    phase_range: float  # rad
-    amplitude_range: float
-    frequency: Rings  # fraction of Nyquist
-    phase_density: Rings  # rad^2
-    amplitude_density: Rings
-    frc_error: Rings  # power density of the complex error as the FRC's window sees it
-    frc_signal: Rings  # that of the object itself; with a prior, what the prior expects of it
+    phase: PartError
+    amplitude: PartError
+    frequency: rings.Rings  # fraction of Nyquist
+    frc_error: rings.Rings  # power density of the complex error as the FRC's window sees it
+    frc_signal: rings.Rings  # that of the object itself; with a prior, what the prior expects of it
     photons_per_pixel: float  # mean over the region
     iterations: int
 
     @property
-    def phase_psnr(self) -> float:
-        """dB. A score's wrapped phase error saturates at pi^2 / 3; this one, to first order,
-        doesn't."""
-        return _psnr(self.phase_range, self.phase_mse)
-
-    @property
-    def amplitude_psnr(self) -> float:
-        """dB."""
-        return _psnr(self.amplitude_range, self.amplitude_mse)
-
-    @property
-    def frc(self) -> Rings:
+    def frc(self) -> rings.Rings:
         """Ring correlation with the truth that such an error allows, r its power over the signal's.
 
         1 / sqrt(1 + r): an unbiased error is uncorrelated with the truth. sqrt(1 - r): a posterior
@@ -93,16 +83,18 @@ class Limits:
             )
         if not factor > 0:
             raise ConfigError(f"at_dose got factor = {factor}; expected a positive ratio of doses")
-        errors = [f"{part}_{what}" for part in ("phase", "amplitude") for what in _OF_ERRORS]
-        scaled = {name: getattr(self, name) / factor for name in (*errors, "frc_error")}
-        return replace(self, photons_per_pixel=self.photons_per_pixel * factor, **scaled)
+        return replace(
+            self,
+            phase=self.phase.at_dose(factor),
+            amplitude=self.amplitude.at_dose(factor),
+            frc_error=self.frc_error / factor,
+            photons_per_pixel=self.photons_per_pixel * factor,
+        )
 
 
 def limits(
     object: Complex[np.ndarray, "H W"],
-    probe: Complex[np.ndarray, "modes N N"],
-    xcoords: Float[np.ndarray, " n"],
-    ycoords: Float[np.ndarray, " n"],
+    geometry: Geometry,
     region: Region,
     prior_spectrum: ClassSpectrum | None = None,
     *,
@@ -112,8 +104,8 @@ def limits(
     tolerance: float = 1e-2,
     seed: int = 0,
 ) -> Limits:
-    """The bound of `object` in `region` (rows, columns) for patterns at the given patch centres
-    (px) under `probe`.
+    """The bound of `object` in `region` (rows, columns) for exposures on the whole object
+    (`scan.geometry(whole=True)`).
 
     sum |probe|^2 is the dose. `prior_spectrum` turns the unbiased bound into the Bayesian
     reference. Unknown are the lit pixels of the canvas (with a prior, all), and without
@@ -126,12 +118,13 @@ def limits(
     Raises :class:`DataContractError` for arrays that don't fit each other, or a region with unlit
     pixels and no prior (infinite variance); :class:`PtychoError` if the solver hasn't converged
     after `iterations`."""
-    _check(object, probe, xcoords, ycoords, sign_vectors)
-    region = _scored(object, region, 0 if probe_known else MAX_SHIFT_PX)
-    canvas, probe = (torch.as_tensor(np.ascontiguousarray(array)) for array in (object, probe))
-    centres = torch.as_tensor(np.stack([ycoords, xcoords], 1), dtype=torch.float64)
-    geometry = Geometry.of(centres, probe.to(canvas.dtype), canvas.shape, whole=True)
-    truth = canvas[region]
+    region = _scored(object, geometry, region, 0 if probe_known else MAX_SHIFT_PX)
+    if sign_vectors < 2:
+        raise ConfigError(
+            f"limits got sign_vectors = {sign_vectors}; 2 or more are needed to state an error"
+        )
+    canvas = torch.as_tensor(np.ascontiguousarray(object))
+    geometry, truth = geometry.under(geometry.probe.to(canvas.dtype)), canvas[region]
     random = torch.Generator().manual_seed(seed)
     signs = torch.randint(2, (sign_vectors, *truth.shape, 2), generator=random)
     with torch.no_grad():
@@ -156,96 +149,72 @@ def _summary(
     its weak rings in the strong ones' noise, so there a Hann window measures, and what leaks
     through the FRC's is put in by computation."""
     shape, size, to_truth = truth.shape, np.abs(truth), np.abs(truth) / truth
-    taper = tukey_window(shape)
-    window = taper if prior is None else hann_window(shape)
-    twice, scored = (2 * shape[0], 2 * shape[1]), scored_rings(shape)
-    amplitude, phase = (
-        [(part * to_truth).real for part in (z, y)],
-        [(p / truth).imag for p in (z, y)],
-    )
+    taper = rings.tukey_window(shape)
+    window = taper if prior is None else rings.hann_window(shape)
+    twice, scored = (2 * shape[0], 2 * shape[1]), rings.scored_rings(shape)
 
-    def trace(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
-        """Mean and standard error over the sign vectors."""
+    def part(a: np.ndarray, b: np.ndarray, values: np.ndarray, power: Any) -> PartError:
+        """Mean over the sign vectors, its standard error, and rings."""
         each = (a.astype(float) * b).mean((1, 2))
-        return float(each.mean()), float(each.std(ddof=1) / len(each) ** 0.5)
+        mse, error = float(each.mean()), float(each.std(ddof=1) / len(each) ** 0.5)
+        return PartError(mse, error, float(np.ptp(values)), density(a, b, power)[scored])
 
     def density(a: np.ndarray, b: np.ndarray, power: np.ndarray | float) -> np.ndarray:
         """Cross-spectrum over the sign vectors' own, times what that is on average: far less noisy
         than without."""
         a, b = np.fft.fft2(window * a), np.fft.fft2(window * b)
-        share = ring_mean((a.conj() * b).real.sum(0)) / ring_mean((np.abs(a) ** 2).sum(0))
+        cross, own = (a.conj() * b).real.sum(0), (np.abs(a) ** 2).sum(0)
+        share = rings.ring_mean(cross) / rings.ring_mean(own)
         return share * (window**2 * power).sum() / (window**2).sum()
 
     def seen(through: np.ndarray, density_twice: np.ndarray) -> np.ndarray:
         """Expected ring density, through a window, of a stationary field of a given density on (2
         h, 2 w) px."""
         overlap = np.fft.ifft2(np.abs(np.fft.fft2(through, twice)) ** 2) / (through**2).sum()
-        return ring_mean(np.fft.fft2(np.fft.ifft2(density_twice) * overlap).real[::2, ::2])
+        return rings.ring_mean(np.fft.fft2(np.fft.ifft2(density_twice) * overlap).real[::2, ::2])
 
-    def as_scored(rings: np.ndarray) -> np.ndarray:
-        return seen(taper, np.interp(frequencies(twice), ring_frequencies(shape), rings))[scored]
+    def as_scored(density: np.ndarray) -> np.ndarray:
+        on_grid = np.interp(rings.frequencies(twice), rings.ring_frequencies(shape), density)
+        return seen(taper, on_grid)[scored]
 
     if prior is None:
-        spectrum = np.abs(np.fft.fft2(varying(truth, taper))) ** 2
-        signal, error = ring_mean(spectrum)[scored] / (taper**2).sum(), density(z, y, 2.0)[scored]
+        spectrum = np.abs(np.fft.fft2(rings.varying(truth, taper))) ** 2
+        signal = rings.ring_mean(spectrum)[scored] / (taper**2).sum()
+        error = density(z, y, 2.0)[scored]
     else:  # in the frame of the truth's phasors the prior is stationary
         signal = as_scored(seen(window, prior.of_change(twice, truth).sum(0)))
         error = as_scored(density(z * to_truth, y * to_truth, 2.0))
-    (phase_mse, phase_error), (amplitude_mse, amplitude_error) = trace(*phase), trace(*amplitude)
+    tangential, radial = [(v / truth).imag for v in (z, y)], [(v * to_truth).real for v in (z, y)]
     return Limits(
         kind="unbiased" if prior is None else "bayesian",
-        phase_mse=phase_mse,
-        phase_mse_error=phase_error,
-        amplitude_mse=amplitude_mse,
-        amplitude_mse_error=amplitude_error,
-        phase_range=float(np.ptp(Pair(truth, truth).phases[1])),
-        amplitude_range=float(np.ptp(size)),
-        frequency=ring_frequencies(shape)[scored],
-        phase_density=density(*phase, size**-2.0)[scored],
-        amplitude_density=density(*amplitude, 1.0)[scored],
+        phase=part(*tangential, Pair(truth, truth).phases[1], size**-2.0),
+        amplitude=part(*radial, size, 1.0),
+        frequency=rings.ring_frequencies(shape)[scored],
         frc_error=error,
         frc_signal=signal,
         **facts,
     )
 
 
-def _psnr(data_range: float, mse: float) -> float:
-    return float(10 * np.log10(data_range**2 / mse)) if data_range > 0 else float("nan")
-
-
-def _check(
-    object: np.ndarray,
-    probe: np.ndarray,
-    xcoords: np.ndarray,
-    ycoords: np.ndarray,
-    sign_vectors: int,
-) -> None:
-    for name, array, axes in (("object", object, "H W"), ("probe", probe, "modes N N")):
-        axes_fit = np.ndim(array) == len(axes.split())
-        if not (axes_fit and np.iscomplexobj(array) and np.isfinite(array).all()):
-            raise DataContractError(
-                f"limits: {name} is {np.asarray(array).dtype} of shape {np.shape(array)}; a finite "
-                f"complex array ({axes}) is needed"
-            )
-    if np.shape(xcoords) != np.shape(ycoords) or np.ndim(xcoords) != 1 or np.size(xcoords) == 0:
+def _scored(object: np.ndarray, geometry: Geometry, region: Region, margin: int) -> Region:
+    """The region without its margin, or the error that says what does not fit."""
+    if not np.iscomplexobj(object) or np.ndim(object) != 2 or not np.isfinite(object).all():
         raise DataContractError(
-            f"limits: xcoords {np.shape(xcoords)}, ycoords {np.shape(ycoords)}; both must be (n,)"
+            f"limits: object is {np.asarray(object).dtype} of shape {np.shape(object)}; a finite "
+            "complex array (H, W) is needed"
         )
-    if sign_vectors < 2:
-        raise ConfigError(
-            f"limits got sign_vectors = {sign_vectors}; 2 or more are needed to state an error"
+    if geometry.shape != (1, *object.shape):
+        raise DataContractError(
+            f"limits: a geometry on canvases of {geometry.shape} for an object of {object.shape};"
+            " make it of the whole object: whole=True"
         )
-
-
-def _scored(object: np.ndarray, region: Region, margin: int) -> Region:
-    """The region without its margin, or the error that says why it cannot be scored."""
-    ends = [part.indices(size)[:2] for part, size in zip(region, np.shape(object), strict=True)]
+    ends = [part.indices(size)[:2] for part, size in zip(region, object.shape, strict=True)]
     rows, columns = (slice(start + margin, stop - margin) for start, stop in ends)
     scored = object[rows, columns]
     if min(rows.stop - rows.start, columns.stop - columns.start) < 4 or not np.all(scored):
         raise DataContractError(
             f"limits: rows {rows.start}..{rows.stop - 1}, columns {columns.start}.."
-            f"{columns.stop - 1} of an object of {np.shape(object)} px are to be scored; 4 px a "
+            f"{columns.stop - 1} of an object of {object.shape} px are to be scored; 4 px a "
             "side or more are needed, none of them 0, where a phase has no meaning"
         )
     return rows, columns

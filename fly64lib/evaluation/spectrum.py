@@ -6,15 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Complex, Float
 
+from fly64lib.evaluation import rings
 from fly64lib.evaluation.metrics import Pair
-from fly64lib.evaluation.rings import (
-    Rings,
-    frequencies,
-    hann_window,
-    ring_frequencies,
-    ring_mean,
-    varying,
-)
 from ptycho_torch.errors import DataContractError
 
 # Of a class's largest power density: a ring without any would count as known exactly.
@@ -26,16 +19,16 @@ class ClassSpectrum:
     """Mean power density of a class of specimens; its mean over the frequencies of an image is the
     pixel variance."""
 
-    frequency: Rings  # fraction of Nyquist, 0 .. sqrt(2)
-    amplitude: Rings  # of |O|
-    phase: Rings  # of the unwrapped arg O, rad^2
+    frequency: rings.Rings  # fraction of Nyquist, 0 .. sqrt(2)
+    amplitude: rings.Rings  # of |O|
+    phase: rings.Rings  # of the unwrapped arg O, rad^2
 
     def on_grid(self, shape: tuple[int, int]) -> Float[np.ndarray, "2 H W"]:
         """Amplitude's and phase's density at every frequency of an FFT grid, log-linear between
         rings."""
         floor = _LEAST_POWER * max(self.amplitude.max(), self.phase.max())
         logs = (np.log(np.maximum(power, floor)) for power in (self.amplitude, self.phase))
-        at = frequencies(shape)
+        at = rings.frequencies(shape)
         return np.stack([np.exp(np.interp(at, self.frequency, log)) for log in logs])
 
     def of_change(
@@ -65,11 +58,11 @@ def class_spectrum(objects: Iterable[Complex[np.ndarray, "H W"]]) -> ClassSpectr
             " finite complex (H, W) arrays of one shape are needed"
         )
     shape = objects[0].shape
-    window, power = hann_window(shape), np.zeros((2, *shape))
+    window, power = rings.hann_window(shape), np.zeros((2, *shape))
     for image in objects:
         for total, part in zip(power, (np.abs(image), Pair(image, image).phases[1]), strict=True):
-            total += np.abs(np.fft.fft2(varying(part, window))) ** 2
-    density = np.stack([ring_mean(total) for total in power])
+            total += np.abs(np.fft.fft2(rings.varying(part, window))) ** 2
+    density = np.stack([rings.ring_mean(total) for total in power])
     density /= len(objects) * (window**2).sum()
     density[:, 0] = density[:, 1]
-    return ClassSpectrum(ring_frequencies(shape), *density)
+    return ClassSpectrum(rings.ring_frequencies(shape), *density)

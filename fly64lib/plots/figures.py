@@ -146,7 +146,7 @@ def error_spectra(errors: Objects, limits: Mapping[str, Limits] | None = None) -
         if name != "truth":
             ax.semilogy(*ring_density(error), label=label(name))
     for name, bound in (limits or {}).items():
-        ax.semilogy(bound.frequency, bound.phase_density, **_limit_line(name))
+        ax.semilogy(bound.frequency, bound.phase.density, **_limit_line(name))
     ax.legend(fontsize="small", ncols=2)
     return figure
 

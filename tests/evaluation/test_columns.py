@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scored_objects import NEAR, TRUTH
 
-from fly64lib.evaluation.columns import columns, markdown_table, number, table, aligned_text
+from fly64lib.evaluation.columns import aligned_text, columns, markdown_table, number, table
 from fly64lib.evaluation.scores import score_table
 from fly64lib.registries import METRICS
 from ptycho_torch.errors import ConfigError

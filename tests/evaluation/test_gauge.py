@@ -65,7 +65,7 @@ def test_a_region_of_44_px_can_be_scored_and_one_of_43_px_is_refused_with_its_si
 
 
 @pytest.mark.parametrize(
-    ("x", "y", "told"),
+    ("x", "y", "says"),
     [
         ([10.0, 90.0], [10.0, 99.5], "columns 10..90, outside the canvas"),
         ([10.0, np.nan], [10.0, 90.0], "NaN"),
@@ -74,8 +74,8 @@ def test_a_region_of_44_px_can_be_scored_and_one_of_43_px_is_refused_with_its_si
         ([-0.9, 80.0], [-1.5, 90.0], "outside"),
     ],
 )
-def test_positions_that_give_no_region_are_refused(x, y, told):
-    with pytest.raises(DataContractError, match=told):
+def test_positions_that_give_no_region_are_refused(x, y, says):
+    with pytest.raises(DataContractError, match=says):
         scored_region(np.array(x), np.array(y), (100, 90))
 
 
@@ -204,25 +204,8 @@ def test_noise_alone_is_not_called_registered():
     )
 
 
-@pytest.mark.parametrize("gauge", ["known_probe", "unknown_probe"])
-def test_what_lies_outside_the_mask_does_not_count(gauge):
-    truth, moved = blobs(), ramp((0.02, 0.01), 0.4) * blobs(0.5, 0.25)
-    mask = np.zeros((ROWS, COLUMNS), bool)
-    mask[8:50, 10:70] = True
-    spoilt = np.where(
-        mask, moved, 1 + noise(2.0)
-    )  # an unlit border: a shift lets a little of it ring into the mask
-    clean, judged = (align(image, truth, gauge, mask) for image in (moved, spoilt))
-    assert judged.phase_rad == pytest.approx(
-        clean.phase_rad, abs=0 if gauge == "known_probe" else 0.03
-    )
-    assert np.allclose(judged.shift_px, clean.shift_px) and np.allclose(
-        judged.ramp_rad_per_px, clean.ramp_rad_per_px
-    )
-
-
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "says"),
     [
         (lambda o: np.angle(o), "float64.*complex object"),
         (lambda o: o[None], "shape"),
@@ -231,14 +214,12 @@ def test_what_lies_outside_the_mask_does_not_count(gauge):
         (lambda o: 0 * o, "nothing to align"),
     ],
 )
-def test_an_image_that_cannot_be_aligned_is_refused_with_the_reason(change, told):
+def test_an_image_that_cannot_be_aligned_is_refused_with_the_reason(change, says):
     for gauge in ("known_probe", "unknown_probe"):
-        with pytest.raises(DataContractError, match=told):
+        with pytest.raises(DataContractError, match=says):
             align(change(blobs()), blobs(), gauge)
 
 
-def test_an_unknown_gauge_and_a_wrong_mask_are_refused():
+def test_an_unknown_gauge_is_refused():
     with pytest.raises(ConfigError, match="'probe'.*known_probe, unknown_probe"):
         align(blobs(), blobs(), "probe")
-    with pytest.raises(DataContractError, match="mask is float64"):
-        align(blobs(), blobs(), mask=np.ones((ROWS, COLUMNS)))
