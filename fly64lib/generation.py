@@ -9,7 +9,7 @@ exposures of the test half at random positions: no method gets them, every metho
 on them. A file that the manifest vouches for, made from the same inputs, is not made again.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from fly64lib.simulation.experiment import (
 )
 from fly64lib.simulation.imperfections import PERFECT, Imperfections
 from fly64lib.simulation.manifest import MANIFEST, Manifest
-from fly64lib.simulation.split import GuardedSplit, split_scan
+from fly64lib.simulation.split import split_scan
 from ptycho_torch.commands import run_options
 from ptycho_torch.data.checks import mean_photons
 from ptycho_torch.data.contract import ScanData, read_scan, write_scan
@@ -60,19 +60,18 @@ def generate_datasets(
         "design": to_dict(design),
         "base_npz": str(base_npz) if base_npz else None,
         "base_sha256": sha256_file(base_npz) if base_npz else None,
-    }
-    if imperfections != PERFECT:
-        inputs["imperfections"] = to_dict(imperfections)
+    } | ({} if imperfections == PERFECT else {"imperfections": to_dict(imperfections)})
     with folder_lock(root):
         manifest = Manifest(root, "C", inputs, varying=("doses",))
-        wanted = [(dose, split) for dose in design.doses for split in (*SPLITS, HELD_OUT)]
-        missing = [job for job in wanted if _file("", *job).as_posix() not in manifest.files]
+        splits = (*SPLITS, HELD_OUT)
+        files = {_file(dose, split): (dose, split) for dose in design.doses for split in splits}
+        missing = [name for name in files if name not in manifest.files]
         if missing:
             experiment = base or embedded_experiment(design)
-            exposures = _Exposures.of(experiment, design, imperfections, progress)
-            bar = tqdm(missing, desc="phase C", unit=" file", disable=not progress)
-            for dose, split in bar:
-                scan, name = exposures.measured(dose, split), _file("", dose, split).as_posix()
+            exposures = _Exposures(experiment, design, imperfections, progress)
+            for name in tqdm(missing, desc="phase C", unit=" file", disable=not progress):
+                dose, split = files[name]
+                scan = exposures.measured(dose, split)
                 write_scan(root / name, scan)
                 manifest.add(name, dose=dose, split=split, images=scan.n)
         return read_json(root / MANIFEST)
@@ -91,54 +90,37 @@ def base_experiment(base_npz: str | Path) -> Experiment:
     return Experiment(scan.object_guess, scan.probe, scan.positions, scan.N, 1, description)
 
 
-@dataclass(frozen=True, eq=False)
 class _Exposures:
-    """Expected counts at the probe's own scale: any dose is drawn from them."""
+    """Expected counts of a scan and of its held-out exposures, from which any dose is drawn."""
 
-    design: ScanDesign
-    imperfections: Imperfections
-    halves: GuardedSplit
-    scan: tuple[Experiment, np.ndarray]
-    held_out: tuple[Experiment, np.ndarray]
-    photons: float  # per exposure, mean over the scan, on a whole and working detector
-
-    @classmethod
-    def of(
-        cls,
-        experiment: Experiment,
-        design: ScanDesign,
-        imperfections: Imperfections,
-        progress: bool,
-    ) -> "_Exposures":
-        halves = split_scan(
-            experiment.positions_px,
-            experiment.coarse_probe,
-            experiment.canvas_shape,
-            design.guard_power,
-        )
-        expected = expected_patterns(experiment, imperfections, progress)
-        photons = float(expected.sum((1, 2), dtype=np.float64).mean())
-        positions = _between(experiment.positions_px[halves.test], design)
-        held_out = replace(experiment, positions_px=positions)
-        expected_held_out = expected_patterns(held_out, imperfections)
+    def __init__(
+        self, experiment: Experiment, design: ScanDesign, flaws: Imperfections, progress: bool
+    ) -> None:
+        self.design, self.imperfections, positions = design, flaws, experiment.positions_px
+        probe, shape = experiment.coarse_probe, experiment.canvas_shape
+        self.halves = split_scan(positions, probe, shape, design.guard_power)
+        expected = expected_patterns(experiment, flaws, progress)
+        # per exposure, mean over the scan, on a whole and working detector
+        self.photons = float(expected.sum((1, 2), dtype=np.float64).mean())
+        held_out = replace(experiment, positions_px=_between(positions[self.halves.test], design))
+        expected_held_out = expected_patterns(held_out, flaws)
         for patterns in (expected, expected_held_out):
-            patterns *= imperfections.working_pixels(experiment.N)
-        both = (experiment, expected), (held_out, expected_held_out)
-        return cls(design, imperfections, halves, *both, photons)
+            patterns *= flaws.working_pixels(experiment.N)
+        self.scan, self.held_out = (experiment, expected), (held_out, expected_held_out)
 
     def measured(self, dose: float, split: str) -> ScanData:
         """The scan of a split, or the held-out exposures, with counts drawn at a dose."""
-        held_out = split == HELD_OUT
+        held_out, flaws = split == HELD_OUT, self.imperfections
         experiment, expected = self.held_out if held_out else self.scan
         images = np.arange(len(expected)) if held_out else self.halves[split]
         factor, seed = dose / self.photons, self.design.seed(self.design.simulation_seed)
         # Doses differ in their seeds too: equal seeds would give their noise a common pattern.
         noise_seed = seed * 1_000_003 + int(dose) + (HELD_OUT_SEED if held_out else 0)
         diffraction = draw_amplitudes(expected, images, factor, noise_seed)
-        probe = self.imperfections.file_probe(experiment.coarse_probe) * factor**0.5
+        probe = (flaws.file_probe(experiment.coarse_probe) * factor**0.5).astype(np.complex64)
         metadata = {
             "object_kind": "truth",
-            "probe_kind": "truth" if self.imperfections.probe_is_true else "initial",
+            "probe_kind": "truth" if flaws.probe_is_true else "initial",
             "dose": dose,
             "split": "test" if held_out else split,
             "view": HELD_OUT if held_out else "baseline",
@@ -154,13 +136,9 @@ class _Exposures:
             },
             "provenance": experiment.description,
             "versions": software_versions(),
-        }
-        if self.imperfections != PERFECT:
-            metadata["imperfections"] = to_dict(self.imperfections)
+        } | ({} if flaws == PERFECT else {"imperfections": to_dict(flaws)})
         y, x = experiment.positions_px[images].T
-        scan = ScanData(
-            diffraction, x, y, probe.astype(np.complex64), experiment.truth, metadata=metadata
-        )
+        scan = ScanData(diffraction, x, y, probe, experiment.truth, metadata=metadata)
         if held_out:
             return scan
         geometry = RawDataTorch(scan, "the simulation").geometry(whole=True)
@@ -174,12 +152,14 @@ def _between(positions_px: np.ndarray, design: ScanDesign) -> np.ndarray:
     rng = np.random.default_rng([design.seed(design.simulation_seed), HELD_OUT_SEED])
     (top, left), (bottom, right) = positions_px.min(axis=0), positions_px.max(axis=0)
     x = rng.uniform(left, right, _HELD_OUT_PATTERNS)
-    y = rng.uniform(top, bottom, _HELD_OUT_PATTERNS)
-    return np.stack([y, x], axis=1)
+    return np.stack([rng.uniform(top, bottom, _HELD_OUT_PATTERNS), x], axis=1)
 
 
-def _file(root: str | Path, dose: float, split: str) -> Path:
-    return held_out_file(root, dose) if split == HELD_OUT else split_file(root, dose, split)
+def _file(dose: float, split: str) -> str:
+    """Name under phase C's folder."""
+    return (
+        held_out_file("", dose) if split == HELD_OUT else split_file("", dose, split)
+    ).as_posix()
 
 
 @config
@@ -193,10 +173,10 @@ class Options:
 
 def command(options: Options) -> int:
     """Generate what the options describe, and print what there is."""
-    root = options.output_root
-    manifest = generate_datasets(root, options.design, options.base_npz, progress=True)
+    manifest = generate_datasets(**vars(options), progress=True)
     for name, row in sorted(manifest["files"].items()):
-        print(f"{root / name}  {row['images']} images  sha256 {row['sha256'][:12]}")
+        path = options.output_root / name
+        print(f"{path}  {row['images']} images  sha256 {row['sha256'][:12]}")
     return 0
 
 

@@ -6,8 +6,8 @@ measured overlap.
 
 Writes `D/dose_1000/{view}/{view}_{split}.npz` (DATA-001), `D/run_manifest.json`,
 `D/skip_summary.json`; under A the figures as `dose_1000/{view}/overlap_{split}.json`, all of them
-in `overlap_figures.json`, `overlap/{view}_{split}.png`. :mod:`fly64lib.simulation.views` says which
-views there are. What they hold depends on positions, seed and replicate, and is the same for all
+in `overlap_figures.json`, `overlap/{view}_{split}.png`. What views hold
+(:mod:`fly64lib.simulation.views`) depends on positions, seed and replicate, and is the same for all
 doses and methods. A file that the manifest vouches for, made from the same inputs, is not made
 again; doses and views may be made one after another.
 
@@ -127,7 +127,7 @@ def generate_overlap_views(
         for dose, split in tqdm(jobs, desc="phase D", unit=" file", disable=not progress):
             path = split_file(source_root, dose, split)
             scan = read_scan(path, load_truth=True)
-            _check_replicate(scan, design, path)
+            _check_replicate(scan, design.replicate, path)
             plan = plans[split] = plans.get(split) or _Plan.of(scan, design)
             if not np.array_equal(scan.positions, plan.positions_px):
                 raise DataContractError(
@@ -228,13 +228,11 @@ def _doses(root: Path, doses: Doses | None) -> list[float]:
     return wanted
 
 
-def _check_replicate(scan: ScanData, design: ViewDesign, path: Path) -> None:
-    found = scan.metadata.get("replicate", design.replicate)
-    if found != design.replicate:
+def _check_replicate(scan: ScanData, replicate: int, path: Path) -> None:
+    if (found := scan.metadata.get("replicate", replicate)) != replicate:
         raise ConfigError(
-            f"{path} is of replicate {found}, the views are asked for replicate"
-            f" {design.replicate}; a replicate moves noise, view selection and initial weights"
-            " together: pass its own"
+            f"{path} is of replicate {found}, the views are asked for replicate {replicate}; a"
+            " replicate moves noise, view selection and initial weights together: pass its own"
         )
 
 
@@ -251,14 +249,7 @@ class Options:
 
 def command(options: Options) -> int:
     """Make the views that the options describe, and print what there is."""
-    manifest = generate_overlap_views(
-        options.phase_c_root,
-        options.output_root,
-        options.artifact_root,
-        options.design,
-        doses=options.doses,
-        progress=True,
-    )
+    manifest = generate_overlap_views(**vars(options), progress=True)
     for name, row in sorted(manifest["files"].items()):
         images = f"{row['images']} images in {row['groups']} groups"
         print(f"{name}  {images}  sha256 {row['sha256'][:12]}")

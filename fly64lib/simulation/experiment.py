@@ -64,22 +64,14 @@ class Experiment:
 def embedded_experiment(design: ScanDesign) -> Experiment:
     """The twin of fly001: specimen and probe by name, snake scan. Needs no file."""
     N, scale = design.N, design.N / _FLY001_N
-    side = 2 * round(CANVAS * scale / 2)
-    positions = snake_scan(scale, design.scan_step)
+    positions, side = snake_scan(scale, design.scan_step), 2 * round(CANVAS * scale / 2)
     probe = np.asarray(PROBES[design.probe](N, FINE))
     specimen = np.asarray(SPECIMENS[design.specimen]((FINE * side,) * 2, design.simulation_seed))
-    for kind, found, expected in (
-        ("probe", probe.shape[-2:], (FINE * N,) * 2),
-        ("specimen", specimen.shape, (FINE * side,) * 2),
-    ):
-        if found != expected:
-            raise ConfigError(
-                f"{kind} {getattr(design, kind)!r} gave an array of {found} px, expected {expected}"
-            )
-    probe = probe.reshape(-1, *probe.shape[-2:])
-    fine = FINE if design.simulation == "fine" else 1
-    if fine == 1:
-        probe, specimen = _detected(probe, N), fourier_crop(specimen, (side, side), "mean")
+    _check_side(f"probe {design.probe!r}", probe.shape[-2:], FINE * N)
+    _check_side(f"specimen {design.specimen!r}", specimen.shape, FINE * side)
+    probe, fine = probe.reshape(-1, *probe.shape[-2:]), FINE
+    if design.simulation == "matched":
+        probe, specimen, fine = _detected(probe, N), fourier_crop(specimen, (side,) * 2, "mean"), 1
     description = {
         "specimen": design.specimen,
         "probe": design.probe,
@@ -123,6 +115,11 @@ def draw_amplitudes(
         mean = torch.from_numpy(expected[image].astype(np.float32) * np.float32(factor))
         amplitudes[row] = draw_counts(mean, generator).sqrt().numpy()
     return amplitudes
+
+
+def _check_side(entry: str, shape: tuple[int, ...], side: int) -> None:
+    if shape != (side, side):
+        raise ConfigError(f"{entry} gave an array of {shape} px, expected {(side, side)}")
 
 
 def _detected(probe: np.ndarray, N: int) -> np.ndarray:

@@ -18,6 +18,7 @@ from pydantic import Field
 from fly64lib.simulation.probes import defocused, perturb_probe
 from ptycho_torch.fields import Seed, config
 
+Modes = Complex[np.ndarray, "modes N N"]
 Pixels = Annotated[float, Field(ge=0, le=32)]
 # of the way that an exposure is averaged over; four as many change the patterns by under 1e-3
 _MOMENTS_PER_PX = 2
@@ -47,9 +48,7 @@ class Imperfections:
         """Whether the file's probe is the one that made the patterns."""
         return not (self.probe_error or self.probe_defocus_rad or self.incoherent)
 
-    def file_probe(
-        self, probe: Complex[np.ndarray, "modes N N"]
-    ) -> Complex[np.ndarray, "modes N N"]:
+    def file_probe(self, probe: Modes) -> Modes:
         """The probe that the file is to hold, complex64, of the same power."""
         if self.probe_error:
             probe = perturb_probe(probe, self.probe_error, self.seed)
@@ -57,16 +56,13 @@ class Imperfections:
             probe = defocused(torch.from_numpy(probe), self.probe_defocus_rad).numpy()
         return probe
 
-    def true_probe(
-        self, probe: Complex[np.ndarray, "modes n n"]
-    ) -> Complex[np.ndarray, "all_modes n n"]:
-        """The modes, two more than `probe`'s and orthogonal to them, that make the patterns.
-
-        The power stays.
+    def true_probe(self, probe: Modes) -> Complex[np.ndarray, "all_modes N N"]:
+        """The modes that make the patterns: two more than `probe`'s, orthogonal; the power stays.
 
         The two more are P_0 times its row and its column, made orthogonal, half of the share each:
         the form of the lowest modes of a partly coherent beam (as Hermite and Gauss's are to a
-        Gaussian one), not of a certain source."""
+        Gaussian one), not of a certain source.
+        """
         if not self.incoherent:
             return probe
         modes = list(probe)

@@ -52,7 +52,7 @@ class ProceduralCanvases(Dataset):
 
 def positions(rng: np.random.Generator, diameter_px: float) -> Float[np.ndarray, "n 2"]:
     """Patch centres (y, x) in px of one of KINDS of views, over an area of 1.7 .. 3.3 by 2.3 .. 5.3
-    probe diameters D; a dense raster, as fly001's, from which groups are chosen, or a coarse one."""
+    probe diameters D. Groups are chosen from a raster as dense as fly001's."""
     D = diameter_px
     height, width = rng.uniform(1.7, 3.3) * D, rng.uniform(2.3, 5.3) * D
     kind = rng.choice(list(KINDS), p=list(KINDS.values()))

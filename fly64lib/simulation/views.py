@@ -45,71 +45,40 @@ def choose_views(
     positions_px: Float[np.ndarray, "n 2"], diameter_px: float, design: ViewDesign
 ) -> tuple[list[View], dict[str, str]]:
     """All views of a split, the baseline first, and the reason for each one that is too small."""
-    views, skipped = [View("baseline", np.arange(len(positions_px)))], {}
+    n, C, K = len(positions_px), design.gridsize**2, design.neighbor_count
+    views, skipped = [View("baseline", np.arange(n))], {}
+    too_few = f"cannot form one group of {C} (gridsize {design.gridsize})"
+    seed = design.seed(design.rng_seed_subsample)
+    chosen = {"seed": seed, "neighbor_count": K}
     for name in design.views:
-        chosen, reason = _overlap_views(name, positions_px, diameter_px, design)
-        views += chosen
-        if reason:
-            skipped |= dict.fromkeys([name, *controls_of(name)[: 2 * design.controls]], reason)
+        spacing = (1 - linear_overlap(name)) * diameter_px
+        groups = select_groups(positions_px, spacing, C, K, seed)
+        controls = controls_of(name) if design.controls else ()
+        if not len(groups):
+            skipped |= dict.fromkeys((name, *controls), f"{n} images {too_few}")
+            continue
+        rule = "group centres apart, with their nearest images"
+        how = chosen | {"linear_overlap": linear_overlap(name), "spacing_px": spacing}
+        views.append(View.of_groups(name, groups, how | {"rule": rule}))
+        if controls:
+            rule = {"rule": f"as many single images as {name}, spread evenly", "seed": seed}
+            images = spread(positions_px, groups.size, seed)
+            views.append(View(controls[0], images, selection=rule))
+            rule = {"rule": f"every image, photons thinned to the total of {name}", "seed": seed}
+            share = groups.size / n
+            views.append(View(controls[1], np.arange(n), keep=share, selection=rule))
     if design.s_img is not None or design.n_groups is not None:
-        chosen, reason = _custom(positions_px, design)
-        views += chosen
-        skipped |= {"custom": reason} if reason else {}
+        kept = max(1, round((1.0 if design.s_img is None else design.s_img) * n))
+        if kept < C:
+            skipped["custom"] = f"{kept} images (s_img={design.s_img}) {too_few}"
+        else:
+            images = np.sort(np.random.default_rng(seed).permutation(n)[:kept])
+            again = design.seed(design.grouping_seed)
+            groups = draw_groups(positions_px[images], C, K, design.n_groups, again)
+            how = chosen | {"rule": "random images, regrouped", "grouping_seed": again}
+            how |= {"s_img": design.s_img, "n_groups": design.n_groups, "images_drawn": kept}
+            views.append(View.of_groups("custom", images[groups], how))
     return views, skipped
-
-
-def _overlap_views(
-    name: str, positions_px: np.ndarray, diameter_px: float, design: ViewDesign
-) -> tuple[list[View], str]:
-    """An overlap view and its controls, or why there are none."""
-    n, C, seed = len(positions_px), design.gridsize**2, design.seed(design.rng_seed_subsample)
-    spacing = (1 - linear_overlap(name)) * diameter_px
-    groups = select_groups(positions_px, spacing, C, design.neighbor_count, seed)
-    if not len(groups):
-        return [], _too_few(f"{n} images", design)
-    selection = {
-        "rule": "group centres apart, with their nearest images",
-        "seed": seed,
-        "neighbor_count": design.neighbor_count,
-        "linear_overlap": linear_overlap(name),
-        "spacing_px": spacing,
-    }
-    views = [View.of_groups(name, groups, selection)]
-    if design.controls:
-        few, all_fainter = controls_of(name)
-        rule = {"rule": f"as many single images as {name}, spread evenly", "seed": seed}
-        views.append(View(few, spread(positions_px, groups.size, seed), selection=rule))
-        rule = {"rule": f"every image, photons thinned to the total of {name}", "seed": seed}
-        views.append(View(all_fainter, np.arange(n), keep=groups.size / n, selection=rule))
-    return views, ""
-
-
-def _custom(positions_px: np.ndarray, design: ViewDesign) -> tuple[list[View], str]:
-    """Random images, regrouped, or why there is no such view."""
-    n, C, seed = len(positions_px), design.gridsize**2, design.seed(design.rng_seed_subsample)
-    kept = max(1, round((1.0 if design.s_img is None else design.s_img) * n))
-    if kept < C:
-        return [], _too_few(f"{kept} images (s_img={design.s_img})", design)
-    images = np.sort(np.random.default_rng(seed).permutation(n)[:kept])
-    grouping_seed = design.seed(design.grouping_seed)
-    groups = draw_groups(
-        positions_px[images], C, design.neighbor_count, design.n_groups, grouping_seed
-    )
-    selection = {
-        "rule": "random images, regrouped",
-        "seed": seed,
-        "neighbor_count": design.neighbor_count,
-        "grouping_seed": grouping_seed,
-        "s_img": design.s_img,
-        "n_groups": design.n_groups,
-        "images_drawn": kept,
-    }
-    return [View.of_groups("custom", images[groups], selection)], ""
-
-
-def _too_few(images: str, design: ViewDesign) -> str:
-    C = design.gridsize**2
-    return f"{images} cannot form one group of {C} (gridsize {design.gridsize})"
 
 
 def select_groups(

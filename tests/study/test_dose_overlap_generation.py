@@ -401,7 +401,8 @@ def test_the_commands_default_is_the_whole_study_from_the_embedded_twin(tmp_path
         generation, "generate_datasets", lambda *a, **k: (calls.append((a, k)), {"files": {}})[1]
     )
     assert main(["--output-root", str(tmp_path)]) == 0
-    assert calls == [((tmp_path, ScanDesign(), None), {"progress": True})]
+    given = {"output_root": tmp_path, "base_npz": None, "design": ScanDesign(), "progress": True}
+    assert calls == [((), given)]
 
 
 @pytest.mark.parametrize(
