@@ -14,7 +14,9 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from pydantic import WrapValidator
 
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.fields import nearest
@@ -54,7 +56,12 @@ class Registry(Mapping[str, T], Generic[T]):
     @property
     def names(self) -> Any:
         """The type of a field that takes one of the names: a command's help then lists them."""
-        return Literal[tuple(self)]
+
+        def known(name: str, _: object) -> str:
+            self.check(name)
+            return name
+
+        return Annotated[Literal[tuple(self)], WrapValidator(known)]
 
     def check(self, name: object) -> None:
         """Refuse an unknown name, with the nearest known one."""
