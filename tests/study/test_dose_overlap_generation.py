@@ -412,7 +412,7 @@ def test_the_commands_default_is_the_whole_study_from_the_embedded_twin(tmp_path
         (("--N", "7"), "N=7: expected greater than or equal to 16"),
         (("--base-npz", "absent.npz"), "absent.npz: cannot be opened"),
         (("--dose", "nan"), "dose=nan is not a whole number"),
-        (("--specimen", "cat"), "specimen='cat' is not known; there are siemens_star, dead_leaves"),
+        (("--specimen", "cat"), "'cat' for argument '--specimen'. Expected one of ('siemens_star'"),
     ],
 )
 def test_bad_options_are_refused_by_name_and_nothing_is_written(tmp_path, capsys, options, message):
