@@ -4,25 +4,25 @@ A format is one file with one :class:`Format`, named by one line of
 :data:`fly64lib.registries.FORMATS`, or by an entry point of another package.
 """
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from fly64lib.formats.hdf5 import HDF5_START, open_hdf5
-from fly64lib.formats.raw import RawScan
+from fly64lib.formats.hdf5 import open_hdf5
+from fly64lib.formats.raw import Arrays, RawScan
 from fly64lib.registries import FORMATS
 from ptycho_torch.data.checks import check_layout
-from ptycho_torch.data.npz import NpzFile, open_npz, refused
+from ptycho_torch.data.npz import open_npz, refused
 from ptycho_torch.data.scan import KEYS, ScanData
 from ptycho_torch.errors import ConfigError, DataContractError
 from ptycho_torch.fields import config
 
-Above0 = Annotated[float, Field(gt=0, lt=1e9)]
-ZIP_START = b"PK"
+Above0 = Annotated[float, Field(gt=0, lt=1e12)]
+_KINDS = {"npz": (b"PK", open_npz), "HDF5": (b"\x89HDF\r\n\x1a\n", open_hdf5)}  # first bytes
 
 
 @config
@@ -36,8 +36,9 @@ class Optics:
     def object_pixel_m(self, target: Path) -> float:
         """Size of the object's pixel, for a format that keeps positions in metres."""
         if self.pixel_size_nm is None:
-            text = "no object_pixel_nm in the metadata; expected the size of the object's pixel,"
-            raise refused(target, None, f"{text} for positions in metres; pass --pixel-size-nm NM")
+            found = "no object_pixel_nm in the metadata"
+            expected = "the size of the object's pixel, for positions in metres"
+            raise refused(target, None, f"{found}; expected {expected}; pass --pixel-size-nm NM")
         return self.pixel_size_nm * 1e-9
 
 
@@ -52,17 +53,18 @@ class Access:
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """One format. What it cannot do is None."""
+    """One format. A file is known by its keys if the format has any, else by its ending."""
 
-    holds: str  # what it is known by, in a few words: "HDF5 with dp"
-    recognises: Callable[[Path], bool] | None = None  # default: by the endings
-    read: Callable[[Path, Access], RawScan] | None = None
-    write: Callable[[Path, ScanData, Optics], list[Path]] | None = None  # the files written
-    endings: tuple[str, ...] = ()  # of names that are this format's, without --format
+    kind: Literal["npz", "HDF5"] | None = None  # of files that are known by their keys
+    keys: tuple[str, ...] = ()  # every file of this format has one of them
+    endings: tuple[str, ...] = ()  # of names that are written in this format without --format
+    read: Callable[[Path, Access], RawScan] | None = None  # None: it cannot be imported
+    # returns the files that were written; None: it cannot be exported
+    write: Callable[[Path, ScanData, Optics], list[Path]] | None = None
 
-    def fits(self, path: Path) -> bool:
-        """Whether a file is of this format."""
-        return self.recognises(path) if self.recognises else path.name.endswith(self.endings)
+    def known_by(self) -> str:
+        """How a file is known, in words."""
+        return f"{self.kind or 'name'} with {' or '.join(self.keys or self.endings)}"
 
 
 def readers() -> dict[str, Format]:
@@ -81,22 +83,28 @@ def reader_of(path: Path, asked: str | None = None) -> str:
         if FORMATS[asked].read is None:
             raise ConfigError(f"{asked} cannot be imported; there are {', '.join(readers())}")
         return asked
-    if _is_data001(path):
-        raise refused(
-            path,
-            None,
-            "this is a DATA-001 file already; expected another program's file; use it as it is:"
-            " every command of fly64 reads it (fly64 export writes it in other formats)",
-        )
-    found = [name for name, entry in readers().items() if entry.fits(path)]
+    known, found = readers(), []
+    with _opened(path) as (kind, file):
+        if kind == "npz" and _is_data001(file):
+            raise refused(
+                path,
+                None,
+                "this is a DATA-001 file already; expected another program's file; use it as it is:"
+                " every command of fly64 reads it (fly64 export writes it in other formats)",
+            )
+        for name, entry in known.items():
+            by_keys = kind == entry.kind and file is not None and file.find(*entry.keys)
+            if by_keys if entry.keys else path.name.endswith(entry.endings):
+                found.append(name)
+        held = f"an {kind} file with {', '.join(file.keys()[:12]) or 'no keys'}" if file else kind
     if len(found) != 1:
-        listed = "; ".join(f"{name}: {entry.holds}" for name, entry in readers().items())
+        listed = "; ".join(f"{name}: {entry.known_by()}" for name, entry in known.items())
         fits = f", which fits {' and '.join(found)}" if found else ""
         raise refused(
             path,
             None,
-            f"{_contents(path)}{fits}; expected the keys of one format ({listed}); name it with"
-            " --format, or rename the keys (docs/import_export.md)",
+            f"{held}{fits}; expected one format ({listed}); name it with --format, or rename the"
+            " keys (docs/import_export.md)",
         )
     return found[0]
 
@@ -111,53 +119,22 @@ def writer_of(target: Path, asked: str | None = None) -> str:
     return name
 
 
-def in_npz(fits: Callable[[NpzFile], bool]) -> Callable[[Path], bool]:
-    """`recognises` of a format that is an npz file."""
-
-    def recognises(path: Path) -> bool:
-        if not _start(path).startswith(ZIP_START):
-            return False
-        with open_npz(path) as archive:
-            return fits(archive)
-
-    return recognises
-
-
-def in_hdf5(*names: str) -> Callable[[Path], bool]:
-    """`recognises` of a format that is an HDF5 file with one of these data sets."""
-
-    def recognises(path: Path) -> bool:
-        if _start(path) != HDF5_START:
-            return False
-        with open_hdf5(path) as file:
-            return file.find(*names) is not None
-
-    return recognises
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[str, Arrays | None]]:
+    """(kind, arrays) of a file, by its first bytes; (what it begins with, None) of any other."""
+    with path.open("rb") as handle:
+        start = handle.read(8)
+    for kind, (first, open_file) in _KINDS.items():
+        if start.startswith(first):
+            with open_file(path) as file:
+                yield kind, file
+            return
+    yield f"a file that begins with {start!r}", None
 
 
-def _keeps_contract(archive: NpzFile) -> bool:
+def _is_data001(file: Arrays) -> bool:
     try:
-        check_layout(KEYS, archive.members, archive.path)
+        check_layout(KEYS, file.members, file.path)
     except DataContractError:
         return False
     return True
-
-
-_is_data001 = in_npz(_keeps_contract)
-
-
-def _start(path: Path) -> bytes:
-    with path.open("rb") as handle:
-        return handle.read(len(HDF5_START))
-
-
-def _contents(path: Path) -> str:
-    """What a file seems to be."""
-    start = _start(path)
-    if start.startswith(ZIP_START):
-        with open_npz(path) as archive:
-            return f"an npz with the keys {', '.join(archive.keys()[:12]) or 'none'}"
-    if start == HDF5_START:
-        with open_hdf5(path) as file:
-            return f"an HDF5 file with {', '.join(file.keys()[:12])}"
-    return f"a file that begins with {start!r}"

@@ -1,7 +1,7 @@
 """From a raw scan to DATA-001: patterns, probe, positions and object on one grid, in the
 orientation that the forward model agrees with, and a record of what was decided."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy as np
 from fly64lib.formats.frames import Frames, Reading, decide, look, patterns, window
 from fly64lib.formats.options import ImportOptions
 from fly64lib.formats.orientation import OrientationChoice, find_orientation, turned
-from fly64lib.formats.positions import Grid, object_for, object_pixel_m, positions_for, probe_for
+from fly64lib.formats.positions import object_for, object_pixel_m, positions_for, probe_for
 from fly64lib.formats.raw import RawScan
 from ptycho_torch.data.checks import mean_photons
 from ptycho_torch.data.contract import check_scan
@@ -26,13 +26,13 @@ def converted(
     diffraction = _stored_patterns(raw, reading, frames.bad, work / "patterns.npy")
     photons = mean_photons(diffraction)
     if not photons > 0:
-        text = "no photon in the cropped square; expected the beam inside; correct --crop or"
-        raise raw.refused(f"{text} --centre")
-    grid = Grid.of(raw, reading)
-    probe, scaled = probe_for(raw, grid, photons, options)
-    pixel_m = object_pixel_m(raw, grid, options)
-    positions = positions_for(raw, grid, pixel_m, options)
-    positions, image, known = object_for(raw, grid, positions, options)
+        raise raw.refused(
+            "no photon in the cropped square; expected the beam inside; correct --crop or --centre"
+        )
+    probe, scaled = probe_for(raw, reading, photons, options)
+    pixel_m = object_pixel_m(raw, reading, options)
+    positions = positions_for(raw, reading, pixel_m, options)
+    positions, image, known = object_for(raw, reading, positions, options)
     changed = raw.detector_px != (reading.N, reading.N)
     kept = {} if changed else raw.extra  # extra arrays are on the frame's grid, or perhaps
     known_keys = {row.name for row in KEYS}
@@ -68,17 +68,11 @@ def converted(
     about["import"] = {
         "source": raw.source.name,
         "format": raw.format,
-        "values": reading.values,
-        "zero_frequency": "corner" if reading.corner else "centre",
-        "centre_px": list(reading.centre_px),
-        "crop": reading.crop,
-        "bin": reading.bin,
-        "photons_per_unit": reading.photons_per_unit,
+        **asdict(reading),
         "orientation": choice.chosen,
         "deviance": choice.deviance,
         "probe_scaled_by": scaled,
         "left_out": sorted(raw.extra.keys() - kept.keys() - {"scan_index", "groups"}),
-        "whole": _whole(frames, reading),
     }
     scan = replace(scan, metadata=about)
     check_scan(scan, raw.source)
@@ -107,9 +101,3 @@ def _stored_patterns(raw: RawScan, reading: Reading, bad: np.ndarray, path: Path
         stored[first : first + len(block)] = block
         first += len(block)
     return stored
-
-
-def _whole(frames: Frames, reading: Reading) -> bool:
-    """Whether the patterns are square roots of whole numbers."""
-    squares = reading.values == "amplitude" and frames.squares_whole
-    return reading.round or frames.whole or squares

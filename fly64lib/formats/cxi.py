@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from scipy.constants import c, e, h
 
-from fly64lib.formats.base import Access, Format, Optics, in_hdf5
+from fly64lib.formats.base import Access, Format, Optics
 from fly64lib.formats.fly64_group import read_own, store_counts, write_own
 from fly64lib.formats.hdf5 import Hdf5File, h5py_module, open_hdf5
 from fly64lib.formats.raw import RawScan, Stack, as_modes, as_object, need, optional
@@ -100,8 +100,8 @@ def _bad_pixels(file: Hdf5File, detector_px: tuple[int, int]) -> np.ndarray | No
     bits = file.read(name, "iu")
     bits = bits.reshape(-1, *bits.shape[-2:])
     if bits.shape[1:] != detector_px:
-        text = f"shape {bits.shape}; expected {detector_px} as the patterns"
-        raise refused(file.path, name, f"{text}; store the patterns' own mask")
+        expected = f"{detector_px} as the patterns; store the patterns' own mask"
+        raise refused(file.path, name, f"shape {bits.shape}; expected {expected}")
     return ((bits != 0) & (bits != SIGNAL)).any(0)
 
 
@@ -118,12 +118,13 @@ def _geometry(file: Hdf5File) -> tuple[np.ndarray, float | None]:
         lengths = np.linalg.norm(vectors, axis=-1) if vectors.shape == (2, 3) else np.zeros(1)
         if not (np.isfinite(lengths).all() and (lengths > 0).all()):
             found = f"shape {vectors.shape}, lengths {lengths.tolist()[:3]}"
-            text = f"{found}; expected two vectors along rows and columns; leave it out or correct"
-            raise refused(file.path, named, f"{text} it")
+            expected = "two vectors along rows and columns; leave it out or correct it"
+            raise refused(file.path, named, f"{found}; expected {expected}")
         basis, pixel_m, (y_pixel, x_pixel) = vectors / lengths[:, None], float(lengths[0]), lengths
     if x_pixel and y_pixel and abs(x_pixel - y_pixel) > 1e-3 * x_pixel:
-        text = f"{x_pixel:g} m, and {y_pixel:g} m along y; expected square pixels; resample the"
-        raise refused(file.path, f"{DETECTOR}/x_pixel_size", f"{text} patterns to them first")
+        found, do = f"{x_pixel:g} m, and {y_pixel:g} m along y", "resample the patterns to them"
+        name = f"{DETECTOR}/x_pixel_size"
+        raise refused(file.path, name, f"{found}; expected square pixels; {do} first")
     energy, distance_m = file.number(f"{SOURCE}/energy"), file.number(f"{DETECTOR}/distance")
     wavelength_m = file.number(f"{SOURCE}/wavelength") or (h * c / energy if energy else None)
     told = pixel_m and wavelength_m and distance_m
@@ -143,10 +144,4 @@ def _add_object(file: Hdf5File, scan: RawScan) -> None:
         scan.object_guess, scan.offset_px = as_object(file, IMAGE), tuple(offset)
 
 
-FORMAT = Format(
-    holds="HDF5 with entry_1/data_1/data or entry_1/instrument_1/detector_1/data",
-    recognises=in_hdf5(*DATA),
-    read=read,
-    write=write,
-    endings=(".cxi",),
-)
+FORMAT = Format(kind="HDF5", keys=DATA, read=read, write=write, endings=(".cxi",))

@@ -13,4 +13,4 @@ def write(path: Path, scan: ScanData, optics: Optics) -> list[Path]:
     return [path]
 
 
-FORMAT = Format(holds="npz of DATA-001", write=write, endings=(".npz",))
+FORMAT = Format(write=write, endings=(".npz",))

@@ -49,8 +49,9 @@ def with_object(scan: ScanData, path: Path) -> ScanData:
         probe = optional(archive, as_modes, "probe")
     if image.shape != scan.canvas_shape:
         size, canvas = ("{} x {}".format(*shape) for shape in (image.shape, scan.canvas_shape))
-        text = f"{size} px; expected {canvas} px, the scan's canvas; name the scan that this object"
-        raise refused(path, key, f"{text} was reconstructed from")
+        do = "name the scan that this object was reconstructed from"
+        text = f"{size} px; expected {canvas} px, the scan's canvas; {do}"
+        raise refused(path, key, text)
     about = scan.metadata | {"object_kind": "reconstruction"}
     scan = replace(scan, object_guess=image, metadata=about)
     if probe is None:

@@ -42,17 +42,24 @@ class Reading:
     """How frames become patterns."""
 
     values: str  # intensity | amplitude
-    corner: bool  # zero frequency at the corner
+    zero_frequency: str  # centre | corner
     centre_px: tuple[int, int]  # pixel of zero frequency after that is undone
     crop: int
+    frame_px: int  # edge of the patches that the file's probe, positions and object belong to
     bin: int = 1
     photons_per_unit: float = 1.0
     round: bool = False
+    whole: bool = True  # whether the patterns are square roots of whole numbers
 
     @property
     def N(self) -> int:
         """Edge of a pattern, px."""
         return self.crop // self.bin
+
+    @property
+    def ratio(self) -> float:
+        """Object pixels of the result for one of the file."""
+        return self.crop / self.frame_px
 
 
 def look(scan: RawScan) -> Frames:
@@ -73,8 +80,10 @@ def look(scan: RawScan) -> Frames:
         squares_whole = squares_whole and bool(near.all())
     total[bad] = 0
     if not total.any():
-        text = "every value of every pattern is 0 or unusable; expected photons in at least one"
-        raise scan.refused(f"{text} pattern; check the source")
+        raise scan.refused(
+            "every value of every pattern is 0 or unusable; expected photons in at least one"
+            " pattern; check the source"
+        )
     return Frames(total / scan.n, bad, masked, whole, squares_whole)
 
 
@@ -91,7 +100,7 @@ def decide(scan: RawScan, frames: Frames, options: ImportOptions) -> Reading:
             " a square of at most the frame's size, a multiple of the bin; pass --crop N, N <="
             f" {min(rows, columns)}",
         )
-    corner = _corner(scan, frames, values, options.zero_frequency)
+    zero = _zero_frequency(scan, frames, values, options.zero_frequency)
     centre = options.centre or (rows // 2, columns // 2)
     ends = [(at - crop // 2, at - crop // 2 + crop) for at in centre]
     if any(low < 0 or high > edge for (low, high), edge in zip(ends, (rows, columns), strict=True)):
@@ -100,12 +109,16 @@ def decide(scan: RawScan, frames: Frames, options: ImportOptions) -> Reading:
             f" {columns} px; expected a square inside; crop to less, or correct --centre ROW"
             " COLUMN",
         )
-    return Reading(values, corner, centre, crop, k, options.photons_per_unit or 1.0, options.round)
+    frame_px = rows if rows == columns else crop  # of the square taken, if frames are not square
+    scale = options.photons_per_unit or 1.0
+    squares_whole = values == "amplitude" and frames.squares_whole
+    whole = options.round or frames.whole or squares_whole
+    return Reading(values, zero, centre, crop, frame_px, k, scale, options.round, whole)
 
 
 def window(image: np.ndarray, reading: Reading) -> np.ndarray:
     """The cropped square of frames (.., rows, columns), zero frequency on pixel crop // 2."""
-    if reading.corner:
+    if reading.zero_frequency == "corner":
         image = np.fft.fftshift(image, axes=(-2, -1))
     (top, left), N = (at - reading.crop // 2 for at in reading.centre_px), reading.crop
     return image[..., top : top + N, left : left + N]
@@ -139,12 +152,12 @@ def probe_on_grid(probe: np.ndarray, reading: Reading) -> np.ndarray:
     return (probe * ramp[:, None] * ramp)[:, inside, inside]
 
 
-def object_on_grid(image: np.ndarray, source_N: int, reading: Reading) -> np.ndarray:
+def object_on_grid(image: np.ndarray, reading: Reading) -> np.ndarray:
     """The object on the cropped detector's pixels. Its edges are first grown by ones to a multiple
     of the ratio."""
-    step = source_N // np.gcd(source_N, reading.crop)
+    step = reading.frame_px // np.gcd(reading.frame_px, reading.crop)
     image = np.pad(image, [(0, -edge % step) for edge in image.shape], constant_values=1)
-    shape = tuple(edge * reading.crop // source_N for edge in image.shape)
+    shape = tuple(edge * reading.crop // reading.frame_px for edge in image.shape)
     return fourier_crop(image, shape, "mean")
 
 
@@ -165,9 +178,8 @@ def _values(scan: RawScan, frames: Frames, photons_per_unit: float | None) -> st
     )
 
 
-def _corner(scan: RawScan, frames: Frames, values: str, asked: str | None) -> bool:
-    """Whether zero frequency lies at the corner: asked for, or where the mean frame is the more
-    compact."""
+def _zero_frequency(scan: RawScan, frames: Frames, values: str, asked: str | None) -> str:
+    """centre or corner: asked for, or where the mean frame is the more compact."""
     said = asked or scan.zero_frequency
     power = frames.mean**2 if values == "amplitude" else frames.mean
     rows, columns = (np.arange(length) - length // 2 for length in power.shape)
@@ -185,4 +197,4 @@ def _corner(scan: RawScan, frames: Frames, values: str, asked: str | None) -> bo
             f"zero frequency at the {found}; expected at the {said}, as this format has it; say"
             " which holds with --zero-frequency centre or corner",
         )
-    return (said or found) == "corner"
+    return said or found

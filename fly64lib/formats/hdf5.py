@@ -19,7 +19,6 @@ import numpy as np
 from ptycho_torch.data.npz import BOMB_BYTES, BOMB_RATIO, MAX_BYTES, refused
 from ptycho_torch.errors import MissingDependencyError, PtychoError
 
-HDF5_START = b"\x89HDF\r\n\x1a\n"
 MAX_TEXT = 2**24  # bytes of one text, such as metadata
 _OWN_DATA = (
     "expected a file that holds its own data; copy it whole first, for instance with h5repack"
@@ -71,8 +70,8 @@ class Hdf5File:
         item = self._item(name)
         with _blamed(self.path, name):
             if not isinstance(item, self._h5py.Dataset):
-                text = "missing; expected a data set; see docs/import_export.md for what a file of"
-                raise refused(self.path, name, f"{text} this format must hold")
+                do = "see docs/import_export.md for what a file of this format must hold"
+                raise refused(self.path, name, f"missing; expected a data set; {do}")
             if item.is_virtual or item.external:
                 raise refused(self.path, name, f"its values lie in other files; {_OWN_DATA}")
             shape, dtype = item.shape, item.dtype

@@ -92,10 +92,9 @@ def unpacked(path: Path, work: Path) -> Path:
             while chunk := packed.read(CHUNK):
                 written += len(chunk)
                 if written > limit:
-                    text = f"unpacks to more than {limit} bytes; expected a scan that fits; unpack"
-                    raise refused(
-                        path, None, f"{text} it by hand if it is real, where there is room"
-                    )
+                    found = f"unpacks to more than {limit} bytes; expected a scan that fits"
+                    do = "unpack it by hand if it is real, where there is room"
+                    raise refused(path, None, f"{found}; {do}")
                 out.write(chunk)
     except (OSError, EOFError, ValueError) as error:
         if isinstance(error, PtychoError):

@@ -92,14 +92,14 @@ def _fit(scan: ScanData, orientation: str, with_object: bool) -> tuple[float, np
     distance = np.hypot(*(scan.positions - np.median(scan.positions, axis=0)).T)
     near = np.sort(np.argsort(distance, kind="stable")[:NEIGHBOURS])
     crop = min(scan.N, CHECK_PX)
-    small = Reading("amplitude", False, (scan.N // 2, scan.N // 2), crop)
+    small = Reading("amplitude", "centre", (scan.N // 2, scan.N // 2), crop, scan.N)
     probe = probe_on_grid(scan.probe.astype(np.complex128), small).astype(np.complex64)
     counts = torch.from_numpy(window(np.asarray(scan.diffraction[near]), small)).square()
     if with_object:
-        image = object_on_grid(scan.object_guess.astype(np.complex128), scan.N, small)
-        places = oriented(scan.positions[near], orientation, _middle(scan)) * (crop / scan.N)
+        image = object_on_grid(scan.object_guess.astype(np.complex128), small)
+        places = oriented(scan.positions[near], orientation, _middle(scan)) * small.ratio
     else:
-        places = oriented(scan.positions[near], orientation) * (crop / scan.N)
+        places = oriented(scan.positions[near], orientation) * small.ratio
         places += crop / 2 + 1 - places.min(0)
         image = np.ones([int(edge) + crop // 2 + 3 for edge in places.max(0)])
     start = torch.from_numpy(image.astype(np.complex64))[None]

@@ -1,5 +1,6 @@
 """The object of a scan as an image: TIFF with phase and amplitude as numbers, PNG to look at."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,17 +31,24 @@ def write_png(path: Path, scan: ScanData, optics: Optics) -> list[Path]:
     """Phase and amplitude of objectGuess, with a scale bar."""
     from matplotlib.figure import Figure
 
-    figure, image = Figure(figsize=(11, 5), layout="constrained"), scan.object_guess
-    parts = (np.angle(image), "phase / rad"), (np.abs(image), "amplitude")
-    for axes, (values, label) in zip(figure.subplots(1, 2), parts, strict=True):
-        low, high = np.percentile(values, [0.5, 99.5])
-        drawn = axes.imshow(values, cmap="gray", vmin=low, vmax=max(high, low + 1e-3))
-        figure.colorbar(drawn, ax=axes, label=label)
-        _scale_bar(axes, image.shape, optics.pixel_size_nm)
-        axes.set_axis_off()
+    figure = Figure(figsize=(11, 5), layout="constrained")
+    axes = figure.subplots(1, 2)
+    show_object(axes, scan.object_guess, 0.5)
+    for panel in axes:
+        _scale_bar(panel, scan.canvas_shape, optics.pixel_size_nm)
+        panel.set_axis_off()
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120)
     return [path]
+
+
+def show_object(axes: Sequence[object], image: np.ndarray, cut: float) -> None:
+    """Phase and amplitude on two axes, each without its lowest and highest `cut` percent."""
+    parts = (np.angle(image), "phase / rad"), (np.abs(image), "amplitude")
+    for panel, (values, label) in zip(axes, parts, strict=True):
+        low, high = np.percentile(values, [cut, 100 - cut])
+        drawn = panel.imshow(values, cmap="gray", vmin=low, vmax=max(high, low + 1e-3))
+        panel.figure.colorbar(drawn, ax=panel, label=label)
 
 
 def _scale_bar(axes: object, shape: tuple[int, int], pixel_nm: float | None) -> None:
@@ -55,5 +63,5 @@ def _scale_bar(axes: object, shape: tuple[int, int], pixel_nm: float | None) -> 
     axes.text(length / size + shape[1] * 0.02, below, label, va="center")
 
 
-TIFF = Format(holds="TIFF of the object", write=write_tiff, endings=(".tif", ".tiff"))
-PNG = Format(holds="PNG of the object, with a scale bar", write=write_png, endings=(".png",))
+TIFF = Format(write=write_tiff, endings=(".tif", ".tiff"))
+PNG = Format(write=write_png, endings=(".png",))

@@ -1,8 +1,6 @@
 """Probe, positions and object of a raw scan on the pixel grid of its cropped and binned
 patterns."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from fly64lib.formats.frames import Reading, object_on_grid, probe_on_grid
@@ -16,27 +14,8 @@ MOST = 1e15  # of an absolute value that is taken for a number
 SCALE = 2.0  # a probe within this factor of the measured photons is in photons
 
 
-@dataclass(frozen=True)
-class Grid:
-    """The pixels that a file's positions, probe and object are in, and the patterns'."""
-
-    reading: Reading
-    frame_px: int  # edge of the patches that the file's pixels belong to
-
-    @classmethod
-    def of(cls, raw: RawScan, reading: Reading) -> "Grid":
-        """Patches as wide as the frame; of the square taken, if frames are not square."""
-        rows, columns = raw.detector_px
-        return cls(reading, rows if rows == columns else reading.crop)
-
-    @property
-    def ratio(self) -> float:
-        """Pixels of the result for one of the file."""
-        return self.reading.crop / self.frame_px
-
-
 def probe_for(
-    raw: RawScan, grid: Grid, photons: float, options: ImportOptions
+    raw: RawScan, reading: Reading, photons: float, options: ImportOptions
 ) -> tuple[np.ndarray, float]:
     """The probe on the patterns' grid, and the factor that brought its power to photons (1 where it
     was)."""
@@ -51,17 +30,17 @@ def probe_for(
             " FILE.npz with an array probeGuess, such as another scan of the same beam",
         )
     if not (np.abs(probe) < MOST).all() or not probe.any():
-        text = "values that are not finite, or all 0; expected a probe; give another one"
-        raise refused(origin, "probe", f"{text}: --probe FILE.npz")
-    size, N = probe.shape[-1], grid.reading.N
-    if size not in (grid.frame_px, N) or size == grid.frame_px > raw.detector_px[0]:
+        found = "values that are not finite, or all 0"
+        raise refused(origin, "probe", f"{found}; expected a probe; give one: --probe FILE.npz")
+    size, N = probe.shape[-1], reading.N
+    if size not in (reading.frame_px, N) or size == reading.frame_px > raw.detector_px[0]:
         raise refused(
             origin,
             "probe",
-            f"{size} px; expected {grid.frame_px} px as the frames, or {N} px as the patterns made"
-            " of them; give one on either grid: --probe FILE.npz",
+            f"{size} px; expected {reading.frame_px} px as the frames, or {N} px as the patterns"
+            " made of them; give one on either grid: --probe FILE.npz",
         )
-    probe = probe_on_grid(probe, grid.reading) if size == grid.frame_px else probe
+    probe = probe_on_grid(probe, reading) if size == reading.frame_px else probe
     power = float((np.abs(probe) ** 2).sum())
     in_photons = photons / SCALE <= power <= photons * SCALE
     if raw.ours and not options.probe or in_photons:
@@ -72,16 +51,16 @@ def probe_for(
     return probe * (photons / power) ** 0.5, (photons / power) ** 0.5
 
 
-def object_pixel_m(raw: RawScan, grid: Grid, options: ImportOptions) -> float | None:
+def object_pixel_m(raw: RawScan, reading: Reading, options: ImportOptions) -> float | None:
     """Size of the result's object pixel; None if neither file nor options say it."""
     step = raw.detector_step_per_m
     if options.pixel_size_nm:
-        step = 1e9 / (grid.frame_px * options.pixel_size_nm)
-    return 1 / (grid.reading.crop * step) if step else None
+        step = 1e9 / (reading.frame_px * options.pixel_size_nm)
+    return 1 / (reading.crop * step) if step else None
 
 
 def positions_for(
-    raw: RawScan, grid: Grid, pixel_m: float | None, options: ImportOptions
+    raw: RawScan, reading: Reading, pixel_m: float | None, options: ImportOptions
 ) -> np.ndarray:
     """Positions (n, 2) as (y, x) in pixels of the result, from the file's origin."""
     unit = options.position_unit or raw.position_unit
@@ -92,11 +71,13 @@ def positions_for(
             " width x detector pixel)",
         )
     if not (np.abs(raw.positions) < MOST).all():
-        text = "positions that are not finite; expected one for each pattern; measure or leave out"
-        raise raw.refused(f"{text} these")
-    positions = raw.positions * (grid.ratio if unit == "px" else UNITS_M[unit] / pixel_m)
+        raise raw.refused(
+            "positions that are not finite; expected one for each pattern; measure or leave out"
+            " these"
+        )
+    positions = raw.positions * (reading.ratio if unit == "px" else UNITS_M[unit] / pixel_m)
     span = np.ptp(positions, axis=0)
-    if raw.n > 1 and span.max() < 1 or (span + grid.reading.N).prod() > MOST_CANVAS_PX:
+    if raw.n > 1 and span.max() < 1 or (span + reading.N).prod() > MOST_CANVAS_PX:
         raise raw.refused(
             f"positions that span {span[0]:.3g} x {span[1]:.3g} px (read as {unit}); expected"
             f" between 1 px and an object of {MOST_CANVAS_PX} px; say --position-unit m, um, nm or"
@@ -106,19 +87,19 @@ def positions_for(
 
 
 def object_for(
-    raw: RawScan, grid: Grid, positions: np.ndarray, options: ImportOptions
+    raw: RawScan, reading: Reading, positions: np.ndarray, options: ImportOptions
 ) -> tuple[np.ndarray, np.ndarray, bool]:
     """(positions from the object's corner, object (H, W), whether it is more than a constant)."""
     image = None if options.no_object or raw.offset_px is None else raw.object_guess
     if image is None:
         span = np.ptp(positions, axis=0)
-        shape = 2 * np.ceil((span + grid.reading.N) / 2).astype(int) + MARGIN_PX
+        shape = 2 * np.ceil((span + reading.N) / 2).astype(int) + MARGIN_PX
         middle = (positions.max(0) + positions.min(0)) / 2
         return positions - middle + shape / 2, np.ones(shape, np.complex128), False
     if not (np.abs(image) < MOST).all():
         text = "values that are not finite; expected an object; leave it out: --no-object"
         raise raw.refused(text, "object")
     known = bool((image != image.flat[0]).any())
-    if grid.ratio != 1:
-        image = object_on_grid(image, grid.frame_px, grid.reading)
-    return positions + np.asarray(raw.offset_px) * grid.ratio, image, known
+    if reading.ratio != 1:
+        image = object_on_grid(image, reading)
+    return positions + np.asarray(raw.offset_px) * reading.ratio, image, known

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fly64lib.formats.base import Access, Format, Optics, in_hdf5
+from fly64lib.formats.base import Access, Format, Optics
 from fly64lib.formats.fly64_group import read_own, store_counts, write_own
 from fly64lib.formats.hdf5 import Hdf5File, h5py_module, open_hdf5
 from fly64lib.formats.raw import RawScan, Stack, as_modes, as_object, columns, optional
@@ -106,4 +106,4 @@ def write(path: Path, scan: ScanData, optics: Optics) -> list[Path]:
     return [patterns, parameters]
 
 
-FORMAT = Format(holds="HDF5 with dp", recognises=in_hdf5("dp"), read=read, write=write)
+FORMAT = Format(kind="HDF5", keys=("dp",), read=read, write=write)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from scipy.constants import c, e, h
 
-from fly64lib.formats.base import Access, Format, in_hdf5
+from fly64lib.formats.base import Access, Format
 from fly64lib.formats.hdf5 import Hdf5File, open_hdf5
 from fly64lib.formats.raw import RawScan, Stack
 
@@ -31,8 +31,9 @@ def read(path: Path, access: Access) -> RawScan:
     px = stacks[0].detector_px
     for number, stack in zip(numbers, stacks, strict=True):
         if stack.detector_px != px:
-            text = f"patterns of {stack.detector_px} px; expected {px} px as in the first chunk"
-            raise refused(path, f"chunks/{number}/data", f"{text}; prepare the file again")
+            expected = f"{px} px as in the first chunk; prepare the file again"
+            text = f"patterns of {stack.detector_px} px; expected {expected}"
+            raise refused(path, f"chunks/{number}/data", text)
     label = file.text("meta/label")
     return RawScan(
         path,
@@ -84,4 +85,4 @@ def _step(file: Hdf5File) -> float | None:
     return float(pixel[0]) * energy_kev * 1e3 * e / (h * c * distance_m)
 
 
-FORMAT = Format(holds="HDF5 with chunks/0/data", recognises=in_hdf5("chunks/0/data"), read=read)
+FORMAT = Format(kind="HDF5", keys=("chunks/0/data",), read=read)

@@ -29,23 +29,14 @@ class Arrays(Protocol):
     def read(self, name: str) -> np.ndarray: ...
 
 
-class Sliced(Protocol):
-    """An array, or a data set of a file."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-
-    def __getitem__(self, at: object) -> np.ndarray: ...
-
-
 class Stack:
-    """`n` patterns in an array (n, rows, columns) or (rows, columns, n), read in blocks.
+    """`n` patterns (n, rows, columns) or (rows, columns, n) of an array or data set, in blocks.
 
     The pattern axis is as long as the list of positions; where both are, the first. Leading axes of
     length 1 are passed over. Other shapes, and values that are not real, are refused.
     """
 
-    def __init__(self, array: Sliced, n: int, source: Path, key: str) -> None:
+    def __init__(self, array: np.ndarray, n: int, source: Path, key: str) -> None:
         shape, self.n = tuple(array.shape), n
         self._array, self._leading = array, max(0, len(shape) - 3)
         rest = shape[self._leading :]
@@ -150,8 +141,8 @@ def columns(file: Arrays, *names: str) -> np.ndarray:
             )
         found.append(values.reshape(-1).astype(np.float64))
         if len(found[0]) != len(found[-1]):
-            text = f"{len(found[-1])} values; expected {len(found[0])} as in {names[0]!r}; store"
-            raise refused(file.path, name, f"{text} both for every pattern")
+            expected = f"{len(found[0])} as in {names[0]!r}; store both for every pattern"
+            raise refused(file.path, name, f"{len(found[-1])} values; expected {expected}")
     return np.stack(found, axis=1)
 
 

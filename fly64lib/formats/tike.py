@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fly64lib.formats.base import Access, Format, in_npz
+from fly64lib.formats.base import Access, Format
 from fly64lib.formats.raw import RawScan, Stack, as_modes, need, optional
 from ptycho_torch.data.npz import open_npz, refused
 
@@ -21,8 +21,8 @@ def read(path: Path, access: Access) -> RawScan:
         scan = archive.read(need(archive, "a position for each pattern", "scan"))
         one_view = scan.ndim >= 2 and scan.shape[-1] == 2 and scan.size == 2 * scan.shape[-2]
         if not one_view or scan.dtype.kind not in "iuf":
-            text = f"{scan.dtype} {scan.shape}; expected (1, n, 2), y then x, of one view; export"
-            raise refused(path, "scan", f"{text} one view from tike")
+            expected = "(1, n, 2), y then x, of one view; export one view from tike"
+            raise refused(path, "scan", f"{scan.dtype} {scan.shape}; expected {expected}")
         positions = scan.reshape(-1, 2).astype(np.float64)
         stack = Stack(archive.map(key, access.work), len(positions), path, key)
         known = {"values": "intensity", "zero_frequency": "corner"}
@@ -30,8 +30,4 @@ def read(path: Path, access: Access) -> RawScan:
         return RawScan(path, [stack], positions, probe=probe, **known)
 
 
-FORMAT = Format(
-    holds="npz with data and scan",
-    recognises=in_npz(lambda archive: {"data", "scan"} <= set(archive.keys())),
-    read=read,
-)
+FORMAT = Format(kind="npz", keys=("scan",), read=read)

@@ -7,7 +7,7 @@ probeGuess (N, N), objectGuess (H, W), scan_index (n,)    where there
 
 from pathlib import Path
 
-from fly64lib.formats.base import Access, Format, in_npz
+from fly64lib.formats.base import Access, Format
 from fly64lib.formats.raw import RawScan, Stack, as_modes, as_object, columns, need, optional
 from ptycho_torch.data.npz import open_npz
 
@@ -30,8 +30,4 @@ def read(path: Path, access: Access) -> RawScan:
         return scan
 
 
-FORMAT = Format(
-    holds="npz with diff3d or diffraction",
-    recognises=in_npz(lambda archive: archive.find(*PATTERNS) is not None),
-    read=read,
-)
+FORMAT = Format(kind="npz", keys=tuple(PATTERNS), read=read)

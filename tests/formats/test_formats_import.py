@@ -399,7 +399,7 @@ def test_a_probe_in_other_units_is_scaled_to_the_measured_photons(scan, tmp_path
         ({}, ["--crop", "30", "--bin", "4"], "a multiple of the bin"),
         ({}, ["--centre", "2", "16"], "leaves the frame"),
         ({"diff3d": np.zeros((90, 32, 32), np.uint16)}, [], "every value of every pattern is 0"),
-        ({"diff3d": None, "other": np.ones(3)}, [], "an npz with the keys objectGuess, other"),
+        ({"diff3d": None, "other": np.ones(3)}, [], "an npz file with objectGuess, other"),
     ],
 )
 def test_what_cannot_become_a_scan_is_refused_with_what_to_do(
@@ -488,11 +488,11 @@ def _circle(file: h5py.File) -> None:
         ),
         (
             lambda file: file.__setitem__(b"\xff\xfe", 1),
-            "an HDF5 file with ; expected the keys of one format (fly64",
+            "an HDF5 file with no keys; expected one format (fly64: npz with diff3d",
         ),
         (
             lambda file: file.__setitem__("rho", 1),
-            "an HDF5 file with rho; expected the keys of one format",
+            "an HDF5 file with rho; expected one format",
         ),
     ],
 )
@@ -521,9 +521,11 @@ def test_the_metadata_say_how_the_file_was_read(scan, tmp_path):
         "values": "intensity",
         "zero_frequency": "centre",
         "crop": 32,
+        "frame_px": 32,
         "centre_px": [16, 16],
         "bin": 1,
         "photons_per_unit": 1.0,
+        "round": False,
         "orientation": "as-given",
         "deviance": {},
         "probe_scaled_by": 1.0,

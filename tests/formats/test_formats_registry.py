@@ -33,7 +33,7 @@ def write(path, scan, optics):
         np.save(file, scan.positions)
     return [path, beside]
 
-TOY = Format(holds="a toy", read=read, write=write, endings=(".toy",))
+TOY = Format(read=read, write=write, endings=(".toy",))
 '''
 
 
