@@ -20,7 +20,7 @@ from ptycho_torch.network.features import make_features
 from ptycho_torch.network.model import SimulatedBatch
 from ptycho_torch.physics.geometry import Geometry, Patterns
 from ptycho_torch.physics.noise import draw_counts
-from ptycho_torch.training.loaders import SimulatedDataModule
+from ptycho_torch.training.loaders import SimulatedSampler
 
 DOSES = (400.0, 250_000.0)  # photons per exposure, drawn evenly on a logarithmic axis
 KINDS = {"dense": 0.35, "sparse": 0.35, "single": 0.3}  # kind of view: how often
@@ -32,7 +32,7 @@ class ProceduralCanvases(Dataset):
     def __init__(self, probe: Complex[Tensor, "modes N N"], model: ModelConfig):
         self.probe, self.model = probe / probe.abs().square().sum().sqrt(), model
         self.diameter_px = outer_half_maximum_diameter(probe.numpy())
-        self._made = lru_cache(maxsize=SimulatedDataModule.PER_EPOCH)(self._make)
+        self._made = lru_cache(maxsize=SimulatedSampler.PER_EPOCH)(self._make)
 
     def __getitem__(self, seed: int) -> SimulatedBatch:
         return self._made(seed)

@@ -24,7 +24,8 @@ from ptycho_torch.memmap_bridge import RawDataTorch
 from ptycho_torch.training.bundle import save_bundle
 from ptycho_torch.training.checkpoints import AtomicCheckpointIO, Checkpoints, resumable
 from ptycho_torch.training.lightning_module import PtychoLightning
-from ptycho_torch.training.loaders import PtychoDataModule, SimulatedDataModule
+from ptycho_torch.training.loaders import loader
+from ptycho_torch.training.samples import Split
 
 log = logging.getLogger(__name__)
 # Lightning announces devices and products at every fit; its warnings stay.
@@ -38,6 +39,7 @@ _HARMLESS = (
     r"Checkpoint directory .* exists and is not empty",
     # Batches are mapped from a file and cut by index: a worker costs more than it brings.
     ".*does not have many workers.*",
+    "You defined a `validation_step` but have no `val_dataloader`",  # nothing is held out
 )
 
 
@@ -50,8 +52,8 @@ def train_cdi_model_torch(
     """Train on `train_data`; `test_data` is only watched (`val_loss`), nothing is chosen by it.
 
     The objective "procedural" trains on `simulated` canvases
-    (:class:`~ptycho_torch.training.loaders.SimulatedDataModule`) instead; of `train_data` it takes
-    the probe alone, and nothing is watched. Writes `metrics.csv`, `model.ckpt` (unless
+    (:class:`~ptycho_torch.training.loaders.SimulatedSampler`) instead; of `train_data` it takes the
+    probe alone, and nothing is watched. Writes `metrics.csv`, `model.ckpt` (unless
     checkpointing is off) and `bundle.pt` into `config.output_dir`; an existing `model.ckpt` of an
     unfinished run of the same configuration is continued. Returns a dict of model, history (a dict
     per epoch), final_loss, epochs, images, groups, bundle, bundle_sha256, checkpoint, seconds,
@@ -70,19 +72,17 @@ def train_cdi_model_torch(
             f"objective={config.model.objective!r} with{'out' if simulated is None else ''}"
             " simulated canvases; 'procedural' trains on them, the others on patterns"
         )
-    data: PtychoDataModule | SimulatedDataModule
-    if simulated is None:
-        data = PtychoDataModule(train_data, test_data, config)
-    else:
-        data = SimulatedDataModule(simulated, config)
+    data = Split(train_data, config) if simulated is None else simulated
+    watched = None if test_data is None or simulated is not None else Split(test_data, config)
+    shown = loader(data, config)
     module = PtychoLightning(config.to_dict(), train_data.probe)
     checkpoint, history = output / "model.ckpt", _History(output / "metrics.csv")
-    epoch_steps = len(data.train_dataloader())
-    epochs = config.max_epochs or -(-config.steps // epoch_steps)
-    resumed, data.first_epoch = resumable(config, checkpoint, epochs)
+    epochs = config.max_epochs or -(-config.steps // len(shown))
+    resumed, done = resumable(config, checkpoint, epochs)
+    shown.sampler.set_epoch(done)  # Lightning draws the first order before it names the epoch
     callbacks: list[lightning.Callback] = [history]
     if config.checkpointing:
-        callbacks.append(Checkpoints(config, epoch_steps))
+        callbacks.append(Checkpoints(config, len(shown)))
     if config.progress:
         callbacks.append(TQDMProgressBar())
     trainer = lightning.Trainer(
@@ -103,14 +103,14 @@ def train_cdi_model_torch(
         num_sanity_val_steps=0,
         log_every_n_steps=1,
         default_root_dir=output,
-        limit_val_batches=0 if test_data is None or simulated is not None else None,
         # The environment also inside a Slurm job, whose tasks Lightning would take for its own.
         plugins=[AtomicCheckpointIO(), LightningEnvironment()],
     )
     with warnings.catch_warnings():
         for message in _HARMLESS:
             warnings.filterwarnings("ignore", message=message)
-        trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
+        held_out = None if watched is None else loader(watched, config, drawn=False)
+        trainer.fit(module, shown, held_out, ckpt_path=resumed, weights_only=True)
     wall, cpu = time.perf_counter() - wall, _cpu_seconds() - cpu
     rows = history.read()
     final = rows[-1]["train_loss"]
@@ -119,7 +119,7 @@ def train_cdi_model_torch(
             f"training ended with a loss of {final}; try a smaller learning_rate (now"
             f" {config.learning_rate})"
         )
-    images, groups = (len(data.train.images), len(data.train)) if simulated is None else (0, 0)
+    images, groups = (len(data.images), len(data)) if simulated is None else (0, 0)
     statistics = {
         "images": images,
         "groups": groups,
@@ -130,7 +130,7 @@ def train_cdi_model_torch(
     }
     bundle = output / "bundle.pt"
     sha256 = save_bundle(bundle, module.model.cpu(), config, statistics)
-    scored = groups * config.model.images_per_group * config.thinnings * (epochs - data.first_epoch)
+    scored = groups * config.model.images_per_group * config.thinnings * (epochs - done)
     return {
         "model": module.model,
         "history": rows,

@@ -14,7 +14,7 @@ from ptycho_torch.config import ModelConfig, TrainingConfig
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.network.features import Features, fluence_of
 from ptycho_torch.network.model import PtychoModel, SimulatedBatch, simulated_loss
-from ptycho_torch.training.loaders import SimulatedDataModule, SimulatedSampler
+from ptycho_torch.training.loaders import SimulatedSampler
 from ptycho_torch.workflows.components import train_cdi_model_torch
 
 MODEL = ModelConfig(N=64, objective="procedural", canvas_passes=(1, 2), width=8, depth=2)
@@ -98,19 +98,10 @@ def test_the_loss_is_decibels_and_blind_to_the_global_phase():
     )  # nobody sees the dark
 
 
-def test_an_epoch_shows_its_own_canvases_several_times_each():
-    sampler = SimulatedSampler(per_epoch=5, repeats=3, seed=2)
-    first = list(sampler)
-    sampler.set_epoch(1)
-    second = list(sampler)
-    assert len(first) == len(sampler) == 15 and sorted(first) == sorted(3 * list(set(first)))
-    assert not set(first) & set(second) and not set(first) & set(SimulatedSampler(5, 3, seed=3))
-
-
 def test_a_network_learns_from_canvases_and_the_same_seed_gives_the_same_bits(
     canvases, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(SimulatedDataModule, "PER_EPOCH", 3)
+    monkeypatch.setattr(SimulatedSampler, "PER_EPOCH", 3)
     raw = small_raw(1e4, N=64, across=3)
 
     def trained(folder: str) -> dict:

@@ -8,7 +8,8 @@ import torch
 from small_scan import small_raw
 
 from ptycho_torch.config import ModelConfig, TrainingConfig
-from ptycho_torch.training.loaders import GroupSampler, PtychoDataModule, SimulatedSampler
+from ptycho_torch.training.loaders import EpochSampler, GroupSampler, SimulatedSampler, loader
+from ptycho_torch.training.samples import Split
 
 CONFIG = TrainingConfig(thinnings=3, batch_size=5, seed=1)
 
@@ -45,7 +46,7 @@ def test_a_worker_process_makes_the_same_batches():
     model = ModelConfig(N=32, gridsize=2, canvas_passes=(2, 6))
     config = TrainingConfig(model=model, batch_size=7, thinnings=2, n_images=16)
     batches = [
-        list(PtychoDataModule(small_raw(1e4), None, one).train_dataloader())
+        list(loader(Split(small_raw(1e4), one), one))
         for one in (config, replace(config, num_workers=1))
     ]
     assert len(batches[0]) == len(batches[1]) == 2 * 3
@@ -54,20 +55,36 @@ def test_a_worker_process_makes_the_same_batches():
         assert torch.equal(here.features.base, there.features.base)
 
 
-def test_the_processes_shares_make_up_every_batch():
-    config = TrainingConfig(thinnings=2, batch_size=4, seed=3)
-    whole = GroupSampler(13, config)
-    shares = [GroupSampler(13, config, (rank, 3)) for rank in range(3)]
-    for batch, *parts in zip(whole, *shares, strict=True):
+def of_processes(number: int, sampler: EpochSampler, monkeypatch) -> list[list]:
+    """What each of several processes takes of a sampler."""
+    taken = []
+    for rank in range(number):
+        monkeypatch.setattr(EpochSampler, "place", lambda self, rank=rank: (rank, number))
+        taken.append(list(sampler))
+    return taken
+
+
+def test_the_processes_shares_make_up_every_batch(monkeypatch):
+    sampler = GroupSampler(13, TrainingConfig(thinnings=2, batch_size=4, seed=3))
+    whole = list(sampler)
+    for batch, *parts in zip(whole, *of_processes(3, sampler, monkeypatch), strict=True):
         assert all(part[0] == batch[0] for part in parts)
         together = sum((part[1] for part in parts), [])
         assert all(part[1] for part in parts) and set(together) == set(batch[1])
         assert len(together) == max(len(batch[1]), 3)
 
 
-def test_processes_meet_different_canvases_at_every_step():
-    first, second = (list(SimulatedSampler(25, 8, 0, (rank, 2))) for rank in range(2))
-    assert (
-        sorted(first) == sorted(second)
-        and sum(a == b for a, b in zip(first, second, strict=True)) < 20
-    )
+def test_processes_meet_different_canvases_at_every_step(monkeypatch):
+    first, second = of_processes(2, SimulatedSampler(TrainingConfig()), monkeypatch)
+    assert sorted(first) == sorted(second)
+    assert sum(a == b for a, b in zip(first, second, strict=True)) < 20
+
+
+def test_an_epoch_shows_its_own_canvases_several_times_each():
+    sampler = SimulatedSampler(TrainingConfig(seed=2, steps=33))
+    first = list(sampler)
+    sampler.set_epoch(1)
+    second = list(sampler)
+    assert len(first) == len(sampler) == 40 and sorted(first) == sorted(8 * list(set(first)))
+    assert not set(first) & set(second)
+    assert not set(first) & set(SimulatedSampler(TrainingConfig(seed=3, steps=33)))
