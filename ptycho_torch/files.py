@@ -42,9 +42,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     with storage_checked(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(
-            f".tmp-{os.getpid()}-{secrets.token_hex(4)}-{path.name}"
-        )  # threads may share a target
+        unique = f"{os.getpid()}-{secrets.token_hex(4)}"  # threads may share a target
+        temporary = path.with_name(f".tmp-{unique}-{path.name}")
         try:
             yield temporary
             with temporary.open("rb") as handle:

@@ -7,11 +7,10 @@ looked at in chunks, so that a mapped stack stays mapped."""
 import re
 from collections.abc import Iterator, Mapping
 from numbers import Real
-from typing import Protocol
 
 import numpy as np
 
-from ptycho_torch.data.npz import refused
+from ptycho_torch.data.npz import Member, refused
 from ptycho_torch.data.scan import Key, ScanData
 
 KINDS = ("truth", "reconstruction", "initial")  # what object_kind and probe_kind may say
@@ -27,14 +26,10 @@ _STORE = {
 _ROOT = "store np.sqrt(diffraction).astype(np.float32)"
 
 
-class Layout(Protocol):
-    """An array, or the header of one that is not read yet."""
-
-    dtype: np.dtype
-    shape: tuple[int, ...]
+Array = np.ndarray | Member  # here, or in a file and known by its header
 
 
-def check_layout(keys: tuple[Key, ...], arrays: Mapping[str, Layout], source: object) -> None:
+def check_layout(keys: tuple[Key, ...], arrays: Mapping[str, Array], source: object) -> None:
     """Required keys are there; dtypes, ranks and lengths are the contract's and agree with each
     other."""
     lengths: dict[str, tuple[int, str]] = {}

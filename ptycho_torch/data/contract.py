@@ -30,18 +30,13 @@ _FIELDS = {key.name: _RENAMED.get(key.name, key.name) for key in KEYS}  # on dis
 
 
 def read_scan(
-    path: str | Path,
-    *,
-    load_truth: bool = False,
-    map_patterns: bool = True,
-    cache_dir: str | Path | None = None,
+    path: str | Path, *, load_truth: bool = False, cache_dir: str | Path | None = None
 ) -> ScanData:
     """Read and check a DATA-001 file.
 
     `diffraction`, and `Y` if `load_truth`, are mapped (from `cache_dir` if the file is compressed,
-    see :func:`ptycho_torch.data.npz.cache_folder`), or loaded without `map_patterns`. Without
-    `load_truth` the values of `Y` are not touched, and the scan does not hold them. Raises
-    :class:`DataContractError`."""
+    see :func:`ptycho_torch.data.npz.cache_folder`). Without `load_truth` the values of `Y` are not
+    touched, and the scan does not hold them. Raises :class:`DataContractError`."""
     with open_npz(path) as archive:
         members, arrays, extra = archive.members, {}, {}
         if "diff3d" in members and "diffraction" not in members:
@@ -55,8 +50,7 @@ def read_scan(
                 continue
             known = key in _FIELDS
             large = key in ("diffraction", "Y") if known else member.nbytes > MAP_ABOVE
-            mapped = map_patterns and large
-            value = archive.map(key, cache_dir) if mapped else archive.read(key)
+            value = archive.map(key, cache_dir) if large else archive.read(key)
             (arrays if known else extra)[_FIELDS.get(key, key)] = value
     if "metadata" in arrays:
         arrays["metadata"] = _parse_metadata(arrays["metadata"], path)

@@ -12,13 +12,9 @@ from ptycho_torch.errors import ConfigError
 
 
 def draw_groups(
-    positions_px: np.ndarray,
-    images_per_group: int,
-    neighbor_count: int,
-    n_groups: int | None,
-    seed: int,
+    positions_px: np.ndarray, C: int, neighbor_count: int, n_groups: int | None, seed: int
 ) -> np.ndarray:
-    """Groups as image indices, int64 (n_groups, C); the first of each row is its seed image.
+    """Groups of C images as indices, int64 (n_groups, C); the first of each row is its seed image.
 
     Every image seeds a group before one seeds a second. A group is the seed image and C - 1 of its
     K = `neighbor_count` nearest others, drawn without regard to distance; no two groups hold the
@@ -26,22 +22,17 @@ def draw_groups(
 
     Raises ConfigError when there are too few images, or fewer distinct groups than asked for.
     """
-    n, C = len(positions_px), images_per_group
+    n, text = len(positions_px), f"n_groups={n_groups} is more than the"
     n_groups = n if n_groups is None else n_groups
     if n < C:
-        raise ConfigError(
-            f"{n} images cannot form a group of {C} (gridsize {int(C**0.5)}): use more images or"
-            " gridsize 1"
-        )
+        says = f"{n} images cannot form a group of {C} (gridsize {int(C**0.5)}): use more images"
+        raise ConfigError(f"{says} or gridsize 1")
     neighbours = min(neighbor_count, n - 1)
-    if C > 1 and neighbours < C - 1:
-        raise ConfigError(
-            f"neighbor_count={neighbor_count} is too small for groups of {C}: at least {C - 1}"
-        )
+    if neighbours < C - 1:
+        says = f"neighbor_count={neighbor_count} is too small for groups of {C}: at least {C - 1}"
+        raise ConfigError(says)
     if C == 1 and n_groups > n:
-        raise ConfigError(
-            f"n_groups={n_groups} is more than the {n} images; a group of gridsize 1 is an image"
-        )
+        raise ConfigError(f"{text} {n} images; a group of gridsize 1 is an image")
     rng = np.random.default_rng(seed)
     order = rng.permutation(n)
     if C == 1:
@@ -64,10 +55,8 @@ def draw_groups(
             if len(groups) == n_groups:
                 break
     if len(groups) < n_groups:
-        raise ConfigError(
-            f"n_groups={n_groups} is more than the {len(groups)} distinct groups of {C} that {n}"
-            f" images with {neighbours} neighbours allow"
-        )
+        text += f" {len(groups)} distinct groups of {C} that {n} images with {neighbours}"
+        raise ConfigError(f"{text} neighbours allow")
     return np.array(groups, dtype=np.int64)
 
 
@@ -86,10 +75,8 @@ def choose_groups(scan: ScanData, config: TrainingConfig, source: object) -> np.
         return images[draw_groups(scan.positions[images], *settings)]
     stored, held = scan.groups.shape
     if held != C:
-        raise ConfigError(
-            f"{source}: its groups hold {held} images, gridsize {config.model.gridsize} asks for"
-            f" {C}"
-        )
+        text = f"gridsize {config.model.gridsize} asks for {C}"
+        raise ConfigError(f"{source}: its groups hold {held} images, {text}")
     wanted = stored if config.n_groups is None else config.n_groups
     if wanted > stored:
         raise ConfigError(f"n_groups={wanted}, but {source} is a named view of {stored} groups")

@@ -66,17 +66,12 @@ class Member:
     info: zipfile.ZipInfo
     dtype: np.dtype
     shape: tuple[int, ...]
-    fortran: bool
+    order: str  # in memory: "C" or "F"
     header: bytes  # magic and header, up to the first value
 
     @property
     def nbytes(self) -> int:
         return math.prod(self.shape) * self.dtype.itemsize
-
-    @property
-    def order(self) -> str:
-        """The array's order in memory, as numpy names it."""
-        return "F" if self.fortran else "C"
 
 
 class NpzFile:
@@ -141,7 +136,8 @@ class NpzFile:
             text = f"a pickled array (dtype {dtype}); expected plain numbers or text; opening it"
             text += " could run code, so it is refused: save the values with a numeric dtype"
             raise refused(self.path, key, text)
-        member, held = Member(info, dtype, shape, fortran, header), info.file_size - len(header)
+        order, held = "F" if fortran else "C", info.file_size - len(header)
+        member = Member(info, dtype, shape, order, header)
         if dtype.itemsize == 0 or min(shape, default=0) < 0 or member.nbytes != held:
             text = f"the header claims {str(shape)[:100]} {dtype} = {member.nbytes} bytes but the"
             text += f" member holds {held}; expected both to agree; write the file again"

@@ -79,15 +79,12 @@ class ScanData:
     extra: dict[str, np.ndarray] = field(default_factory=dict)  # unknown keys, kept as they are
 
     def __post_init__(self) -> None:
-        widened = {
-            "xcoords": _widen(self.xcoords, "f", np.float64),
-            "ycoords": _widen(self.ycoords, "f", np.float64),
-            "scan_index": _widen(self.scan_index, "iu", np.int64),
-            "groups": _widen(self.groups, "iu", np.int64),
-            "probe": self.probe[None] if np.ndim(self.probe) == 2 else self.probe,
-        }
-        for name, value in widened.items():
-            object.__setattr__(self, name, value)
+        for name in ("xcoords", "ycoords"):
+            object.__setattr__(self, name, _widen(getattr(self, name), "f", np.float64))
+        for name in ("scan_index", "groups"):
+            object.__setattr__(self, name, _widen(getattr(self, name), "iu", np.int64))
+        if np.ndim(self.probe) == 2:
+            object.__setattr__(self, "probe", self.probe[None])
 
     @property
     def n(self) -> int:

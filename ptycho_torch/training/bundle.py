@@ -59,22 +59,27 @@ def load_bundle(path: str | Path) -> Bundle:
 
     Raises DataContractError, with its name and the reason, for a file that is damaged, that is no
     bundle or whose parts do not fit."""
-    tensors, content = read_sealed(path)
+    path = Path(path)
+    if not path.is_file():
+        where = "training writes one as <output_dir>/bundle.pt"
+        raise DataContractError(f"{path}: no such bundle; {where}")
     try:
-        for name in ("config", "statistics", "legacy", "versions"):
-            if not isinstance(content[name], dict):
-                raise _Refused(f"{name} is a {type(content[name]).__name__}")
-        config = TrainingConfig.from_dict(content["config"])
+        tensors, content = read_sealed(path)
+        parts = {name: content[name] for name in ("config", "statistics", "legacy", "versions")}
+        for name, part in parts.items():
+            if not isinstance(part, dict):
+                raise _Refused(f"{name} is a {type(part).__name__}")
+        config = TrainingConfig.from_dict(parts.pop("config"))
         _check_tensors(config, tensors)
         model = PtychoModel(config.model, tensors["probe"].clone())
         model.load_state_dict(tensors)
-    except Exception as error:  # what a file's values may trip over has no end; all is its fault
-        reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)[:500]
+    except Exception as error:  # what a file may trip over has no end; all is its fault
+        why = str(error) if isinstance(error, PtychoError) else f"{type(error).__name__}: {error}"
+        why = f"it lacks {error}" if isinstance(error, KeyError) else why[:500]
         raise DataContractError(
-            f"{path}: its parts do not fit each other or this version of the project ({reason});"
-            " train again, or load it with the version that wrote it"
+            f"{path}: not a bundle that this version of the project can use ({why}); nothing of it"
+            " was executed; copy it again, or train again"
         ) from error
-    parts = {name: content[name] for name in ("statistics", "legacy", "versions")}
     return Bundle(model.eval(), config, **parts, sha256=sha256_file(path))
 
 
@@ -95,31 +100,17 @@ def write_sealed(path: str | Path, tensors: Mapping[str, Tensor], content: dict[
 def read_sealed(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and content of a file that :func:`write_sealed` wrote and nothing has changed since.
 
-    Raises DataContractError."""
-    path = Path(path)
-    if not path.is_file():
-        raise DataContractError(
-            f"{path}: no such bundle; training writes one as <output_dir>/bundle.pt"
-        )
-    try:
-        with path.open("rb") as file:
-            content = json.loads(_header(file)["__metadata__"][_TEXT])
-            found, seal = content.pop("format"), content.pop("sha256")
-            if found != _FORMAT:
-                raise _Refused(f"its format is {found!r:.99}, expected {_FORMAT!r}")
-            file.seek(0)
-            data = file.read()
-        if hashlib.sha256(data.replace(seal.encode(), _BLANK, 1)).hexdigest() != seal:
-            raise _Refused(
-                "its bytes are not those of its SHA-256: changed or truncated after it was written"
-            )
-        return safetensors.torch.load(data), content
-    except Exception as error:  # json and safetensors raise many kinds for a damaged file
-        why = str(error) if isinstance(error, _Refused) else type(error).__name__
-        raise DataContractError(
-            f"{path}: not a bundle of this version of the project, or a damaged one ({why});"
-            " nothing of it was executed; copy it again, or train again"
-        ) from error
+    Another file raises nearly anything."""
+    with Path(path).open("rb") as file:
+        content = json.loads(_header(file)["__metadata__"][_TEXT])
+        found, seal = content.pop("format"), content.pop("sha256")
+        if found != _FORMAT:
+            raise _Refused(f"its format is {found!r:.99}, expected {_FORMAT!r}")
+        file.seek(0)
+        data = file.read()
+    if hashlib.sha256(data.replace(seal.encode(), _BLANK, 1)).hexdigest() != seal:
+        raise _Refused("changed or truncated after it was written: its SHA-256 is not its own")
+    return safetensors.torch.load(data), content
 
 
 class _Refused(PtychoError):

@@ -120,9 +120,8 @@ def train_cdi_model_torch(
             f" {config.learning_rate})"
         )
     images, groups = (len(data.images), len(data)) if simulated is None else (0, 0)
-    statistics = {
-        "images": images,
-        "groups": groups,
+    used = {"images": images, "groups": groups}
+    statistics = used | {
         "photons_per_exposure": train_data.photons_per_exposure,
         "counts": count_statistics(train_data.scan.diffraction).summary(),
         "source": str(train_data.source),
@@ -131,13 +130,11 @@ def train_cdi_model_torch(
     bundle = output / "bundle.pt"
     sha256 = save_bundle(bundle, module.model.cpu(), config, statistics)
     scored = groups * config.model.images_per_group * config.thinnings * (epochs - done)
-    return {
+    return used | {
         "model": module.model,
         "history": rows,
         "final_loss": final,
         "epochs": len(rows),
-        "images": images,
-        "groups": groups,
         "bundle": bundle,
         "bundle_sha256": sha256,
         "checkpoint": checkpoint if config.checkpointing else None,

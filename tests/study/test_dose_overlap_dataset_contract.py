@@ -38,7 +38,7 @@ def study(tmp_path_factory) -> Path:
     generate_datasets(root / "C", StudyDesign(doses=(DOSE,), scan_step=6))
     for split in SPLITS:
         path = split_file(root / "C", DOSE, split)
-        scan = read_scan(path, load_truth=True, map_patterns=False)
+        scan = read_scan(path, load_truth=True)
         write_scan(
             path,
             replace(

@@ -288,7 +288,7 @@ def test_a_view_too_small_for_one_group_is_skipped_with_its_reason_and_no_stale_
     phase_c(tmp_path / "c", doses=(200.0,))
     run(tmp_path, controls=False)
     parent = tmp_path / "c" / "dose_200" / "patched_test.npz"
-    write_scan(parent, read_scan(parent, load_truth=True, map_patterns=False).subset(np.arange(3)))
+    write_scan(parent, read_scan(parent, load_truth=True).subset(np.arange(3)))
     manifest = run(tmp_path, controls=False)
     skipped = json.loads((tmp_path / "d" / "skip_summary.json").read_text())
     assert skipped == [

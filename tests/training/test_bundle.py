@@ -111,7 +111,9 @@ def test_a_bundle_of_an_older_version_is_named_as_one(tmp_path):
 def test_a_truncated_bundle_is_refused_by_name(bundle, part):
     whole = bundle.read_bytes()
     bundle.write_bytes(whole[: int(part * len(whole))])
-    with pytest.raises(DataContractError, match="bundle.pt: not a bundle .* or a damaged one"):
+    with pytest.raises(
+        DataContractError, match="bundle.pt: not a bundle that this version of the project can use"
+    ):
         load_bundle(bundle)
 
 
@@ -148,7 +150,7 @@ def test_a_bundle_whose_parts_do_not_fit_is_refused_by_name(bundle, damage, says
     tensors, text = read_sealed(bundle)
     damage(tensors, text)
     write_sealed(bundle, tensors, text)
-    with pytest.raises(DataContractError, match=rf"bundle\.pt: its parts do not fit .*{says}"):
+    with pytest.raises(DataContractError, match=rf"bundle\.pt: not a bundle .*{says}"):
         load_bundle(bundle)
 
 
