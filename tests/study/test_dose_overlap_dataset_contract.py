@@ -1,5 +1,5 @@
 """Every file that phases C and D write is DATA-001, key by key, says what it is, and loses nothing
-that it came with."""
+that phase C's files hold."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -367,27 +367,9 @@ def test_a_raw_upstream_file_is_refused_with_the_command_that_imports_it(tmp_pat
 
 
 def test_the_command_writes_the_doses_asked_for_and_prints_what_it_wrote(tmp_path, capsys):
-    assert (
-        main(
-            [
-                "--output_root",
-                str(tmp_path),
-                "--dose",
-                "1000",
-                "--dose",
-                "300",
-                "--scan_step",
-                "6",
-                "--specimen",
-                "lines",
-                "--simulation",
-                "matched",
-                "--replicate",
-                "2",
-            ]
-        )
-        == 0
-    )
+    options = "--dose 1000 --dose 300 --scan_step 6 --specimen lines --simulation matched"
+    argv = ["--output_root", str(tmp_path), *options.split(), "--replicate", "2"]
+    assert main(argv) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 6 and all("images  sha256" in line for line in lines)
     assert sorted(path.name for path in (tmp_path / "dose_300").iterdir()) == list(FILES)

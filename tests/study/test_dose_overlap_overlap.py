@@ -14,9 +14,8 @@ from fly64lib.overlap import generate_overlap_views, main, thinned_scan
 from ptycho_torch.data.contract import ScanData, read_scan, write_scan
 from ptycho_torch.errors import ConfigError, DataContractError
 from ptycho_torch.files import sha256_file, write_json
-from ptycho_torch.physics import optics
+from ptycho_torch.physics.geometry import Geometry
 from ptycho_torch.physics.noise import draw_counts
-from ptycho_torch.physics.patches import cut, on_canvas, split_positions
 
 N, SHAPE, DOSES = 16, (40, 52), (200.0, 3000.0)
 NAMED, CONTROLS = ("dense", "sparse"), ("_spread", "_fluence")
@@ -34,13 +33,10 @@ def phase_c(root, step=1.3, doses=DOSES):
     for dose in doses:
         scaled = (probe * np.sqrt(dose / (np.abs(probe) ** 2).sum())).astype(np.complex64)
         for split, half in zip(SPLITS, (y > 20, y < 20), strict=True):
-            corners, residual = split_positions(
-                torch.from_numpy(np.stack([y[half], x[half]], axis=1)), N
-            )
-            patches = cut(torch.from_numpy(truth)[None], on_canvas(corners), N)
-            expected = optics.expected_counts(
-                patches, optics.shift_probe(torch.from_numpy(scaled), residual)
-            )
+            places = torch.from_numpy(np.stack([y[half], x[half]], axis=1))
+            geometry = Geometry.of(places, torch.from_numpy(scaled), SHAPE, whole=True)
+            canvas, every = torch.from_numpy(truth)[None], torch.arange(half.sum())
+            expected, patches = geometry.expected(canvas, every), geometry.patches(canvas, every)
             counts = draw_counts(expected, torch.Generator().manual_seed(int(dose))).numpy()
             write_scan(
                 root / f"dose_{dose:.0f}" / f"patched_{split}.npz",
@@ -112,7 +108,7 @@ def test_a_view_holds_its_images_patterns_positions_and_truth_as_phase_c_made_th
 @pytest.mark.parametrize("name", NAMED)
 def test_group_centres_are_one_minus_overlap_of_the_probes_diameter_apart(study, name):
     scan = view(study[0], 3000, name, "train")
-    centres = np.stack([scan.ycoords, scan.xcoords], axis=1)[scan.groups[:, 0]]
+    centres = scan.positions[scan.groups[:, 0]]
     apart = np.linalg.norm(centres[:, None] - centres[None], axis=-1)[
         np.triu_indices(len(centres), 1)
     ]
@@ -327,25 +323,8 @@ def test_the_command_line_takes_both_spellings_and_prints_errors_without_a_trace
     phase_c(tmp_path / "c", doses=(200.0,))
     c, d, a = (str(tmp_path / folder) for folder in "cda")
     common = ["--phase-c-root", c, "--output_root", d, "--artifact-root", a]
-    assert (
-        main(
-            [
-                *common,
-                "--s_img",
-                "0.5",
-                "--n-groups",
-                "9",
-                "--probe-diameter-px",
-                "6",
-                "--neighbor_count",
-                "5",
-                "--rng-seed-subsample",
-                "3",
-                "--no-controls",
-            ]
-        )
-        == 0
-    )
+    options = "--s_img 0.5 --n-groups 9 --probe-diameter-px 6 --neighbor_count 5 --no-controls"
+    assert main([*common, *options.split(), "--rng-seed-subsample", "3"]) == 0
     out = capsys.readouterr().out
     assert (
         "dose_200/dense/dense_train.npz" in out
