@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from fly64lib.design import VIEW_GRIDSIZE, VIEWS, StudyDesign, dose_folder, view_file
+from fly64lib.design import VIEWS, StudyDesign, View, dose_folder, gridsize_of, view_file
 from fly64lib.methods.base import Method, MethodResult, attribute
 from fly64lib.registries import METHODS
 from ptycho_torch.commands import record_rows, run_options
@@ -217,7 +217,7 @@ class Options:
     artifact_root: Path  # where objects and results go
     methods: tuple[METHODS.names, ...]  # --method may be repeated
     doses: tuple[float, ...] = StudyDesign().doses  # only these; --dose may be repeated
-    views: tuple[str, ...] = VIEWS  # only these; --view may be repeated
+    views: tuple[View, ...] = VIEWS  # only these, also controls; --view may be repeated
     split: Literal["train", "test"] = "test"
     gridsize: Literal[1, 2] | None = None  # only views of this gridsize
     dry_run: bool = False  # print the plan, reconstruct nothing
@@ -227,7 +227,7 @@ class Options:
 
 def command(options: Options) -> int:
     skipped: list[dict] = []
-    views = [one for one in options.views if options.gridsize in (None, VIEW_GRIDSIZE.get(one, 1))]
+    views = [one for one in options.views if options.gridsize in (None, gridsize_of(one))]
     jobs = build_reconstruction_jobs(
         options.phase_c_root,
         options.phase_d_root,

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Complex
 from torch import Tensor
 
-from fly64lib.design import VIEW_GRIDSIZE, dose_folder
+from fly64lib.design import dose_folder, gridsize_of, linear_overlap
 from fly64lib.simulation.probes import defocused
 from ptycho_torch.memmap_bridge import RawDataTorch
 
@@ -68,8 +68,8 @@ class Network:
         network."""
         if self.scope == "replicate":
             return f"sim/{self.objective}"
-        view = view if view in VIEW_GRIDSIZE else "baseline"
-        return f"{dose_folder(dose)}/{view}/{training_name(VIEW_GRIDSIZE[view], self.objective)}"
+        view = "baseline" if linear_overlap(view) is None else view
+        return f"{dose_folder(dose)}/{view}/{training_name(gridsize_of(view), self.objective)}"
 
 
 class Method(Protocol):

@@ -3,7 +3,7 @@ and where its bundle lies."""
 
 import pytest
 
-from fly64lib.design import CONTROL_VIEWS, VIEW_GRIDSIZE, VIEWS
+from fly64lib.design import controls_of, gridsize_of
 from fly64lib.methods.base import Network
 from fly64lib.methods.by_name import (
     base_of,
@@ -18,20 +18,20 @@ from fly64lib.training import artifact_folder
 from ptycho_torch.errors import ConfigError
 
 
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("view", ["baseline", "dense", "0.5"])
 @pytest.mark.parametrize("objective", ["poisson", "supervised"])
 def test_a_conditions_network_lies_where_phase_e_puts_it(view, objective):
-    there = artifact_folder("", 1e4, view, VIEW_GRIDSIZE[view], objective)
+    there = artifact_folder("", 1e4, view, gridsize_of(view), objective)
     assert Network(objective).folder(1e4, view) == there.as_posix()
 
 
-@pytest.mark.parametrize("view", CONTROL_VIEWS)
+@pytest.mark.parametrize("view", controls_of("dense") + controls_of("0.5"))
 def test_a_control_view_takes_the_baselines_network(view):
     assert Network("poisson").folder(1e3, view) == "dose_1000/baseline/gs1"
 
 
 def test_one_network_serves_every_dose_and_view_of_its_replicate():
-    shared, views = Network("poisson", scope="replicate"), (*VIEWS, *CONTROL_VIEWS)
+    shared, views = Network("poisson", scope="replicate"), ("baseline", "0.5", *controls_of("0.5"))
     assert {shared.folder(dose, view) for dose in (1e3, 1e5) for view in views} == {"sim/poisson"}
 
 
