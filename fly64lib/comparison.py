@@ -36,7 +36,7 @@ from fly64lib.evaluation.gauge import Region
 from fly64lib.evaluation.judgement import has_truth, judge, region_of
 from fly64lib.evaluation.limits import Limits, limits
 from fly64lib.evaluation.metrics import Pair
-from fly64lib.evaluation.rings import FRC, first_crossing, frc_curve
+from fly64lib.evaluation.rings import FRC, first_crossing
 from fly64lib.evaluation.scores import json_rows
 from fly64lib.evaluation.spectrum import ClassSpectrum, class_spectrum
 from fly64lib.plots import figures
@@ -46,7 +46,7 @@ from ptycho_torch.commands import run_options
 from ptycho_torch.errors import DataContractError
 from ptycho_torch.fields import config
 from ptycho_torch.files import atomic_path, folder_lock, read_json, write_json
-from ptycho_torch.memmap_bridge import PyTorchMemmapBridge, RawDataTorch
+from ptycho_torch.memmap_bridge import RawDataTorch, open_scan
 from ptycho_torch.versions import software_versions
 
 # Other draws of the specimen class, for the prior of the Bayesian reference.
@@ -71,7 +71,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One condition: rows of methods and limits, and the curves behind the pictures."""
+    """One condition: rows of methods and limits, and the objects behind them."""
 
     dose: float
     view: str
@@ -80,13 +80,6 @@ class Comparison:
     objects: dict[str, np.ndarray]
     rows: list[dict]
     limits: dict[str, Limits]
-
-    def frc(self) -> dict[str, FRC]:
-        """Fourier ring correlation of every method's object with the truth, over the region."""
-        return {
-            name: frc_curve(image[self.region], self.truth[self.region])
-            for name, image in self.objects.items()
-        }
 
 
 def compare(
@@ -103,12 +96,9 @@ def compare(
 
     Raises DataContractError where a reconstruction or a data file is missing, or was made from
     other data."""
-    files = (
-        view_file(phase_c_root, phase_d_root, dose, view, "test"),
-        split_file(phase_c_root, dose, "test"),
-        held_out_file(phase_c_root, dose),
-    )
-    raw, baseline, held_out = (PyTorchMemmapBridge(path).raw_data_torch for path in files)
+    raw = open_scan(view_file(phase_c_root, phase_d_root, dose, view, "test"))
+    baseline = open_scan(split_file(phase_c_root, dose, "test"))
+    held_out = open_scan(held_out_file(phase_c_root, dose))
     if not has_truth(raw):
         raise DataContractError(
             f"{raw.source}: its object is not the truth (object_kind "
@@ -125,17 +115,10 @@ def compare(
     results = {name: read_json(folder / name / "result.json") for name in names}
     scored = judge(objects, raw, region=region, gauge=gauge, held_out=held_out)
     bounds = _limits(raw, region, gauge == "known_probe") if with_limits else {}
-    condition = {
-        "dose": dose,
-        "view": view,
-        "replicate": raw.metadata["replicate"],
-        "gauge": gauge,
-        "images": raw.n,
-        "photons_per_pixel": scored[0]["photons_per_pixel"],
-        "simulation": raw.metadata["provenance"]["simulation"],
-        "specimen": raw.metadata["provenance"]["specimen"],
-        "simulation_seed": raw.metadata["simulation_seed"],
-    }
+    condition = {"dose": dose, "view": view, "gauge": gauge, "images": raw.n}
+    condition |= {key: raw.metadata[key] for key in ("replicate", "simulation_seed")}
+    condition |= {key: raw.metadata["provenance"][key] for key in ("simulation", "specimen")}
+    condition["photons_per_pixel"] = scored[0]["photons_per_pixel"]
     rows = [{**condition, **row, **_cost(results.get(row["method"]))} for row in scored]
     rows += [{**condition, **_limit_row(name, bound)} for name, bound in bounds.items()]
     return Comparison(dose, view, region, raw.scan.object_guess, objects, rows, bounds)
@@ -145,15 +128,16 @@ def write_comparison(comparison: Comparison, output_root: str | Path) -> Path:
     """Pictures and, last, `comparison.json` of one condition."""
     folder = Path(output_root) / dose_folder(comparison.dose) / comparison.view
     path = folder / "comparison.json"
-    truth = comparison.truth[comparison.region]
-    errors = {
-        name: Pair.aligned(image[comparison.region], truth).phase_error
+    truth, region, bounds = comparison.truth, comparison.region, comparison.limits
+    pairs = {
+        name: Pair.aligned(image[region], truth[region])
         for name, image in comparison.objects.items()
     }
+    errors = {name: pair.phase_error for name, pair in pairs.items()}
     drawn = {
-        "objects": figures.objects(comparison.objects, comparison.truth, comparison.region, True),
-        "frc": figures.frc_curves(comparison.frc(), comparison.limits),
-        "spectrum": figures.error_spectra(errors, comparison.limits),
+        "objects": figures.objects(comparison.objects, truth, region, errors=True),
+        "frc": figures.frc_curves({name: pair.frc for name, pair in pairs.items()}, bounds),
+        "spectrum": figures.error_spectra(errors, bounds),
     }
     with folder_lock(folder):
         for name, figure in drawn.items():

@@ -4,7 +4,7 @@ that every text table, notebook, curve and page reads.
 A metric (:mod:`fly64lib.evaluation.metrics`) brings its own column, another package's too; here are
 those of numbers that are not a metric of an object."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from textwrap import wrap
@@ -40,7 +40,8 @@ class Column:
 
     def text(self, value: float | None) -> str:
         """The number as tables write it; a dash where there is none."""
-        return number(value) if value is None or not self.format else format(value, self.format)
+        absent = value is None or value != value
+        return number(value) if absent or not self.format else format(value, self.format)
 
 
 CONDITION = (
@@ -72,20 +73,16 @@ def columns() -> dict[str, Column]:
     return {column.name: column for column in (*CONDITION, *metrics, *DATA, *COST)}
 
 
-def table_columns(rows: Sequence[Mapping], report: bool = False) -> list[Column]:
-    """The columns of a table of these rows: those with a number in one of them. `report`: of the
-    report's long tables."""
+def table_columns(names: Collection[str], report: bool = False) -> list[Column]:
+    """Of the columns with these names those that stand in tables; `report`: the report's long
+    ones."""
     shown = ("everywhere", "report") if report else ("everywhere",)
-    return [
-        column
-        for column in columns().values()
-        if column.shown in shown and any(row.get(column.name) is not None for row in rows)
-    ]
+    return [one for one in columns().values() if one.name in names and one.shown in shown]
 
 
 def table(rows: Sequence[Mapping], *keys: str) -> tuple[list[str], list[list[str]]]:
     """Heads and lines of a short table: the entries of `keys` as they are, then the columns."""
-    shown = table_columns(rows)
+    shown = table_columns({key for row in rows for key in row})
     heads = [*keys, *(column.title for column in shown)]
     return heads, [
         [
@@ -114,6 +111,6 @@ def aligned_text(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 def number(value: float | None) -> str:
     """Three digits, thousands separated; what does not exist is a dash."""
-    if value is None:
+    if value is None or value != value:
         return "–"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -49,8 +49,8 @@ class Limits:
     """Expected squared error over the scored region of an ideal method, to first order in the
     error.
 
-    `kind` is "unbiased" (Cramer-Rao; a method with a prior may pass it) or "bayesian". Rings run from
-    the first to Nyquist."""
+    `kind` is "unbiased" (Cramer-Rao; a method with a prior may pass it) or "bayesian". Rings run
+    from the first to Nyquist."""
 
     kind: str
     probe_known: bool
@@ -187,7 +187,7 @@ def _summary(
     tangential, radial = [(v / truth).imag for v in (z, y)], [(v * to_truth).real for v in (z, y)]
     return Limits(
         kind="unbiased" if prior is None else "bayesian",
-        phase=part(*tangential, Pair(truth, truth).phases[1], size**-2.0),
+        phase=part(*tangential, Pair(truth, truth).phase.truth, size**-2.0),
         amplitude=part(*radial, size, 1.0),
         frequency=rings.ring_frequencies(shape)[scored],
         frc_error=error,

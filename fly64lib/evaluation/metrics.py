@@ -20,7 +20,7 @@ amplitude), PSNR and SSIM do not exist: nan. A perfect PSNR is inf."""
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Complex, Float
@@ -34,6 +34,14 @@ from fly64lib.evaluation.similarity import has_range, ms_ssim, ssim
 _ROUNDING = 1e-7  # of the range: what float32 files lose; smaller errors count as none
 
 Image = Float[np.ndarray, "H W"]
+
+
+class Part(NamedTuple):
+    """Phase or amplitude of a pair."""
+
+    image: Image
+    truth: Image
+    error: Image
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,20 +62,22 @@ class Pair:
         return cls(image[keep, keep], truth[keep, keep])
 
     @cached_property
+    def phase(self) -> "Part":
+        """The truth's is unwrapped, from 0 up, as SSIM's luminance term depends on the zero, which
+        a phase has not; the reconstruction's is that plus the wrapped error."""
+        truth, error = unwrap_phase(np.angle(self.truth), rng=0), self.phase_error
+        truth = truth - truth.min()
+        return Part(truth + error, truth, error)
+
+    @cached_property
     def phase_error(self) -> Image:
+        """Wrapped, rad."""
         return np.angle(self.image * self.truth.conj())
 
     @cached_property
-    def phases(self) -> tuple[Image, Image]:
-        """The truth's phase plus the wrapped error, and the truth's: unwrapped, from 0 up, as
-        SSIM's luminance term depends on the zero, which a phase has not."""
-        phase = unwrap_phase(np.angle(self.truth), rng=0)
-        phase = phase - phase.min()
-        return phase + self.phase_error, phase
-
-    @cached_property
-    def amplitudes(self) -> tuple[Image, Image]:
-        return np.abs(self.image), np.abs(self.truth)
+    def amplitude(self) -> "Part":
+        image, truth = np.abs(self.image), np.abs(self.truth)
+        return Part(image, truth, image - truth)
 
     @cached_property
     def frc(self) -> FRC:
@@ -115,70 +125,46 @@ def metric(
     return made
 
 
-@metric("phase PSNR", "dB", skill_is="difference", curve=True)
-def phase_psnr(pair: Pair) -> float:
-    """10 log10(peak^2 / mean wrapped phase error^2), dB; peak = range of the truth's unwrapped
-    phase (rad)."""
-    return _psnr(pair.phase_error, pair.phases[1])
+def _mae(part: Part) -> float:
+    return float(np.abs(part.error).mean())
 
 
-@metric("phase SSIM", shown="rows")
-def phase_ssim(pair: Pair) -> float:
-    """Structural similarity of the phase images; window, constants and source as :func:`ssim`;
-    range the truth's."""
-    return ssim(*pair.phases)
+def _mse(part: Part) -> float:
+    return float((part.error**2).mean())
 
 
-@metric("phase MS-SSIM", curve=True)
-def phase_ms_ssim(pair: Pair) -> float:
-    """Structural similarity of the phase images on three scales, see :func:`ms_ssim`; range the
-    truth's."""
-    return ms_ssim(*pair.phases)
+def _psnr(part: Part) -> float:
+    """10 log10(peak^2 / mean error^2), dB; peak = max - min of the truth."""
+    peak, mse = np.ptp(part.truth), (part.error**2).mean()
+    if not has_range(part.truth, peak):
+        return float("nan")
+    return float("inf") if mse <= (_ROUNDING * peak) ** 2 else float(10 * np.log10(peak**2 / mse))
 
 
-@metric("phase MAE", "rad", higher_is_better=False, shown="report")
-def phase_mae(pair: Pair) -> float:
-    """Mean |wrapped phase error|, rad, 0..pi; a random phase has pi/2."""
-    return float(np.abs(pair.phase_error).mean())
+def _of(
+    part: str, kind: str, compute: Callable[[Part], float], unit: str = "", **attributes: Any
+) -> Metric:
+    """A metric of "phase" or "amplitude"."""
+    label = f"{part} {kind}"
+    name = label.lower().replace(" ", "_").replace("-", "_")
+    return Metric(
+        name, label, unit, compute=lambda pair: compute(getattr(pair, part)), **attributes
+    )
 
 
-@metric("phase MSE", "rad²", higher_is_better=False, shown="rows")
-def phase_mse(pair: Pair) -> float:
-    """Mean squared wrapped phase error, rad^2, 0..pi^2; a random phase has pi^2/3."""
-    return float((pair.phase_error**2).mean())
-
-
-@metric("amplitude PSNR", "dB", skill_is="difference", curve=True)
-def amplitude_psnr(pair: Pair) -> float:
-    """10 log10(peak^2 / mean (|O| - |truth|)^2), dB; peak = max - min of |truth|. No scale is
-    fitted."""
-    image, truth = pair.amplitudes
-    return _psnr(image - truth, truth)
-
-
-@metric("amplitude SSIM", shown="rows")
-def amplitude_ssim(pair: Pair) -> float:
-    """Structural similarity of |O|; window, constants and source as :func:`ssim`; range the
-    truth's."""
-    return ssim(*pair.amplitudes)
-
-
-@metric("amplitude MS-SSIM")
-def amplitude_ms_ssim(pair: Pair) -> float:
-    """Structural similarity of |O| on three scales, see :func:`ms_ssim`; range the truth's."""
-    return ms_ssim(*pair.amplitudes)
-
-
-@metric("amplitude MAE", higher_is_better=False, shown="rows")
-def amplitude_mae(pair: Pair) -> float:
-    """Mean ||O| - |truth||, in units of the empty object's amplitude 1."""
-    return float(np.abs(np.subtract(*pair.amplitudes)).mean())
-
-
-@metric("amplitude MSE", higher_is_better=False, shown="rows")
-def amplitude_mse(pair: Pair) -> float:
-    """Mean (|O| - |truth|)^2, in units of the empty object's amplitude squared."""
-    return float((np.subtract(*pair.amplitudes) ** 2).mean())
+_IN_DB = {"unit": "dB", "skill_is": "difference", "curve": True}
+phase_psnr = _of("phase", "PSNR", _psnr, **_IN_DB)
+amplitude_psnr = _of("amplitude", "PSNR", _psnr, **_IN_DB)
+phase_ssim = _of("phase", "SSIM", lambda part: ssim(part.image, part.truth), shown="rows")
+amplitude_ssim = _of("amplitude", "SSIM", lambda part: ssim(part.image, part.truth), shown="rows")
+phase_ms_ssim = _of("phase", "MS-SSIM", lambda part: ms_ssim(part.image, part.truth), curve=True)
+amplitude_ms_ssim = _of("amplitude", "MS-SSIM", lambda part: ms_ssim(part.image, part.truth))
+# Mean |wrapped error|, 0..pi (a random phase has pi/2), and its square, 0..pi^2 (pi^2/3).
+phase_mae = _of("phase", "MAE", _mae, "rad", higher_is_better=False, shown="report")
+phase_mse = _of("phase", "MSE", _mse, "rad²", higher_is_better=False, shown="rows")
+# In units of the empty object's amplitude, and of its square.
+amplitude_mae = _of("amplitude", "MAE", _mae, higher_is_better=False, shown="rows")
+amplitude_mse = _of("amplitude", "MSE", _mse, higher_is_better=False, shown="rows")
 
 
 @metric("resolution (FRC 0.5)", "Nyquist", curve=True)
@@ -197,10 +183,3 @@ def frc_half_bit(pair: Pair) -> float:
     SNR)) is higher than between halves, so this crossing lies above the half-bit resolution of a
     blind measurement: compare methods by it, not with the literature."""
     return first_crossing(pair.frc, half_bit_threshold(pair.frc.n_pixels))
-
-
-def _psnr(error: Image, truth: Image) -> float:
-    peak, mse = np.ptp(truth), (error**2).mean()
-    if not has_range(truth, peak):
-        return float("nan")
-    return float("inf") if mse <= (_ROUNDING * peak) ** 2 else float(10 * np.log10(peak**2 / mse))

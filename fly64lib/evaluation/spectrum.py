@@ -60,7 +60,7 @@ def class_spectrum(objects: Iterable[Complex[np.ndarray, "H W"]]) -> ClassSpectr
     shape = objects[0].shape
     window, power = rings.hann_window(shape), np.zeros((2, *shape))
     for image in objects:
-        for total, part in zip(power, (np.abs(image), Pair(image, image).phases[1]), strict=True):
+        for total, part in zip(power, (np.abs(image), Pair(image, image).phase.truth), strict=True):
             total += np.abs(np.fft.fft2(rings.varying(part, window))) ** 2
     density = np.stack([rings.ring_mean(total) for total in power])
     density /= len(objects) * (window**2).sum()

@@ -19,17 +19,7 @@ from fly64lib.report.gallery import data_url, drawn, gallery
 from fly64lib.report.rows import Setting, StudyRows
 
 Targets = Mapping[str, float]
-Line = tuple[list[str], str]  # cells of a table and the row's class
-
-_TARGET_TEXT = {
-    "frc_half": "Details down to {:g} of the Nyquist frequency (FRC with the truth at least 0.5)",
-    "phase_psnr": "A phase PSNR of {:g} dB",
-}
-_LIMIT_TEXT = {
-    "cramer_rao": "the least error of any unbiased method; a method with a prior may pass it",
-    "bayesian": "the bound of who also knows the power spectrum of this class of specimens; a"
-    " stronger prior may pass it",
-}
+Part = dict[str, Any]  # of the page: what a section's template shows
 
 
 def page_html(study: StudyRows, targets: Targets) -> str:
@@ -60,7 +50,7 @@ def page_html(study: StudyRows, targets: Targets) -> str:
         "study": {
             "Cost": provenance.cost(study),
             "Provenance": provenance.origin(study),
-            "Notebooks": provenance.notebook_lines(study),
+            "Notebooks": provenance.executed(study.root).to_dict("records"),
         },
     }
     return _rendered("page", **context)
@@ -79,80 +69,58 @@ def _rendered(template: str, **context: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"label": label, "number": number, "count": _count}
+    filters = (label, number, described, answers.need_text)
+    environment.filters |= {one.__name__: one for one in filters} | {"count": _count}
     return environment.get_template(f"{template}.html.j2").render(context)
 
 
-def _answer(study: StudyRows, rows: DataFrame, targets: Targets) -> dict[str, Any]:
-    standing = answers.standing(rows)
+def _answer(study: StudyRows, rows: DataFrame, targets: Targets) -> Part:
     replicates = rows.replicate.nunique()
     return {
         "replicates": replicates,
         "probability": 1 - 2.0 ** (1 - replicates),
         "cards": [_card(rows, metric, target) for metric, target in targets.items()],
+        "views": answers.views(rows),
+        "limits": LIMITS,
         "most": rows.photons_per_pixel.max(),
         "gaps": answers.missing(rows, study.named_views) + study.failed,
-        "standing": [(_standing_cells(entry), "") for entry in standing],
-        "below_flat": {one["method"]: one["below_flat"] for one in standing if one["below_flat"]},
+        "standing": answers.standing(rows),
     }
 
 
-def _card(rows: DataFrame, metric: str, target: float) -> dict[str, Any]:
+def _card(rows: DataFrame, metric: str, target: float) -> Part:
     """Who needs the fewest photons, spread how; what the others need; who does not get there."""
-    needs = answers.needed_photons(rows, metric, target)
-    every, views = answers.methods(rows), answers.views(rows)
-    best = {name: answers.best_view(needs, name) for name in every}
-    reached = sorted((found[1], name, found[0]) for name, found in best.items() if found)
-    sentences = []
-    for photons, name, view in reached:
+    needs, names = answers.needed_photons(rows, metric, target), answers.methods(rows)
+    best = {name: answers.best_view(needs, name) for name in names}
+    reached = []
+    for photons, name, view in sorted((b[1], name, b[0]) for name, b in best.items() if b):
         own = rows[(rows.method == name) & (rows["view"] == view)]
-        sentences.append(
-            {
-                "name": name,
-                "view": view,
-                "photons": photons,
-                "at_most": any(need.kind == "<" for need in needs[name, view]),
-                "images": own.images.median(),
-                "exposure": photons / float((own.photons_per_pixel / own.dose).median()),
-                "times": photons / reached[0][0],
-            }
-        )
-    lines = []
-    for name in (*every, *LIMITS):
-        if any(name == key[0] for key in needs):
-            cells = (answers.need_text(needs.get((name, view), [])) for view in views)
-            lines.append(([label(name), *cells], "limit" if name in LIMITS else ""))
+        one = {"name": name, "view": view, "photons": photons, "images": own.images.median()}
+        one["at_most"] = any(need.kind == "<" for need in needs[name, view])
+        one["exposure"] = photons / float((own.photons_per_pixel / own.dose).median())
+        one["times"] = photons / reached[0]["photons"] if reached else 1.0
+        reached.append(one)
     column = columns()[metric]
-    title = _TARGET_TEXT.get(metric, f"{column.label} of {{:g}} {column.unit}").format(target)
     return {
-        "title": title,
-        "reached": sentences,
+        "metric": metric,
+        "target": target,
+        "label": column.label,
+        "unit": column.unit,
+        "reached": reached,
         "failed": [name for name, found in best.items() if not found],
-        "heads": ["photons per object pixel", *map(label, views)],
-        "lines": lines,
+        "names": [name for name in (*names, *LIMITS) if any(name == key[0] for key in needs)],
+        "needs": needs,
     }
 
 
-def _standing_cells(entry: Mapping[str, Any]) -> list[str]:
-    total = entry["conditions"]
-    counts = total - len(entry["below_flat"]), entry["predicts"], entry["best"]
-    gaps = [
-        f"{gap['median_db']:+.1f} dB; above in {gap['above']} of {gap['compared']}"
-        if gap["compared"]
-        else "–"
-        for gap in (entry[limit] for limit in LIMITS)
-    ]
-    return [label(entry["method"]), *(f"{count} of {total}" for count in counts), *gaps]
-
-
-def _reading(rows: DataFrame) -> dict[str, Any]:
-    names = [*answers.methods(rows), "flat", *_limits(rows)]
+def _reading(rows: DataFrame) -> Part:
     views = [view for view in answers.views(rows) if view not in OVERLAPS]
     return {
         "gauge": rows.gauge.iloc[0],
         "simulation": rows.simulation.iloc[0],
-        "methods": {label(name): _LIMIT_TEXT.get(name) or described(name) for name in names},
-        "other_views": [one for one in views if linear_overlap(one) is not None],
+        "methods": [*answers.methods(rows), "flat"],
+        "limits": _limits(rows),
+        "other_views": [view for view in views if linear_overlap(view) is not None],
     }
 
 
@@ -160,7 +128,7 @@ def _limits(rows: DataFrame) -> list[str]:
     return [name for name in LIMITS if name in set(rows.method)]
 
 
-def _curves(rows: DataFrame, targets: Targets) -> dict[str, Any]:
+def _curves(rows: DataFrame, targets: Targets) -> Part:
     names, limits = answers.methods(rows), _limits(rows)
     styles = reference_styles(limits) | method_styles(names)
     views = view_styles(answers.views(rows))
@@ -178,7 +146,7 @@ def _curves(rows: DataFrame, targets: Targets) -> dict[str, Any]:
     }
 
 
-def _panels(axis: Axis, rows: DataFrame, styles: Mapping, views: Mapping) -> dict[str, Any]:
+def _panels(axis: Axis, rows: DataFrame, styles: Mapping, views: Mapping) -> Part:
     """The three rows of curves of one metric."""
     named, label_ = answers.named(rows), axis.column.label
     over_dose = [
@@ -204,44 +172,29 @@ def _panels(axis: Axis, rows: DataFrame, styles: Mapping, views: Mapping) -> dic
     }
 
 
-def _controls(rows: DataFrame, targets: Targets) -> dict[str, Any]:
+def _controls(rows: DataFrame, targets: Targets) -> Part:
     """Medians over replicates of each overlap view beside its controls."""
-    shown = ["photons_per_pixel", *(name for name in targets if name in rows)]
-    medians = rows.groupby(["view", "dose", "method"])[shown].median()
-    heads = [
-        f"{'ph/px' if name == 'photons_per_pixel' else columns()[name].label}: {kind}"
-        for name in shown
-        for kind in ("named", "spread", "fluence")
-    ]
+    shown = {"photons_per_pixel": "ph/px"}
+    shown |= {name: columns()[name].label for name in targets if name in rows}
+    medians = rows.groupby(["view", "dose", "method"])[list(shown)].median()
     lines = []
     for view in answers.views(answers.named(rows)):
-        places = (view, *controls_of(view))
         for dose in sorted(rows.dose.unique()):
             for name in answers.methods(rows):
-                keys = [(place, dose, name) for place in places]
+                keys = [(place, dose, name) for place in (view, *controls_of(view))]
                 if any(key in medians.index for key in keys[1:]):
-                    cells = medians.reindex(keys)[shown].T.to_numpy().ravel()
-                    values = [number(None if cell != cell else cell) for cell in cells]
-                    lines.append(([f"{view}, {dose:,.0f}, {label(name)}", *values], ""))
-    return {"heads": ["view, dose, method", *heads], "lines": lines}
+                    values = medians.reindex(keys).T.to_numpy().ravel()
+                    lines.append({"view": view, "dose": dose, "method": name, "values": values})
+    kinds = ("named", "spread", "fluence")
+    return {"heads": [f"{what}: {k}" for what in shown.values() for k in kinds], "lines": lines}
 
 
-def _tables(rows: DataFrame) -> dict[str, Any]:
+def _tables(rows: DataFrame) -> Part:
     """All rows, view by view, and as CSV."""
-    records = [
-        {key: None if value != value else value for key, value in row.items()}
-        for row in rows.to_dict("records")
-    ]
-    shown = table_columns(records, report=True)
-    views: dict[str, list[Line]] = {}
-    for row in records:
-        name = row["method"]
-        cells = [column.text(row.get(column.name)) for column in shown]
-        line = ([f"{row['dose']:,.0f} {label(name)}", *cells], "limit" * (name in REFERENCES))
-        views.setdefault(row["view"], []).append(line)
     return {
-        "heads": ["dose, method", *(column.title for column in shown)],
-        "views": views,
+        "columns": table_columns(rows, report=True),
+        "views": {view: own.to_dict("records") for view, own in rows.groupby("view", sort=False)},
+        "references": REFERENCES,
         "csv": data_url("text/csv", rows.to_csv(index=False).encode()),
         "count": len(rows),
     }
