@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from fly64lib.design import VIEWS, StudyDesign, View, dose_folder, gridsize_of, view_file
+from fly64lib.design import StudyDesign, View, dose_folder, gridsize_of, view_file
 from fly64lib.methods.base import Method, MethodResult, attribute
 from fly64lib.registries import METHODS
 from ptycho_torch.commands import record_rows, run_options
@@ -106,7 +106,7 @@ def build_reconstruction_jobs(
     *,
     methods: tuple[str, ...],
     doses: tuple[float, ...] | None = None,
-    views: tuple[str, ...] = VIEWS,
+    views: tuple[str, ...] = ("baseline", *StudyDesign().views),
     split: str = "test",
     allow_missing_phase_d: bool = False,
     skipped: list[dict] | None = None,
@@ -217,7 +217,8 @@ class Options:
     artifact_root: Path  # where objects and results go
     methods: tuple[METHODS.names, ...]  # --method may be repeated
     doses: tuple[float, ...] = StudyDesign().doses  # only these; --dose may be repeated
-    views: tuple[View, ...] = VIEWS  # only these, also controls; --view may be repeated
+    # only these; also controls, and views at other overlaps; --view may be repeated
+    views: tuple[View, ...] = ("baseline", *StudyDesign().views)
     split: Literal["train", "test"] = "test"
     gridsize: Literal[1, 2] | None = None  # only views of this gridsize
     dry_run: bool = False  # print the plan, reconstruct nothing

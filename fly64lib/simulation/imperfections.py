@@ -8,7 +8,7 @@ The file holds the stored positions, and the first modes alone with all the powe
 whole, working detector would detect.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -19,28 +19,27 @@ from fly64lib.simulation.probes import defocused, perturb_probe
 from ptycho_torch.fields import Seed, config
 
 Modes = Complex[np.ndarray, "modes N N"]
-Pixels = Annotated[float, Field(ge=0, le=32)]
 # of the way that an exposure is averaged over; four as many change the patterns by under 1e-3
 _MOMENTS_PER_PX = 2
+
+
+def _to(most: float) -> Any:
+    """The type of a strength from 0 to `most`."""
+    return Annotated[float, Field(ge=0, le=most)]
 
 
 @config
 class Imperfections:
     """How strong each one is; :data:`PERFECT` has none."""
 
-    # of the file's probe: ||P' - P|| / ||P||, smooth and complex
-    probe_error: Annotated[float, Field(ge=0, le=1)] = 0.0
+    probe_error: _to(1) = 0.0  # of the file's probe: ||P' - P|| / ||P||, smooth and complex
     # of the file's probe, see fly64lib.simulation.probes.defocused
     probe_defocus_rad: Annotated[float, Field(ge=-10, le=10)] = 0.0
-    jitter_px: Pixels = 0.0  # rms along each axis of the true positions about the stored ones
-    # share of the power in probe modes that the file does not hold
-    incoherent: Annotated[float, Field(ge=0, le=0.9)] = 0.0
-    # way along the scan during an exposure, its middle at the stored position
-    motion_px: Pixels = 0.0
-    # radius of a disc about zero frequency that reads zero, detector pixels
-    beam_stop_px: Annotated[float, Field(ge=0, le=512)] = 0.0
-    # share of the detector's pixels, drawn at random, that read zero
-    dead_share: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    jitter_px: _to(32) = 0.0  # rms along each axis of the true positions about the stored ones
+    incoherent: _to(0.9) = 0.0  # share of the power in probe modes that the file does not hold
+    motion_px: _to(32) = 0.0  # way during an exposure, its middle at the stored position
+    beam_stop_px: _to(512) = 0.0  # radius of a disc about zero frequency that reads zero
+    dead_share: _to(0.5) = 0.0  # share of the detector's pixels, drawn at random, that read zero
     seed: Seed = 0  # of the jitter, the dead pixels and the probe's error
 
     @property
