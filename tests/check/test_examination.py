@@ -64,11 +64,8 @@ def shifted(rows: int, columns: int) -> Callable[[ScanData], ScanData]:
 
 def hole(scan: ScanData) -> ScanData:
     """Positions within 22 px of the scan's middle are not there."""
-    away = (
-        np.hypot(scan.ycoords - np.median(scan.ycoords), scan.xcoords - np.median(scan.xcoords))
-        > 22
-    )
-    return scan.subset(np.flatnonzero(away))
+    from_middle = np.hypot(*(scan.positions - np.median(scan.positions, axis=0)).T)
+    return scan.subset(np.flatnonzero(from_middle > 22))
 
 
 def dark_exposure(scan: ScanData) -> ScanData:
@@ -187,31 +184,25 @@ def test_few_patterns_and_positions_on_a_line_are_examined_too(clean, tmp_path):
     assert "coverage" not in warnings(replace(line, ycoords=np.full(10, 40.0)), tmp_path)
 
 
-def test_the_command_prints_draws_and_tells_scripts(clean, tmp_path, capsys, monkeypatch):
+def test_the_command_prints_draws_and_answers_scripts(clean, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_scan("good.npz", clean)
     write_scan("hot.npz", pixel(40, 9, lambda c: c + 700)(clean))
     Path("broken.npz").write_bytes(Path("good.npz").read_bytes()[:5000])
     assert main(["check", "good.npz"]) == 0
     said = capsys.readouterr().out
-    assert (
-        said.count("\nok   ") == len(NAMES) - 1
-        and "picture: good_check.png" in said
-        and "to do:" not in said
-    )
+    assert said.count("\nok   ") == len(NAMES) - 1 and "to do:" not in said
+    assert "picture: good_check.png" in said
     with Image.open("good_check.png") as picture:
         assert picture.size[0] > 1000
     assert main(["check", "hot.npz", "--json", "--picture", "deep/hot.png"]) == 1
-    told = json.loads(capsys.readouterr().out)
-    assert (
-        told["exit_code"] == 1
-        and told["picture"] == "deep/hot.png"
-        and Path("deep/hot.png").is_file()
-    )
-    assert [one["values"]["pixels"] for one in told["verdicts"] if not one["good"]] == [[[40, 9]]]
+    found = json.loads(capsys.readouterr().out)
+    assert (found["exit_code"], found["picture"]) == (1, "deep/hot.png")
+    assert Path("deep/hot.png").is_file()
+    assert [one["values"]["pixels"] for one in found["verdicts"] if not one["good"]] == [[[40, 9]]]
     assert main(["check", "broken.npz"]) == 2
-    told = capsys.readouterr()
-    assert told.out == "" and told.err.startswith("error: broken.npz: a truncated or damaged zip")
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.startswith("error: broken.npz: a truncated or damaged zip")
     assert not Path("broken_check.png").exists()
 
 
