@@ -21,15 +21,18 @@ SHAPED = (
     "physics.optics",
     "physics.patches",
     "physics.noise",
-    "iteration.canvas",
-    "network.features",
-    "iteration.thinning",
-    "network.unet",
-    "network.model",
     "physics.geometry",
+    "iteration.canvas",
     "iteration.slopes",
     "iteration.subsets",
+    "iteration.nesterov",
+    "iteration.thinning",
+    "network.features",
+    "network.unet",
+    "network.model",
+    "network.poisson_loss",
     "inference.apply",
+    "inference.refinement",
 )
 # Shapes and dtypes in these modules' signatures are checked at every call, in tests only.
 install_import_hook([f"ptycho_torch.{name}" for name in SHAPED], "beartype.beartype")

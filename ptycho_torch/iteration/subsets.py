@@ -40,7 +40,7 @@ def schedule(geometry: Geometry, passes: int) -> list[int]:
 def settling(geometry: Geometry, rounds: int) -> list[int]:
     """Subsets of each pass on the way to the minimum: `rounds` passes on as many as the overlap
     bears, on half of them, ..., on all patterns at once. More than four on subsets can part from it
-    for good: further ones are taken on all geometry."""
+    for good: further ones are taken on all patterns."""
     count = balanced_subsets(geometry)
     halvings = count.bit_length() - 1
     on_subsets = [count >> halved for halved in range(halvings) for _ in range(min(rounds, 4))]
