@@ -15,20 +15,11 @@ def draw(found: Examination) -> Figure:
     """Mean pattern, counts, exposures; coverage, spacing, object: with the faults that were found
     marked, and the verdicts."""
     figure = Figure(figsize=(14.5, 10.8), layout="constrained")
-    panels = {
-        "pattern": _pattern,
-        "counts": _counts,
-        "exposures": _exposures,
-        "coverage": _coverage,
-        "spacing": _spacing,
-        "object": _object,
-    }
-    names = list(panels)
-    layout = [names[:3], names[3:], ["text"] * 3]
-    axes = figure.subplot_mosaic(layout, height_ratios=(1, 1, 0.62))
-    for name, paint in panels.items():
-        paint(axes[name], found.of)
-    _text(axes["text"], found)
+    panels = (_pattern, _counts, _exposures, _coverage, _spacing, _object)
+    axes = figure.subplot_mosaic("012;345;ttt", height_ratios=(1, 1, 0.62))
+    for number, paint in enumerate(panels):
+        paint(axes[str(number)], found.of)
+    _text(axes["t"], found)
     good = sum(one.good for one in found.verdicts.values())
     figure.suptitle(f"{found.of.source.name}: {good} of {len(found.verdicts)} without a warning")
     return figure

@@ -127,8 +127,8 @@ def _geometry(file: Hdf5File) -> tuple[np.ndarray, float | None]:
         raise refused(file.path, name, f"{found}; expected square pixels; {do} first")
     energy, distance_m = file.number(f"{SOURCE}/energy"), file.number(f"{DETECTOR}/distance")
     wavelength_m = file.number(f"{SOURCE}/wavelength") or (h * c / energy if energy else None)
-    told = pixel_m and wavelength_m and distance_m
-    return basis, pixel_m / (wavelength_m * distance_m) if told else None
+    known = pixel_m and wavelength_m and distance_m
+    return basis, pixel_m / (wavelength_m * distance_m) if known else None
 
 
 def _add_object(file: Hdf5File, scan: RawScan) -> None:

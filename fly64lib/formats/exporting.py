@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from fly64lib.formats.base import writer_of
-from fly64lib.formats.importing import writing
 from fly64lib.formats.options import ExportOptions
 from fly64lib.formats.raw import as_modes, as_object, need, optional
 from fly64lib.registries import FORMATS
@@ -36,8 +35,7 @@ def export_scan(options: ExportOptions) -> list[Path]:
             f"object_pixel_nm is {pixel_nm!r}; expected a size in nm > 0; pass --pixel-size-nm NM"
         )
         raise refused(source, "metadata", text)
-    with writing(target, "it"):
-        return write(target, scan, replace(options.optics, pixel_size_nm=pixel_nm))
+    return write(target, scan, replace(options.optics, pixel_size_nm=pixel_nm))
 
 
 def with_object(scan: ScanData, path: Path) -> ScanData:

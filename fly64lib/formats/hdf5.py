@@ -96,14 +96,12 @@ class Hdf5File:
         """A whole data set of numbers."""
         return self.dataset(name, kinds)[()]
 
-    def number(self, *names: str) -> float | None:
-        """The first of these that holds one finite positive number; None if there is none."""
-        for name in filter(self.find, names):
-            dataset = self.dataset(name)
-            values = dataset[()].reshape(-1) if math.prod(dataset.shape) == 1 else np.zeros(1)
-            if np.isfinite(values[0]) and values[0] > 0:
-                return float(values[0])
-        return None
+    def number(self, name: str) -> float | None:
+        """One finite positive number; None if there is none of this name."""
+        if not self.find(name) or math.prod((dataset := self.dataset(name)).shape) != 1:
+            return None
+        value = float(dataset[()].reshape(-1)[0])
+        return value if np.isfinite(value) and value > 0 else None
 
     def text(self, name: str) -> str | None:
         """A text data set; None if there is none."""

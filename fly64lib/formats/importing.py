@@ -27,7 +27,8 @@ from ptycho_torch.errors import ConfigError, DataContractError, PtychoError
 
 
 def import_scan(options: ImportOptions) -> tuple[ScanData, OrientationChoice]:
-    """Convert a scan to a DATA-001 file. Raises :class:`PtychoError`."""
+    """Convert a scan to a DATA-001 file, in a folder with room for the scan twice. Raises
+    :class:`PtychoError`."""
     source, target = options.source, options.target
     if target.suffix != ".npz":
         raise ConfigError(f"{target}: the result is an .npz file; name it so")
@@ -36,31 +37,18 @@ def import_scan(options: ImportOptions) -> tuple[ScanData, OrientationChoice]:
         raise ConfigError(f"{target}: {there}")
     if not source.is_file():
         raise refused(source, None, "no such file; expected a scan to import; check the path")
-    with writing(target, "the scan twice"):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            tempfile.TemporaryDirectory(prefix=".fly64-import-", dir=target.parent) as work,
-            opened(options, Path(work)) as raw,
-        ):
-            scan, choice = converted(raw, Path(work), options)
-            write_scan(target, scan)
-            if options.picture != "none":
-                from fly64lib.formats.picture import draw_import
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(prefix=".fly64-import-", dir=target.parent) as work,
+        opened(options, Path(work)) as raw,
+    ):
+        scan, choice = converted(raw, Path(work), options)
+        write_scan(target, scan)
+        if options.picture != "none":
+            from fly64lib.formats.picture import draw_import
 
-                draw_import(options.picture or target.with_suffix(".png"), scan, choice)
-            return scan, choice
-
-
-@contextmanager
-def writing(target: Path, room_for: str) -> Iterator[None]:
-    """Say which file could not be written, and what it needs."""
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, PtychoError):
-            raise
-        do = f"choose a folder that can be, with room for {room_for}"
-        raise PtychoError(f"{target}: cannot be written ({error}); {do}") from error
+            draw_import(options.picture or target.with_suffix(".png"), scan, choice)
+        return scan, choice
 
 
 @contextmanager

@@ -134,7 +134,10 @@ def test_counts_that_are_not_whole_come_back_exactly(scan, exported, imported, t
     [
         ("scan.xyz", "no format goes with '.xyz'"),
         ("scan.npz", "this is the source"),
-        ("missing/../scan.npz/a.png", "cannot be written"),
+        (
+            "missing/../scan.npz/a.png",
+            "Not a directory; expected a place where files can be read and written",
+        ),
     ],
 )
 def test_what_cannot_be_exported_is_refused(scan, exported, capsys, target, message):
