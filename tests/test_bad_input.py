@@ -2,7 +2,7 @@
 and what to do, nothing left.
 
 A row says what is wrong, how it is made in an empty folder, the command, and words of the message.
-Broken *contents* of scan files, another 66 kinds, are in test_data_contract.py; containers in
+Broken *contents* of scan files, another 66 kinds, are in test_checks.py; containers in
 test_npz.py."""
 
 import bz2
