@@ -100,7 +100,9 @@ def markdown_table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 def aligned_text(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """The table as aligned text, long heads on several lines."""
-    wrapped = zip_longest(*(wrap(head, _HEAD_WIDTH) for head in heads), fillvalue="")
+    wrapped = zip_longest(
+        *(wrap(head, _HEAD_WIDTH, break_on_hyphens=False) for head in heads), fillvalue=""
+    )
     cells = [*wrapped, *lines]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join(
