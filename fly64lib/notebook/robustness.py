@@ -5,15 +5,16 @@ the disturbed training half, and every method reconstructs the disturbed test ha
 undisturbed object. A condition's folder keeps its objects and, last, `rows.json`: a rerun of the
 same parameters goes on where an earlier one was stopped."""
 
-import csv
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from pandas import DataFrame
 
 from fly64lib.design import VIEW_GRIDSIZE, view_file
+from fly64lib.evaluation.columns import markdown_table, table
 from fly64lib.evaluation.judgement import judge, region_of
 from fly64lib.evaluation.scores import json_rows
 from fly64lib.generation import generate_datasets
@@ -26,6 +27,7 @@ from fly64lib.reconstruction import (
     load_object,
     run_reconstruction_job,
 )
+from fly64lib.registries import METRICS
 from fly64lib.simulation.imperfections import Imperfections
 from fly64lib.training import TrainingJob, artifact_folder, run_training_job
 from ptycho_torch.config import TrainingConfig
@@ -150,11 +152,15 @@ def _train(
 
 def write_rows(rows: Sequence[dict], path: str | Path) -> Path:
     """The rows as CSV."""
-    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    with atomic_path(path) as temporary:
+        DataFrame(rows).to_csv(temporary, index=False)
     return Path(path)
+
+
+def text(rows: Sequence[dict], methods: Sequence[str]) -> str:
+    """The methods' rows as a Markdown table."""
+    shown = [row for row in rows if row["method"] in methods]
+    return markdown_table(*table(shown, "imperfection", "strength", "method"))
 
 
 def curves(rows: Sequence[dict], methods: Sequence[str]) -> Figure:
@@ -180,6 +186,6 @@ def curves(rows: Sequence[dict], methods: Sequence[str]) -> Figure:
         ax.set(xlabel=STRENGTHS[name][1])
         ax.grid(color="0.92")
     for row in axes:
-        row[0].set_ylabel("phase PSNR above flat / dB")
+        row[0].set_ylabel(METRICS["phase_psnr"].skill_column.title)
     axes[0, 0].legend(fontsize="small")
     return figure
