@@ -5,7 +5,6 @@ that need it do not run, and the last lines of the report say so by name."""
 
 import copy
 import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -39,27 +38,26 @@ install_import_hook([f"ptycho_torch.{name}" for name in SHAPED], "beartype.beart
 _not_run: list[str] = []
 
 
+FOREIGN_METRIC = """
+from fly64lib.evaluation.metrics import metric
+
+@metric("phase bias", "rad", higher_is_better=False, curve=True, format=".4f")
+def phase_bias(pair):
+    return float(abs(pair.phase_error.mean()))
+
+Entry = phase_bias
+"""
+
+
 @pytest.fixture
-def foreign_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def foreign_metric(tmp_path: Path) -> Iterator[str]:
     """The name of a metric of another installed package: the mean wrapped phase error."""
+    from other_package import installed
+
     from fly64lib.registries import METRICS
 
-    package, info = tmp_path / "installed", tmp_path / "installed" / "another_package-1.dist-info"
-    info.mkdir(parents=True)
-    (package / "another_package.py").write_text(
-        "from fly64lib.evaluation.metrics import metric\n\n\n"
-        '@metric("phase bias", "rad", higher_is_better=False, curve=True, format=".4f")\n'
-        "def phase_bias(pair):\n    return float(abs(pair.phase_error.mean()))\n"
-    )
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: another-package\nVersion: 1\n")
-    (info / "entry_points.txt").write_text(
-        f"[{METRICS.group}]\nphase_bias = another_package:phase_bias\n"
-    )
-    monkeypatch.syspath_prepend(package)
-    METRICS.__dict__.pop("_places", None)
-    yield "phase_bias"
-    METRICS.__dict__.pop("_places", None)
-    sys.modules.pop("another_package", None)
+    with installed(tmp_path / "installed", METRICS, "phase_bias", FOREIGN_METRIC):
+        yield "phase_bias"
 
 
 @pytest.fixture

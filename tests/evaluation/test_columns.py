@@ -27,7 +27,7 @@ def test_a_metric_of_another_package_has_its_value_its_skill_and_its_column(fore
 
 
 def test_a_metric_that_cannot_be_loaded_is_named(foreign_metric, monkeypatch):
-    monkeypatch.setitem(METRICS._places, foreign_metric, "another_package:gone")
+    monkeypatch.setitem(METRICS._places, foreign_metric, "other_phase_bias:gone")
     with pytest.raises(ConfigError, match="'phase_bias' of another package.*gone"):
         columns()
 
