@@ -136,7 +136,7 @@ def test_counts_that_are_not_whole_come_back_exactly(scan, exported, imported, t
         ("scan.npz", "this is the source"),
         (
             "missing/../scan.npz/a.png",
-            "Not a directory; expected a place where files can be read and written",
+            "File exists; expected a place where files can be read and written",
         ),
     ],
 )
