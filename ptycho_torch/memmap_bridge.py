@@ -15,8 +15,8 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 
 from ptycho_torch.data.checks import mean_photons
+from ptycho_torch.data.container import refused
 from ptycho_torch.data.contract import ScanData, read_scan
-from ptycho_torch.data.npz import refused
 from ptycho_torch.physics.geometry import Geometry, Patterns
 
 Indices = np.ndarray | Tensor | list[int] | slice

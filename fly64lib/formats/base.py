@@ -16,7 +16,8 @@ from fly64lib.formats.hdf5 import open_hdf5
 from fly64lib.formats.raw import Arrays, RawScan
 from fly64lib.registries import FORMATS
 from ptycho_torch.data.checks import check_layout
-from ptycho_torch.data.npz import open_npz, refused
+from ptycho_torch.data.container import refused
+from ptycho_torch.data.npz import open_npz
 from ptycho_torch.data.scan import KEYS, ScanData
 from ptycho_torch.errors import ConfigError, DataContractError
 from ptycho_torch.fields import config

@@ -22,7 +22,7 @@ from fly64lib.formats.base import Access, Format, Optics
 from fly64lib.formats.fly64_group import read_own, store_counts, write_own
 from fly64lib.formats.hdf5 import Hdf5File, h5py_module, open_hdf5
 from fly64lib.formats.raw import RawScan, Stack, as_modes, as_object, need, optional
-from ptycho_torch.data.npz import refused
+from ptycho_torch.data.container import refused
 from ptycho_torch.data.scan import ScanData
 from ptycho_torch.files import atomic_path
 

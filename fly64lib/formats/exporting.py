@@ -12,8 +12,9 @@ from fly64lib.formats.options import ExportOptions
 from fly64lib.formats.raw import as_modes, as_object, need, optional
 from fly64lib.registries import FORMATS
 from ptycho_torch.commands import run_options
+from ptycho_torch.data.container import refused
 from ptycho_torch.data.contract import read_scan
-from ptycho_torch.data.npz import open_npz, refused
+from ptycho_torch.data.npz import open_npz
 from ptycho_torch.data.scan import ScanData
 from ptycho_torch.errors import ConfigError
 

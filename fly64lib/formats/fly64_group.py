@@ -9,7 +9,7 @@ import numpy as np
 from fly64lib.formats.hdf5 import Hdf5File
 from fly64lib.formats.raw import RawScan
 from ptycho_torch.data.checks import pattern_chunks
-from ptycho_torch.data.npz import refused
+from ptycho_torch.data.container import refused
 from ptycho_torch.data.scan import ScanData
 from ptycho_torch.files import json_text
 

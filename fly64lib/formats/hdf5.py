@@ -16,7 +16,7 @@ from types import ModuleType
 
 import numpy as np
 
-from ptycho_torch.data.npz import BOMB_BYTES, BOMB_RATIO, MAX_BYTES, refused
+from ptycho_torch.data.container import BOMB_BYTES, BOMB_RATIO, MAX_BYTES, refused
 from ptycho_torch.errors import MissingDependencyError, PtychoError
 
 MAX_TEXT = 2**24  # bytes of one text, such as metadata

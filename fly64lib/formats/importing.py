@@ -20,8 +20,9 @@ from fly64lib.formats.orientation import OrientationChoice
 from fly64lib.formats.raw import RawScan
 from fly64lib.registries import FORMATS
 from ptycho_torch.commands import run_options
+from ptycho_torch.data.container import BOMB_BYTES, BOMB_RATIO, MAX_BYTES, refused
 from ptycho_torch.data.contract import write_scan
-from ptycho_torch.data.npz import BOMB_BYTES, BOMB_RATIO, CHUNK, MAX_BYTES, refused
+from ptycho_torch.data.npz import CHUNK
 from ptycho_torch.data.scan import ScanData
 from ptycho_torch.errors import ConfigError, DataContractError, PtychoError
 

@@ -14,7 +14,7 @@ import torch
 
 from fly64lib.formats.frames import Reading, object_on_grid, probe_on_grid, window
 from fly64lib.formats.options import Orientation
-from ptycho_torch.data.npz import refused
+from ptycho_torch.data.container import refused
 from ptycho_torch.data.scan import ScanData
 from ptycho_torch.errors import DataContractError
 from ptycho_torch.iteration.canvas import canvas_steps

@@ -6,7 +6,8 @@ import numpy as np
 from fly64lib.formats.frames import Reading, object_on_grid, probe_on_grid
 from fly64lib.formats.options import ImportOptions
 from fly64lib.formats.raw import RawScan, as_modes, need
-from ptycho_torch.data.npz import open_npz, refused
+from ptycho_torch.data.container import refused
+from ptycho_torch.data.npz import open_npz
 
 UNITS_M = {"m": 1.0, "um": 1e-6, "nm": 1e-9}
 MOST_CANVAS_PX, MARGIN_PX = 2**27, 2

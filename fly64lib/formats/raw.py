@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from ptycho_torch.data.npz import refused
+from ptycho_torch.data.container import refused
 from ptycho_torch.errors import DataContractError
 
 T = TypeVar("T")
@@ -107,7 +107,7 @@ class RawScan:
             yield from stack.blocks()
 
     def refused(self, text: str, key: str | None = None) -> DataContractError:
-        """The error of this file (:func:`ptycho_torch.data.npz.refused`)."""
+        """The error of this file (:func:`ptycho_torch.data.container.refused`)."""
         return refused(self.source, key, text)
 
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from fly64lib.formats.base import Access, Format
 from fly64lib.formats.raw import RawScan, Stack, as_modes, need, optional
-from ptycho_torch.data.npz import open_npz, refused
+from ptycho_torch.data.container import refused
+from ptycho_torch.data.npz import open_npz
 
 
 def read(path: Path, access: Access) -> RawScan:

@@ -10,7 +10,8 @@ from numbers import Real
 
 import numpy as np
 
-from ptycho_torch.data.npz import Member, refused
+from ptycho_torch.data.container import refused
+from ptycho_torch.data.npz import Member
 from ptycho_torch.data.scan import Key, ScanData
 
 KINDS = ("truth", "reconstruction", "initial")  # what object_kind and probe_kind may say

@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from ptycho_torch.data.checks import check_layout, check_values
-from ptycho_torch.data.npz import open_npz, refused, write_npz
+from ptycho_torch.data.container import refused
+from ptycho_torch.data.npz import open_npz, write_npz
 from ptycho_torch.data.scan import KEYS, ScanData
 from ptycho_torch.errors import PtychoError
 from ptycho_torch.files import json_text

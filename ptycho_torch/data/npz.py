@@ -30,33 +30,21 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ptycho_torch.errors import DataContractError
+from ptycho_torch.data.container import (
+    check_container,
+    damaged,
+    data_start,
+    key_of,
+    not_npz,
+    refused,
+)
 from ptycho_torch.files import atomic_path
 
-MAX_MEMBERS = 256
-MAX_BYTES = 64 * 2**30  # of one array
-# deflate packs constants 1000 : 1, photon counts less than 50 : 1
-BOMB_BYTES, BOMB_RATIO = 2**28, 400
-DESCRIPTOR = 24  # bytes that a streaming writer may leave after a member
 CHUNK = 2**20
-_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
-_KINDS = {  # how files begin
-    b"": "empty (0 bytes)",
-    b"PK": "a truncated or damaged zip",
-    b"\x93NUMPY": "a single .npy array",
-    b"\x89HDF": "an HDF5 file",
-    b"BZh": "a bzip2 file",
-    b"\x1f\x8b": "a gzip file",
-}
-
-
-def refused(source: object, key: str | None, text: str) -> DataContractError:
-    """The error of a file: `text` says what was found; expected what; and what to do."""
-    return DataContractError(f"{source}: key {key!r}: {text}" if key else f"{source}: {text}")
 
 
 @dataclass(frozen=True)
@@ -80,8 +68,8 @@ class NpzFile:
 
     def __init__(self, path: Path, handle: BinaryIO, archive: zipfile.ZipFile) -> None:
         self.path, self._handle, self._archive = path, handle, archive
-        _check_layout(path, handle, archive)
-        self.members = {_key(info): self._member(info) for info in archive.infolist()}
+        check_container(path, handle, archive)
+        self.members = {key_of(info): self._member(info) for info in archive.infolist()}
 
     def keys(self) -> list[str]:
         """Names of all arrays, in order of the alphabet."""
@@ -113,13 +101,13 @@ class NpzFile:
         else:
             for _ in self._values(key):  # to the end, for the checksum
                 pass
-            start += _data_start(self._handle, member.info)
+            start += data_start(self._handle, member.info)
         mapped = np.memmap(file, member.dtype, "r", start, member.shape, member.order)
         mapped.filename = None
         return mapped
 
     def _member(self, info: zipfile.ZipInfo) -> Member:
-        key = _key(info)
+        key = key_of(info)
         try:
             with self._archive.open(info) as stream:
                 shape, fortran, dtype = _HEADERS[np.lib.format.read_magic(stream)](stream)
@@ -127,7 +115,7 @@ class NpzFile:
                 stream.seek(0)
                 header = stream.read(length)
         except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise _damaged(self.path, key, error) from error
+            raise damaged(self.path, key, error) from error
         except Exception as error:  # whatever the parsers trip over is the file's fault
             text = f"its npy header cannot be read ({type(error).__name__}: {str(error)[:200]})"
             text += "; expected an array as np.savez writes it; write the file again"
@@ -155,9 +143,9 @@ class NpzFile:
                     left -= len(chunk)
                     yield chunk
         except Exception as error:  # as above
-            raise _damaged(self.path, key, error) from error
+            raise damaged(self.path, key, error) from error
         if left:
-            raise _damaged(self.path, key, f"{left} bytes are missing")
+            raise damaged(self.path, key, f"{left} bytes are missing")
 
     def _unpack(self, key: str, cache_dir: str | Path | None) -> Path:
         member, status = self.members[key], os.fstat(self._handle.fileno())
@@ -198,7 +186,7 @@ def open_npz(path: str | Path) -> Iterator[NpzFile]:
         try:
             archive = zipfile.ZipFile(handle)
         except Exception as error:  # a damaged directory makes zipfile raise nearly anything
-            raise _not_npz(path, handle) from error
+            raise not_npz(path, handle) from error
         with archive:
             yield NpzFile(path, handle, archive)
 
@@ -229,73 +217,3 @@ def cache_folder(path: Path) -> Path:
         text = f"its folder is read-only and {private} belongs to another user; expected a cache"
         raise refused(path, None, f"{text} folder of this user; pass cache_dir")
     return private
-
-
-def _check_layout(path: Path, handle: BinaryIO, archive: zipfile.ZipFile) -> None:
-    """Refuse what np.savez never writes: foreign, repeated, encrypted, absurdly large or
-    overlapping members, and gaps (of a member that a damaged directory lost, zipfile says nothing).
-    """
-    infos = archive.infolist()
-    if len(infos) > MAX_MEMBERS:
-        text = f"{len(infos)} members; expected at most {MAX_MEMBERS} arrays; write the file again"
-        raise refused(path, None, text)
-    seen, end = set(), 0
-    for info in sorted(infos, key=lambda info: info.header_offset):
-        key = _key(info)
-        if fault := _fault(info, seen):
-            raise refused(path, key, fault)
-        seen.add(key)
-        lies = info.compress_type == zipfile.ZIP_STORED and info.compress_size != info.file_size
-        if lies or not 0 <= info.header_offset - end <= DESCRIPTOR:
-            raise _damaged(path, key, "its place in the file is not where the one before ends")
-        end = _data_start(handle, info) + info.compress_size
-    if not 0 <= archive.start_dir - end <= DESCRIPTOR:
-        raise _damaged(path, None, "the members do not end where the directory begins")
-
-
-def _fault(info: zipfile.ZipInfo, seen: set[str]) -> str | None:
-    """What is wrong with a member, after those whose keys were `seen`."""
-    packed, full = info.compress_size, info.file_size
-    if not info.filename.endswith(".npy"):
-        return "a member that is not an .npy array; expected arrays only; write it with np.savez"
-    if _key(info) in seen:
-        return "the key is there twice; expected each key once; write the file again with one"
-    if info.flag_bits & 1 or info.compress_type not in _METHODS:
-        return (
-            "encrypted, or compressed by a method numpy does not use; expected a stored or deflated"
-            " member; write it with np.savez or np.savez_compressed"
-        )
-    if full > MAX_BYTES or (full > BOMB_BYTES and full > BOMB_RATIO * packed):
-        return (
-            f"{packed} bytes claim to unpack to {full}; expected at most {MAX_BYTES} bytes, and at"
-            f" most {BOMB_RATIO} times what is in the file; store the array uncompressed (np.savez)"
-            " if it is real"
-        )
-    return None
-
-
-def _key(info: zipfile.ZipInfo) -> str:
-    return info.filename.removesuffix(".npy")
-
-
-def _data_start(handle: BinaryIO, info: zipfile.ZipInfo) -> int:
-    """File offset of a member's bytes: a local header is 30 bytes, then its name and extra
-    field."""
-    handle.seek(info.header_offset)
-    lengths = handle.read(30)[26:]
-    name, extra = int.from_bytes(lengths[:2], "little"), int.from_bytes(lengths[2:], "little")
-    return info.header_offset + 30 + name + extra
-
-
-def _damaged(path: Path, key: str | None, why: object) -> DataContractError:
-    text = f"damaged or truncated ({why}); expected a complete file; copy or write it again"
-    return refused(path, key, text)
-
-
-def _not_npz(path: Path, handle: BinaryIO) -> DataContractError:
-    handle.seek(0)
-    start = handle.read(8)
-    kinds = (kind for magic, kind in _KINDS.items() if start[: len(magic) or 8] == magic)
-    text = f"{next(kinds, 'not a zip file')}; expected an npz file that holds the keys of DATA-001;"
-    text += f" copy or write it again, or convert it: fly64 import {path} DST.npz"
-    return refused(path, None, text)

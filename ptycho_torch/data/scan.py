@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ptycho_torch.data.npz import refused
+from ptycho_torch.data.container import refused
 
 
 class Key(NamedTuple):

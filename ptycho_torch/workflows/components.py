@@ -53,12 +53,11 @@ def train_cdi_model_torch(
 
     The objective "procedural" trains on `simulated` canvases
     (:class:`~ptycho_torch.training.loaders.SimulatedSampler`) instead; of `train_data` it takes the
-    probe alone, and nothing is watched. Writes `metrics.csv`, `model.ckpt` (unless
-    checkpointing is off) and `bundle.pt` into `config.output_dir`; an existing `model.ckpt` of an
-    unfinished run of the same configuration is continued. Returns a dict of model, history (a dict
-    per epoch), final_loss, epochs, images, groups, bundle, bundle_sha256, checkpoint, seconds,
-    cpu_seconds, and patterns_per_second (scored patterns per second of training, features
-    included)."""
+    probe alone, and nothing is watched. Writes `metrics.csv`, `model.ckpt` (unless checkpointing is
+    off) and `bundle.pt` into `config.output_dir`; an existing `model.ckpt` of an unfinished run of
+    the same configuration is continued. Returns a dict of model, history (a dict per epoch),
+    final_loss, epochs, images, groups, bundle, bundle_sha256, checkpoint, seconds, cpu_seconds, and
+    patterns_per_second (scored patterns per second of training, features included)."""
     output = Path(config.output_dir)
     output.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(config.threads)
@@ -80,32 +79,7 @@ def train_cdi_model_torch(
     epochs = config.max_epochs or -(-config.steps // len(shown))
     resumed, done = resumable(config, checkpoint, epochs)
     shown.sampler.set_epoch(done)  # Lightning draws the first order before it names the epoch
-    callbacks: list[lightning.Callback] = [history]
-    if config.checkpointing:
-        callbacks.append(Checkpoints(config, len(shown)))
-    if config.progress:
-        callbacks.append(TQDMProgressBar())
-    trainer = lightning.Trainer(
-        max_epochs=epochs,
-        accelerator=_accelerator(config),
-        devices=config.devices,
-        # Forked processes have the data already; Lightning's default starts the whole program again
-        # in each.
-        strategy="auto" if config.devices == 1 else "ddp_fork",
-        use_distributed_sampler=False,
-        logger=_logger(config),
-        callbacks=callbacks,
-        enable_checkpointing=config.checkpointing,
-        enable_progress_bar=config.progress,
-        enable_model_summary=False,
-        deterministic=config.deterministic,
-        gradient_clip_val=1.0,
-        num_sanity_val_steps=0,
-        log_every_n_steps=1,
-        default_root_dir=output,
-        # The environment also inside a Slurm job, whose tasks Lightning would take for its own.
-        plugins=[AtomicCheckpointIO(), LightningEnvironment()],
-    )
+    trainer = _trainer(config, epochs, len(shown), history)
     with warnings.catch_warnings():
         for message in _HARMLESS:
             warnings.filterwarnings("ignore", message=message)
@@ -142,6 +116,37 @@ def train_cdi_model_torch(
         "cpu_seconds": cpu,
         "patterns_per_second": scored / wall,
     }
+
+
+def _trainer(
+    config: TrainingConfig, epochs: int, epoch_steps: int, history: lightning.Callback
+) -> lightning.Trainer:
+    callbacks = [history]
+    if config.checkpointing:
+        callbacks.append(Checkpoints(config, epoch_steps))
+    if config.progress:
+        callbacks.append(TQDMProgressBar())
+    return lightning.Trainer(
+        max_epochs=epochs,
+        accelerator=_accelerator(config),
+        devices=config.devices,
+        # Forked processes have the data already; Lightning's default starts the whole program again
+        # in each.
+        strategy="auto" if config.devices == 1 else "ddp_fork",
+        use_distributed_sampler=False,
+        logger=_logger(config),
+        callbacks=callbacks,
+        enable_checkpointing=config.checkpointing,
+        enable_progress_bar=config.progress,
+        enable_model_summary=False,
+        deterministic=config.deterministic,
+        gradient_clip_val=1.0,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+        default_root_dir=config.output_dir,
+        # The environment also inside a Slurm job, whose tasks Lightning would take for its own.
+        plugins=[AtomicCheckpointIO(), LightningEnvironment()],
+    )
 
 
 class _History(lightning.Callback):
