@@ -1,4 +1,4 @@
-"""What works on this machine, and what to do about the rest: `fly64 doctor`."""
+"""`fly64 doctor`: what works on this machine, and what to do about the rest."""
 
 import importlib.util
 import os
@@ -11,11 +11,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import nbformat
+from tyro.conf import Positional
 
 from fly64lib.notebook.runner import KERNEL, run_notebook
 from ptycho_torch.errors import PtychoError
+from ptycho_torch.fields import config
 
 _FREE_GB = 10  # what the full profile's data, models and notebooks need
+_PARAMETERS = 'folder: str = ""  # where to write'
 _PROBE = """from pathlib import Path
 import sys
 Path(folder, "kernel.txt").write_text(sys.executable)
@@ -23,9 +26,16 @@ import fly64lib.training
 print("results:", Path(folder, "kernel.txt"))"""
 
 
+@config
+class Doctor:
+    """What works here, and what to do about the rest."""
+
+    folder: Positional[Path] = Path(".")  # where a study would go
+
+
 @dataclass(frozen=True)
 class Finding:
-    """One line of the examination."""
+    """One line of the diagnosis."""
 
     what: str
     works: bool
@@ -34,59 +44,40 @@ class Finding:
     required: bool = False  # of everything; the others are needed by a part only
 
 
-def examine(folder: str | Path = ".") -> list[Finding]:
+def doctor(asked: Doctor) -> int:
+    """Print the diagnosis; exit code 1 where something that everything needs does not work."""
+    findings = diagnose(asked.folder)
+    for finding in findings:
+        print(f"{'ok  ' if finding.works else 'no  '} {finding.what}: {finding.found}")
+        if not finding.works:
+            print(f"       to do: {finding.advice}")
+    return 1 if any(finding.required and not finding.works for finding in findings) else 0
+
+
+def diagnose(folder: Path) -> list[Finding]:
     """All findings; `folder` is where a study would go."""
     return [
-        look()
-        for look in (
-            _kernel,
-            _torch,
-            _gpu,
-            _ptychi,
-            _snakemake,
-            _slurm,
-            lambda: _disk(Path(folder)),
-            _threads,
-        )
+        *(_kernel(), _package("torch", "torch", "pip install torch", required=True), _gpu()),
+        *(_ptychi(), _snakemake(), _slurm(), _disk(folder), _threads()),
     ]
 
 
 def _kernel() -> Finding:
     """A real kernel executes a real notebook that imports the study."""
-    with tempfile.TemporaryDirectory(prefix="fly64-doctor-") as name:
-        folder = Path(name)
-        cells = [
-            nbformat.v4.new_code_cell(
-                'folder: str = ""  # where to write', metadata={"tags": ["parameters"]}
-            ),
-            nbformat.v4.new_code_cell(_PROBE),
-        ]
+    name, advice = "notebook kernel", f"{sys.executable} -m ipykernel install --sys-prefix"
+    with tempfile.TemporaryDirectory(prefix="fly64-doctor-") as folder:
+        source, output = Path(folder, "probe.ipynb"), Path(folder, "out.ipynb")
+        first = nbformat.v4.new_code_cell(_PARAMETERS, metadata={"tags": ["parameters"]})
         kernel = {"kernelspec": {"name": KERNEL, "display_name": KERNEL, "language": "python"}}
-        nbformat.write(
-            nbformat.v4.new_notebook(cells=cells, metadata=kernel), folder / "probe.ipynb"
-        )
-        given = {"folder": str(folder)}
+        cells = [first, nbformat.v4.new_code_cell(_PROBE)]
+        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), source)
         try:
-            python = run_notebook(
-                folder / "probe.ipynb", folder / "out.ipynb", given, timeout_s=120
-            ).read_text()
+            python = run_notebook(source, output, {"folder": folder}, timeout_s=120).read_text()
         except (PtychoError, OSError) as error:
-            return Finding(
-                "notebook kernel",
-                False,
-                str(error),
-                f"{sys.executable} -m ipykernel install --sys-prefix --name python3",
-                required=True,
-            )
+            return Finding(name, False, str(error), f"{advice} --name {KERNEL}", required=True)
     same = os.path.realpath(python) == os.path.realpath(sys.executable)
-    return Finding(
-        "notebook kernel",
-        same,
-        f"python3 runs {python}",
-        "another installation's kernel is found first: "
-        f"{sys.executable} -m ipykernel install --sys-prefix --name python3",
-        required=True,
-    )
+    advice = f"another installation's kernel is found first: {advice} --name {KERNEL}"
+    return Finding(name, same, f"{KERNEL} runs {python}", advice, required=True)
 
 
 def _package(name: str, package: str, advice: str, required: bool = False) -> Finding:
@@ -97,82 +88,50 @@ def _package(name: str, package: str, advice: str, required: bool = False) -> Fi
     return Finding(name, True, f"{package} {found}", required=required)
 
 
-def _torch() -> Finding:
-    return _package("torch", "torch", "pip install torch", required=True)
-
-
 def _gpu() -> Finding:
     import torch
 
     if torch.cuda.is_available():
         return Finding("GPU", True, torch.cuda.get_device_name())
-    return Finding(
-        "GPU",
-        False,
-        f"none that torch {torch.__version__} can use",
-        "profiles smoke and quick need none; for full, install torch for your CUDA driver",
-    )
+    advice = "profiles smoke and quick need none; for full, install torch for your CUDA driver"
+    return Finding("GPU", False, f"none that torch {torch.__version__} can use", advice)
 
 
 def _ptychi() -> Finding:
     found = _package("LSQML", "ptychi", "pip install 'fly64[lsqml]'")
     if found.works and importlib.util.find_spec("torchvision") is None:
-        return Finding(
-            "LSQML",
-            False,
-            "ptychi is installed, torchvision is not",
-            "install the torchvision of torch's own release",
-        )
+        advice = "install the torchvision of torch's own release"
+        return Finding("LSQML", False, "ptychi is installed, torchvision is not", advice)
     return found
 
 
 def _snakemake() -> Finding:
-    found = [
-        _package("sweep", name, "pip install 'fly64[sweep]'")
-        for name in (
-            "snakemake",
-            "snakemake-executor-plugin-slurm",
-            "snakemake-executor-plugin-cluster-generic",
-        )
-    ]
+    plugins = ("snakemake-executor-plugin-slurm", "snakemake-executor-plugin-cluster-generic")
+    advice = "pip install 'fly64[sweep]'"
+    found = [_package("sweep", name, advice) for name in ("snakemake", *plugins)]
     return next((one for one in found if not one.works), found[0])
 
 
 def _slurm() -> Finding:
     if not shutil.which("sbatch"):
-        return Finding(
-            "Slurm", False, "no sbatch on this machine", "not needed for --executor local"
-        )
-    asked = _run("sinfo", "--noheader", "--format", "%P %a %D nodes")
-    return Finding(
-        "Slurm",
-        asked[0] == 0 and bool(asked[1]),
-        asked[1] or asked[2],
-        "sinfo shows no partition: ask the cluster's support, or see docs/slurm.md",
-    )
+        advice = "not needed for --executor local"
+        return Finding("Slurm", False, "no sbatch on this machine", advice)
+    command = ("sinfo", "--noheader", "--format", "%P %a %D nodes")
+    asked = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    said, works = asked.stdout.strip(), asked.returncode == 0
+    advice = "sinfo shows no partition: ask the cluster's support, or see docs/slurm.md"
+    return Finding("Slurm", works and bool(said), said or asked.stderr.strip(), advice)
 
 
 def _disk(folder: Path) -> Finding:
     there = next(path for path in (folder.resolve(), *folder.resolve().parents) if path.exists())
     free = shutil.disk_usage(there).free / 1e9
-    return Finding(
-        "disk",
-        free > _FREE_GB and os.access(there, os.W_OK),
-        f"{free:.0f} GB free at {there}",
-        f"profile full needs {_FREE_GB} GB that you can write to: choose another --output",
-    )
+    works = free > _FREE_GB and os.access(there, os.W_OK)
+    advice = f"profile full needs {_FREE_GB} GB that you can write to: choose another --output"
+    return Finding("disk", works, f"{free:.0f} GB free at {there}", advice)
 
 
 def _threads() -> Finding:
     threads = os.environ.get("OMP_NUM_THREADS", "not set")
-    return Finding(
-        "cores",
-        True,
-        f"{len(os.sched_getaffinity(0))} usable; OMP_NUM_THREADS={threads} "
-        "(a study's jobs take their profile's threads)",
-    )
-
-
-def _run(*command: str) -> tuple[int, str, str]:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
-    return done.returncode, done.stdout.strip(), done.stderr.strip()
+    found = f"{len(os.sched_getaffinity(0))} usable; OMP_NUM_THREADS={threads}"
+    return Finding("cores", True, f"{found} (a study's jobs take their profile's threads)")

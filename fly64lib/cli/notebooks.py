@@ -1,0 +1,69 @@
+"""`fly64 notebook` and `fly64 init`: a notebook executed, and copies of all to be edited."""
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, UseAppendAction, arg
+
+from fly64lib.notebook.paths import notebooks_folder
+from ptycho_torch.errors import ConfigError
+from ptycho_torch.fields import config, literal
+
+Pairs = UseAppendAction[tuple[tuple[str, str], ...]]
+
+
+@config
+class Notebook:
+    """Execute a notebook, by name or file; OUT.failed.ipynb is what a failure leaves."""
+
+    # generate, overlap, train, reconstruct, compare, report, ... or FILE.ipynb
+    notebook: Positional[str]
+    output: Positional[Path]  # OUT.ipynb
+    # a value of its first cell; may be repeated
+    parameter: Annotated[Pairs, arg(aliases=["-p"], metavar="NAME VALUE")] = ()
+    timeout_s: float | None = None  # limit of the whole notebook
+    cell_timeout_s: float | None = None  # limit of each cell
+
+
+@config
+class Init:
+    """Lay down editable copies of the notebooks."""
+
+    folder: Positional[Path]  # where they go
+
+
+def run(asked: Notebook) -> int:
+    """Execute a notebook and print the file that it wrote last."""
+    # jsonschema, where it finds this package, compiles a grammar of IRIs while it is imported: more
+    # than half of the time that this command takes to start. No field of a notebook is checked as
+    # an IRI.
+    sys.modules.setdefault("rfc3987_syntax", None)
+    from fly64lib.notebook.runner import run_notebook
+
+    given = {name: literal(text) for name, text in asked.parameter}
+    limits = {"timeout_s": asked.timeout_s, "cell_timeout_s": asked.cell_timeout_s}
+    result = run_notebook(asked.notebook, asked.output, given, **limits)
+    print(f"{asked.output}  results: {result}")
+    return 0
+
+
+def init(asked: Init) -> int:
+    """Copy the notebooks into a folder that has none of their names."""
+    files = sorted(notebooks_folder().glob("*.ipynb"))
+    there = [file.name for file in files if (asked.folder / file.name).exists()]
+    if there:
+        raise ConfigError(
+            f"{asked.folder} already has {', '.join(there)}; choose another folder, so that nothing"
+            " of yours is lost"
+        )
+    asked.folder.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        print(shutil.copyfile(file, asked.folder / file.name))
+    print(
+        f"edit them, in JupyterLab say; then: fly64 notebook {asked.folder / 'train.ipynb'}"
+        " OUT.ipynb, or the whole study with fly64 run --profile quick --output STUDY --notebooks"
+        f" {asked.folder}"
+    )
+    return 0

@@ -1,0 +1,113 @@
+"""The whole study from the shell: `fly64 run`, `resume`, `status` and `cancel`."""
+
+import os
+import sys
+from dataclasses import field, replace
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, UseAppendAction, arg
+
+from fly64lib.sweep import control, processes
+from fly64lib.sweep import folder as study_folder
+from fly64lib.sweep.folder import Executor, SweepFolder
+from fly64lib.sweep.profile import load_profile
+from ptycho_torch.fields import Positive, config
+
+
+@config
+class Run:
+    """Run the whole study into a folder; with the same settings again, what is left of it.
+    Options after -- go to Snakemake."""
+
+    profile: str  # smoke, quick or full
+    output: Path  # the study's folder
+    # a setting of the profile, such as training.width=32; may be repeated
+    set: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="KEY=VALUE")] = ()
+    update: bool = False  # take changed settings, and rerun what they reach
+    # run edited copies (fly64 init DIR) instead of the project's notebooks
+    notebooks: str | None = None
+    # jobs at a time are cores / the profile's threads
+    cores: Positive = field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    executor: Executor = "local"
+
+
+@config
+class Resume:
+    """Go on after a crash or a cancel, with the settings of the folder."""
+
+    folder: Positional[Path]  # of the study
+    cores: Positive | None = None  # if not given, as before
+    executor: Executor | None = None  # if not given, as before
+
+
+@config
+class Folder:
+    """A study, by its folder."""
+
+    folder: Positional[Path]  # of the study
+
+
+def run(asked: Run, further: tuple[str, ...] = ()) -> int:
+    """Start a study, or do what is left of it; `further` options are Snakemake's."""
+    study = SweepFolder(
+        folder=asked.output,
+        profile=asked.profile,
+        settings=load_profile(asked.profile, asked.set),
+        cores=asked.cores,
+        executor=asked.executor,
+        options=further,
+        notebooks=asked.notebooks,
+    )
+    return _driven(study_folder.prepared(study, asked.update))
+
+
+def resume(asked: Resume) -> int:
+    """Do what is left of a study."""
+    study = SweepFolder.of(asked.folder)
+    cores, executor = asked.cores or study.cores, asked.executor or study.executor
+    return _driven(replace(study, cores=cores, executor=executor))
+
+
+def status(asked: Folder) -> int:
+    """Print what is done, running, failed and left."""
+    study = SweepFolder.of(asked.folder)
+    pid, alive = study_folder.driver(study), processes.alive(study)
+    states = study_folder.status(study, working=pid is not None or alive > 0)
+    runner = f"run by process {pid}" if pid else "nobody runs it"
+    if alive and not pid:
+        runner += f", but {alive} processes or jobs of an earlier run go on until fly64 resume or"
+        runner += " cancel"
+    print(f"{study.folder}: profile {study.profile}, {study.executor}, {study.name}; {runner}")
+    others = ", ".join(f"{len(names)} {state}" for state, names in states.items() if state != "done")
+    total = sum(map(len, states.values()))
+    print(f"{len(states['done'])} of {total} notebooks done, {others}")
+    for name in states["running"]:
+        print(f"  running  {name}")
+    for name in states["failed"]:
+        print(f"  failed   {name}: {study_folder.why(study, name)}")
+    if states["failed"] or states["remaining"] and not pid:
+        print(f"go on: fly64 resume {asked.folder}")
+    return 0
+
+
+def cancel(asked: Folder) -> int:
+    """Stop a study's processes and cluster jobs."""
+    stopped = processes.stop(SweepFolder.of(asked.folder))
+    print(*stopped or ["nothing was running"], sep="\n")
+    return 0
+
+
+def _driven(study: SweepFolder) -> int:
+    if control.run(study) == 0:
+        print(f"report: {study.folder / 'index.html'}")
+        return 0
+    failed = study_folder.status(study, working=False)["failed"]
+    said = [f"{name}: {study_folder.why(study, name)}" for name in failed]
+    for line in said or study_folder.ending(study.log):
+        print(f"  {line}", file=sys.stderr)
+    print(
+        f"error: not finished (see {study.log}); go on with: fly64 resume {study.folder}",
+        file=sys.stderr,
+    )
+    return 1
