@@ -18,7 +18,7 @@ from tyro.conf import Positional
 
 from fly64lib.methods.by_name import own_notebook
 from fly64lib.notebook.runner import run_notebook
-from fly64lib.sweep.control import Study
+from fly64lib.sweep.folder import SweepFolder
 from fly64lib.sweep.profile import load_profile
 from ptycho_torch.fields import config
 from ptycho_torch.files import read_json
@@ -62,7 +62,7 @@ def start_cpu_s(times: int = 3) -> float:
 
 def measured(folder: Path, start_s: float) -> dict[str, float]:
     """CPU seconds of a finished study by what they were spent on."""
-    kernels = [kernel_s(folder / name) for name in Study.of(folder).settings.notebooks()]
+    kernels = [kernel_s(folder / name) for name in SweepFolder.of(folder).settings.notebooks()]
     runs = [json.loads(line) for line in (folder / "logs" / "runs.jsonl").read_text().splitlines()]
     everything = sum(run["cpu_s"] for run in runs)
     work = sum(max(one - start_s, 0) for one in kernels)
@@ -82,7 +82,7 @@ def full_size_cell(folder: Path, per_notebook_s: float) -> dict[str, float]:
 
     Training CPU time is taken as proportional to optimiser steps, reconstruction's to patterns:
     full has scan_step 1."""
-    settings, full = Study.of(folder).settings, load_profile("full")
+    settings, full = SweepFolder.of(folder).settings, load_profile("full")
     trained = defaultdict(list)
     for path in sorted(folder.glob("replicate_*/phase_e/*/baseline/*/metrics.json")):
         (run,) = read_json(path)["runs"]

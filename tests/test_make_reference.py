@@ -16,7 +16,7 @@ from made_up_study import write_study
 from PIL import Image
 
 from fly64lib.report.report import write_report
-from fly64lib.sweep import control
+from fly64lib.sweep.folder import SweepFolder
 from fly64lib.sweep.profile import load_profile
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.files import write_json
@@ -40,7 +40,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished study of made-up rows, with its executed notebooks."""
     root = tmp_path_factory.mktemp("finished") / "study"
     profile = load_profile("smoke")
-    control.prepare(root, "smoke", profile, cores=1).write()
+    SweepFolder(folder=root, profile="smoke", settings=profile, cores=1).write()
     write_study(root, methods=("good", "flat"))
     (root / "replicate_0/phase_g/dose_1000/baseline/objects.png").write_bytes(picture())
     for name in profile.notebooks():

@@ -13,42 +13,16 @@ _PARAMETERS = {
     "generate": ["doses", "specimen", "simulation", "N", "scan_step", "replicate", "output_root"],
     "overlap": ["doses", "replicate", "controls", "phase_c_root", "output_root", "artifact_root"],
     "train": [
-        "dose",
-        "view",
-        "objective",
-        "N",
-        "replicate",
-        "train_npz",
-        "test_npz",
-        "steps",
-        "n_images",
-        "batch_size",
-        "canvas_passes",
-        "accelerator",
-        "threads",
+        *("dose", "view", "training", "N", "replicate", "train_npz", "test_npz", "threads"),
         "output_dir",
     ],
     "reconstruct": [
-        "dose",
-        "view",
-        "method",
-        "num_epochs",
-        "steps",
-        "threads",
-        "phase_c_root",
-        "phase_d_root",
-        "training_root",
-        "artifact_root",
+        *("dose", "view", "method", "settings", "threads", "phase_c_root", "phase_d_root"),
+        *("training_root", "artifact_root"),
     ],
     "compare": [
-        "dose",
-        "view",
-        "method",
-        "with_limits",
-        "phase_c_root",
-        "phase_d_root",
-        "reconstruction_root",
-        "output_root",
+        *("dose", "view", "method", "with_limits", "phase_c_root", "phase_d_root"),
+        *("reconstruction_root", "output_root"),
     ],
     "report": ["study_dir"],
 }
@@ -79,11 +53,11 @@ last = write(f"{{output_root}}/generate.json", doses)"""
 last = write(f"{{artifact_root}}/overlap.json", doses)"""
     ),
     "train": (
-        """WHO = f"train {{view}} {{objective}}"
+        """WHO = f"train {{view}} {{training['objective']}}"
 {start}
 time.sleep({train_seconds})
-write(f"{{output_dir}}/bundle.pt", steps, Path(train_npz).read_text())
-last = write(f"{{output_dir}}/metrics.json", steps)"""
+write(f"{{output_dir}}/bundle.pt", training["steps"], Path(train_npz).read_text())
+last = write(f"{{output_dir}}/metrics.json", training)"""
     ),
     "reconstruct": (
         """WHO = f"reconstruct {{method}}"
@@ -91,14 +65,16 @@ last = write(f"{{output_dir}}/metrics.json", steps)"""
 for name in method.split(","):
     bundle = Path(f"{{training_root}}/dose_{{dose:.0f}}/{{view}}/gs1/bundle.pt")
     folder = f"{{artifact_root}}/dose_{{dose:.0f}}/{{view}}/{{name}}"
-    write(f"{{folder}}/object.npz", bundle.read_text() if name == "pinn" else num_epochs)
+    write(f"{{folder}}/object.npz", bundle.read_text() if name == "pinn" else settings[name])
     last = write(f"{{folder}}/result.json", name)"""
     ),
     "compare": (
         """WHO = "compare"
 {start}
-objects = sorted(Path(f"{{reconstruction_root}}/dose_{{dose:.0f}}/{{view}}").glob("*/object.npz"))
-last = write(f"{{output_root}}/dose_{{dose:.0f}}/{{view}}/comparison.json", [path.read_text() for path in objects])"""
+here = f"dose_{{dose:.0f}}/{{view}}"
+objects = sorted(Path(reconstruction_root, here).glob("*/object.npz"))
+texts = [path.read_text() for path in objects]
+last = write(f"{{output_root}}/{{here}}/comparison.json", texts)"""
     ),
     "report": (
         """WHO = "report"

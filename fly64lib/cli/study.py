@@ -79,7 +79,9 @@ def status(asked: Folder) -> int:
         runner += f", but {alive} processes or jobs of an earlier run go on until fly64 resume or"
         runner += " cancel"
     print(f"{study.folder}: profile {study.profile}, {study.executor}, {study.name}; {runner}")
-    others = ", ".join(f"{len(names)} {state}" for state, names in states.items() if state != "done")
+    others = ", ".join(
+        f"{len(names)} {state}" for state, names in states.items() if state != "done"
+    )
     total = sum(map(len, states.values()))
     print(f"{len(states['done'])} of {total} notebooks done, {others}")
     for name in states["running"]:

@@ -3,12 +3,15 @@ on its own.
 
 The modules that the notebook's cells import, what those import, and so on; imports inside functions
 count, and so does text that is a module's name, as in `[sys.executable, "-m",
-"fly64lib.methods.ptychi_worker"]`. A change in a figure reruns the notebooks that draw with it, not
-the trainings."""
+"fly64lib.methods.ptychi_worker"]`. What a registry holds is found by name at run time, so the files
+of the entries that a job uses are given beside the notebook. A change in a figure reruns the
+notebooks that draw with it, not the trainings; one in a method those that use it.
+"""
 
 import ast
 import hashlib
 import re
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -21,22 +24,21 @@ _ROOTS = {package.__name__: Path(package.__file__).parent for package in (fly64l
 _MODULE = re.compile(rf"({'|'.join(_ROOTS)})(\.\w+)+")
 
 
-def code_hash(notebook: str | Path) -> str:
-    """Hash of a notebook's cells and of all source files of the project that they reach."""
-    cells = [
-        cell.source
-        for cell in nbformat.read(notebook, as_version=4).cells
-        if cell.cell_type == "code"
-    ]
-    digest = hashlib.sha256("\n\n".join(cells).encode())
-    for path in source_files("\n\n".join(cells)):
+def code_hash(notebook: str | Path, entries: Iterable[Path] = ()) -> str:
+    """Hash of a notebook's cells, of `entries` (files of the registry entries that it uses), and of
+    all source files of the project that these reach."""
+    cells = nbformat.read(notebook, as_version=4).cells
+    code = "\n\n".join(cell.source for cell in cells if cell.cell_type == "code")
+    digest = hashlib.sha256(code.encode())
+    for path in source_files(code, entries):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 
 
-def source_files(source: str) -> list[Path]:
-    """The project's files that Python text reaches through its imports, sorted."""
-    found, left = set(), set(_named(source))
+def source_files(source: str, entries: Iterable[Path] = ()) -> list[Path]:
+    """`entries`, and the project's files that these and Python text reach through their imports,
+    sorted."""
+    found, left = set(), {*_named(source), *entries}
     while left:
         path = left.pop()
         found.add(path)
@@ -56,12 +58,8 @@ def _named(source: str) -> frozenset[Path]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-        elif (
-            isinstance(node, ast.Constant)
-            and isinstance(node.value, str)
-            and _MODULE.fullmatch(node.value)
-        ):
-            names.add(node.value)
+        elif isinstance(node, ast.Constant) and _MODULE.fullmatch(str(node.value)):
+            names.add(str(node.value))
     return frozenset(path for name in names for path in _files(name))
 
 
@@ -73,10 +71,7 @@ def _files(module: str) -> list[Path]:
         return []
     folder, files = _ROOTS[package], [_ROOTS[package] / "__init__.py"]
     for part in parts:
-        files += [
-            file
-            for file in (folder / f"{part}.py", folder / part / "__init__.py")
-            if file.is_file()
-        ]
+        there = (folder / f"{part}.py", folder / part / "__init__.py")
+        files += [file for file in there if file.is_file()]
         folder = folder / part
     return files

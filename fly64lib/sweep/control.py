@@ -106,9 +106,10 @@ def _how(study: SweepFolder) -> list[str]:
         options += ["--jobs", str(study.cores), "--latency-wait", "60"]
     if study.executor == "slurm":
         # sacct may be there and fail, where Slurm keeps no accounts
-        accounts = shutil.which("sacct") and not subprocess.run(
-            ["sacct", "--noheader"], capture_output=True
-        ).returncode
+        accounts = (
+            shutil.which("sacct")
+            and not subprocess.run(["sacct", "--noheader"], capture_output=True).returncode
+        )
         options += ["--executor", "slurm", "--slurm-jobname-prefix", study.name]
         options += ["--slurm-status-command", "sacct" if accounts else "squeue"]
         options += ["--slurm-init-seconds-before-status-checks", "10"]

@@ -135,5 +135,7 @@ def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     """`{"training.steps": 10}` of nested settings."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
-        flat |= _flat(value, f"{above}{name}.") if isinstance(value, dict) else {above + name: value}
+        flat |= (
+            _flat(value, f"{above}{name}.") if isinstance(value, dict) else {above + name: value}
+        )
     return flat

@@ -1,5 +1,6 @@
 """The command `fly64`: every subcommand, and what it says when something is missing."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -8,9 +9,10 @@ from pathlib import Path
 import pytest
 from toy_study import write_toy_notebooks
 
-from fly64lib.cli.main import PHASES, doctor, main
+from fly64lib.cli import doctor
+from fly64lib.cli.main import COMMANDS, main
 from fly64lib.notebook.paths import notebooks_folder
-from fly64lib.sweep.profile import parse_value
+from ptycho_torch.fields import literal
 
 
 def test_notebook_takes_parameters_as_papermill_does(
@@ -36,7 +38,7 @@ def test_notebook_takes_parameters_as_papermill_does(
         ("dense", "dense"),
         ("None", None),
         ("True", True),
-        ("true", "true"),
+        ("true", True),
         ("[1000, 1e4]", [1000, 1e4]),
         ("runs/data", "runs/data"),
         ("dense,sparse", "dense,sparse"),
@@ -45,7 +47,7 @@ def test_notebook_takes_parameters_as_papermill_does(
     ],
 )
 def test_a_value_is_read_as_python_writes_it(text: str, value: object) -> None:
-    assert parse_value(text) == value and type(parse_value(text)) is type(value)
+    assert literal(text) == value and type(literal(text)) is type(value)
 
 
 def test_init_lays_down_every_notebook_once(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -75,11 +77,26 @@ def test_an_unknown_profile_is_refused_with_those_there_are(
     assert not (tmp_path / "study").exists()
 
 
-@pytest.mark.parametrize("phase", PHASES)
-def test_a_phase_can_be_run_on_its_own(phase: str, capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_says_what_it_does_and_which_options_it_takes(
+    command: str, capsys: pytest.CaptureFixture
+) -> None:
     with pytest.raises(SystemExit) as ended:
-        main([phase, "--help"])
-    assert ended.value.code == 0 and "--" in capsys.readouterr().out
+        main([command, "--help"])
+    said = capsys.readouterr().out
+    assert ended.value.code == 0 and "--help" in said and len(said.splitlines()) > 6
+
+
+def test_the_command_alone_lists_its_commands_and_knows_its_version(
+    capsys: pytest.CaptureFixture,
+) -> None:
+    assert main([]) == main(["--help"]) == 0
+    said = capsys.readouterr().out
+    assert all(f"  {name} " in said for name in COMMANDS) and "--version" in said
+    assert main(["--version"]) == 0
+    assert re.fullmatch(r"fly64 \d+\.\d+\.\d+\n", capsys.readouterr().out)
+    assert main(["recontruct"]) == 2
+    assert "did you mean 'reconstruct'?" in capsys.readouterr().err
 
 
 def test_the_doctor_runs_a_real_kernel_and_says_what_to_do(

@@ -14,7 +14,8 @@ import pytest
 from toy_study import write_toy_notebooks
 
 from fly64lib.cli.main import main
-from fly64lib.sweep import control
+from fly64lib.sweep.folder import SweepFolder
+from fly64lib.sweep.processes import processes, slurm_jobs
 from ptycho_torch.files import read_json
 
 pytestmark = pytest.mark.slurm
@@ -39,7 +40,7 @@ def command(folder: Path, *more: str) -> list[str]:
     ]
 
 
-def killed(folder: Path, asked: list[str], until: Path, says: str = "") -> control.Study:
+def killed(folder: Path, asked: list[str], until: Path, says: str = "") -> SweepFolder:
     """A study whose driver and Snakemake were killed once `until` was there (and said something);
     its jobs live on."""
     driver = subprocess.Popen(
@@ -49,20 +50,20 @@ def killed(folder: Path, asked: list[str], until: Path, says: str = "") -> contr
     while not (until.is_file() and says in until.read_text()):
         assert driver.poll() is None and time.monotonic() < ends
         time.sleep(0.5)
-    study = control.Study.of(folder)
-    while not control._slurm_jobs(study):  # the next ones are about to be submitted
+    study = SweepFolder.of(folder)
+    while not slurm_jobs(study):  # the next ones are about to be submitted
         assert driver.poll() is None and time.monotonic() < ends
         time.sleep(0.1)
-    for process in control._processes(study):  # the driver and Snakemake, not the jobs under slurmd
+    for process in processes(study):  # the driver and Snakemake, not the jobs under slurmd
         if {"--directory", "--executor", "slurm"} <= set(process.cmdline()):
             process.kill()
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
-    assert control._slurm_jobs(study)  # Slurm knows nothing of the kill
+    assert slurm_jobs(study)  # Slurm knows nothing of the kill
     return study
 
 
-def jobs_by_state(study: control.Study) -> Counter:
+def jobs_by_state(study: SweepFolder) -> Counter:
     """How many of the study's Slurm jobs ended how, by (rule and wildcards, state)."""
     listed = subprocess.run(
         ["squeue", "--me", "--noheader", "--states", "all", "--format", "%j|%k|%T"],
@@ -87,7 +88,7 @@ def test_after_a_kill_of_the_driver_its_jobs_are_cancelled_and_the_grid_is_finis
     )
     study = killed(folder, toy, folder / "ran.log", "train baseline poisson")
     assert main(["resume", str(folder)]) == 0
-    assert not control._slurm_jobs(study)
+    assert not slurm_jobs(study)
     jobs = (folder / "ran.log").read_text().splitlines()
     assert jobs.count("train baseline poisson") == 2 and jobs.count("generate") == 1
     assert jobs.count("reconstruct pinn") == jobs.count("compare") == jobs.count("report") == 1
@@ -109,7 +110,7 @@ def test_the_smoke_grid_itself_is_finished_after_a_kill_and_no_notebook_is_run_t
     assert len(done) >= 2
     assert main(["resume", str(folder)]) == 0
     assert all(path.stat().st_mtime_ns == written for path, written in done.items())
-    assert not control._slurm_jobs(study)
+    assert not slurm_jobs(study)
     jobs = jobs_by_state(study)
     assert jobs.total() > len(study.settings.notebooks())  # the cancelled ones are there too
     completed = {what: count for (what, state), count in jobs.items() if state == "COMPLETED"}

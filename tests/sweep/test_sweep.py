@@ -9,15 +9,20 @@ import sys
 import time
 from pathlib import Path
 
+import nbformat
 import pytest
 from toy_study import write_toy_notebooks
 
 from fly64lib.cli.main import main
 from fly64lib.notebook.code_hash import source_files
 from fly64lib.notebook.paths import notebook
+from fly64lib.registries import METHODS
 from fly64lib.sweep import control
+from fly64lib.sweep.folder import SweepFolder, driver, prepared, status
+from fly64lib.sweep.processes import alive
 from fly64lib.sweep.profile import Profile, load_profile, profile_names
 from ptycho_torch.errors import ConfigError
+from ptycho_torch.fields import from_dict, to_dict
 
 # One condition: generate, overlap, train, two reconstructions, compare, report.
 TOY = [
@@ -58,6 +63,12 @@ def toy_command(folder: Path, notebooks: Path, *more: str) -> list[str]:
     ]
 
 
+def asked(folder: Path, profile: str, **others: object) -> SweepFolder:
+    """What `fly64 run` asks for, on one core."""
+    given = {"settings": load_profile(profile), "cores": 1} | others
+    return SweepFolder(folder=folder, profile=profile, **given)
+
+
 def jobs_that_ran(folder: Path) -> list[str]:
     return (folder / "ran.log").read_text().splitlines()
 
@@ -80,23 +91,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return root / "study", notebooks
 
 
-def planned(tmp_path: Path, profile: str, *options: str) -> str:
+def planned(tmp_path: Path, profile: str, *options: str, **others: object) -> str:
     """What Snakemake would do for a profile, from nothing."""
-    study = control.prepare(tmp_path / profile, profile, load_profile(profile), cores=2)
+    study = prepared(asked(tmp_path / profile, profile, **{"cores": 2} | others))
     study.write()
-    command = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "--snakefile",
-        str(control.HERE / "Snakefile"),
-        "--directory",
-        str(study.folder),
-        "--configfile",
-        str(study.folder / "study.json"),
-        "--dry-run",
-        *options,
-    ]
+    command = [*control.snakemake(study), "--dry-run", *options]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
@@ -153,7 +152,7 @@ def planned(tmp_path: Path, profile: str, *options: str) -> str:
 def test_a_profile_asks_for_every_condition_and_method_once(
     tmp_path: Path, profile: str, jobs: dict[str, int]
 ) -> None:
-    said = planned(tmp_path, profile, "--quiet", "rules", "--cores", "2")
+    said = planned(tmp_path, profile, "--quiet", "rules")
     counted = {
         name: int(number)
         for name, number in re.findall(r"^(\w+) +(\d+)$", said, re.MULTILINE)
@@ -163,67 +162,37 @@ def test_a_profile_asks_for_every_condition_and_method_once(
     assert len(load_profile(profile).notebooks()) == sum(jobs.values()) - 1
 
 
-_WITH_MORE_METHODS = """
-import sys
-from fly64lib.methods.base import registry as catalogue
-from fly64lib.methods.registry import Method, Network
-catalogue.METHODS["pinn-sim"] = Method("pretrained", Network("poisson", "replicate", {"specimen": "lines", "seed": "1{r}"}))
-catalogue.METHODS["pinn+refine"] = Method("continued")
-catalogue.METHODS["pinn-sim+refine"] = Method("continued")
-catalogue.METHOD_NAMES = tuple(catalogue.METHODS)
-from fly64lib.sweep import control
-from fly64lib.sweep.profile import load_profile
-from snakemake.cli import main
-profile = load_profile("smoke", ["methods=pinn,pinn+refine,pinn-sim+refine"])
-study = control.prepare(sys.argv[1], "smoke", profile, cores=2)
-study.write()
-print("NOTEBOOKS", *profile.notebooks())
-main(["--snakefile", str(control.HERE / "Snakefile"), "--directory", str(study.folder), "--configfile",
-      str(study.folder / "study.json"), "--dry-run", "--cores", "2", "--printshellcmds"])
-"""
-
-
-def test_a_method_of_the_catalogue_brings_its_training_and_a_refined_one_its_bases_network(
+def test_a_network_for_all_conditions_is_trained_once_and_a_refined_method_uses_its_bases(
     tmp_path: Path,
 ) -> None:
     """One network for the whole replicate, the condition's own for `pinn` and `pinn+refine`
     together."""
-    (tmp_path / "plan.py").write_text(_WITH_MORE_METHODS)
-    said = subprocess.run(
-        [sys.executable, str(tmp_path / "plan.py"), str(tmp_path / "study")],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+    methods = ["methods=pinn,pinn+refine,pinn-sim+refine", "pretraining.width=32"]
+    profile = load_profile("smoke", methods)
+    said = planned(tmp_path, "smoke", "--printshellcmds", settings=profile)
     commands = [line for line in said.splitlines() if "fly64lib.cli.main notebook" in line]
-    (shared,) = (line for line in commands if "sim/train_poisson.ipynb" in line)
-    assert "-p specimen lines" in shared and "-p seed 10" in shared and "-p steps 2000" in shared
-    assert "-p output_dir replicate_0/phase_e/sim/poisson" in shared
-    assert (
-        len([line for line in commands if "/train_gs" in line]) == 2
-    )  # baseline and sparse, once each
+    (shared,) = (line for line in commands if "sim/train_procedural.ipynb" in line)
+    found = json.loads(re.search(r"-p training '(.+?)'", shared)[1])
+    assert found == {"steps": 10, "n_images": 200, "width": 32, "objective": "procedural"}
+    assert "-p output_dir replicate_0/phase_e/sim/procedural" in shared
+    trainings = [line for line in commands if "/train_gs" in line]  # baseline and sparse, once each
+    assert len(trainings) == 2 and not any("width" in line for line in trainings)
     rules = re.findall(r"^rule reconstruct:\n    input: (.+)$", said, re.MULTILINE)
     for view, gridsize in (("baseline", 1), ("sparse", 2)):
         (needed,) = (line for line in rules if f"/{view}/" in line)
-        assert (
-            f"phase_e/dose_10000/{view}/gs{gridsize}/bundle.pt" in needed
-            and "phase_e/sim/poisson/bundle.pt" in needed
-        )
-    notebooks = re.search(r"^NOTEBOOKS (.+)$", said, re.MULTILINE)[1].split()
+        assert f"phase_e/dose_10000/{view}/gs{gridsize}/bundle.pt" in needed
+        assert "phase_e/sim/procedural/bundle.pt" in needed
+    notebooks = profile.notebooks()
     assert len(notebooks) == len(set(notebooks)) == len(commands)
 
 
 def test_the_number_of_cores_changes_no_job(tmp_path: Path) -> None:
-    commands = [
-        sorted(
-            line
-            for line in planned(
-                tmp_path / cores, "full", "--printshellcmds", "--cores", cores
-            ).splitlines()
-            if "fly64lib.cli.main notebook" in line
+    commands = []
+    for cores in (1, 16):
+        said = planned(tmp_path / str(cores), "full", "--printshellcmds", cores=cores)
+        commands.append(
+            sorted(line for line in said.splitlines() if "fly64lib.cli.main notebook" in line)
         )
-        for cores in ("1", "16")
-    ]
     assert len(commands[0]) == 163 and "OMP_NUM_THREADS=4" in commands[0][0]
     assert commands[0] == commands[1]
 
@@ -232,7 +201,7 @@ def test_every_profile_is_within_its_limits() -> None:
     assert profile_names() == ["full", "quick", "smoke"]
     assert len(load_profile("smoke").notebooks()) <= 12
     full = load_profile("full")
-    assert (full.replicates, full.scan_step, full.train_images) == (3, 1, None)
+    assert (full.replicates, full.scan_step, full.training["n_images"]) == (3, 1, None)
 
 
 def test_a_finished_study_has_its_report_and_runs_nothing_twice(
@@ -249,7 +218,7 @@ def test_a_finished_study_has_its_report_and_runs_nothing_twice(
     assert (
         first["exit_code"] == 0 and first["cpu_s"] > 3 * again["cpu_s"] > 0
     )  # the first ran all notebooks, the second none
-    states = control.status(control.Study.of(study))
+    states = status(SweepFolder.of(study), working=False)
     assert [len(names) for names in states.values()] == [len(TOY_JOBS), 0, 0, 0]
 
 
@@ -259,7 +228,7 @@ def test_a_changed_training_reruns_what_depends_on_it_and_nothing_else(
     study, notebooks = finished
     before = len(jobs_that_ran(study))
     assert main(toy_command(study, notebooks, "--set=train_steps=11")) == 2
-    assert "train_steps 10 there, 11 asked" in capsys.readouterr().err
+    assert "training.steps 10 there, 11 asked" in capsys.readouterr().err
     assert main(toy_command(study, notebooks, "--set=train_steps=11", "--update")) == 0
     assert sorted(jobs_that_ran(study)[before:]) == [
         "compare",
@@ -275,7 +244,7 @@ def test_after_a_kill_no_finished_job_reruns_and_the_results_are_the_same(
     notebooks = write_toy_notebooks(tmp_path / "notebooks", train_seconds=6)
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     assert main(toy_command(undisturbed, notebooks)) == 0
-    driver = subprocess.Popen(
+    first = subprocess.Popen(
         [sys.executable, "-m", "fly64lib.cli.main", *toy_command(killed, notebooks)],
         stderr=subprocess.DEVNULL,
     )
@@ -283,18 +252,18 @@ def test_after_a_kill_no_finished_job_reruns_and_the_results_are_the_same(
     while "train baseline poisson" not in (
         jobs_that_ran(killed) if (killed / "ran.log").is_file() else []
     ):
-        assert driver.poll() is None and time.monotonic() < ends
+        assert first.poll() is None and time.monotonic() < ends
         time.sleep(0.1)
-    os.kill(driver.pid, signal.SIGKILL)  # Snakemake and the training's kernel live on
-    driver.wait()
+    os.kill(first.pid, signal.SIGKILL)  # Snakemake and the training's kernel live on
+    first.wait()
     done = jobs_that_ran(killed)
-    study = control.Study.of(killed)
-    assert control.alive(study) and control.driver(study) is None
+    study = SweepFolder.of(killed)
+    assert alive(study) and driver(study) is None
     assert main(["status", str(killed)]) == 0
     assert "nobody runs it, but" in capsys.readouterr().out
     assert main(["resume", str(killed)]) == 0
     again = jobs_that_ran(killed)[len(done) :]
-    assert not control.alive(study)
+    assert not alive(study)
     finished_before = set(done) - {
         "train baseline poisson",
         "reconstruct lsqml",
@@ -306,9 +275,16 @@ def test_after_a_kill_no_finished_job_reruns_and_the_results_are_the_same(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["train_stepz=3"], "did you mean 'train_steps'"),
-        (["train_steps=many"], "train_steps='many' is a str"),
-        (["train_steps"], "expected key=value"),
+        (
+            ["trainings.steps=3"],
+            "unknown parameter 'trainings' of Profile; did you mean 'training'",
+        ),
+        (["training.stepz=3"], "unknown parameter 'stepz' of a training; did you mean 'steps'"),
+        (["train_steps=many"], "steps='many': expected a valid integer"),
+        (["lsqml_epochs=0"], "epochs=0: expected greater than or equal to 1"),
+        (["settings.lsqml.epoch=5"], "'epoch' of settings of lsqml; did you mean 'epochs'"),
+        (["settings.lsqm.epochs=5"], "method='lsqm' is not known; did you mean 'lsqml'"),
+        (["training.steps"], "expected key=value"),
         (["methods=pinn,fft"], "methods='fft' is not one of"),
         (["doses=()"], "at least one"),
         (["views=dense"], "add baseline to views"),
@@ -323,49 +299,44 @@ def test_a_setting_that_the_profile_does_not_have_is_refused(
 
 
 def test_settings_are_read_as_one_writes_them() -> None:
-    found = load_profile(
-        "quick", ["doses=1000,1e4", "views=baseline,dense", "train_images=None", "limits=False"]
-    )
-    assert (found.doses, found.views, found.train_images, found.limits) == (
-        (1000, 1e4),
-        ("baseline", "dense"),
-        None,
-        False,
-    )
+    given = ["doses=1000,1e4", "views=baseline,dense", "train_images=None", "limits=False"]
+    given += ["canvas_passes=5,40", 'training={"width": 32}', "classical_steps=40"]
+    found = load_profile("quick", given)
+    assert (found.doses, found.views, found.limits) == ((1000, 1e4), ("baseline", "dense"), False)
+    training = {"steps": 130, "n_images": None, "canvas_passes": "5,40", "width": 32}
+    assert found.training == training
+    assert found.settings == {"lsqml": {"epochs": 30}, "classical": {"steps": 40}}
     assert load_profile("quick", ["doses=1000"]).doses == (1000,)
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
-    smoke = load_profile("smoke")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     with pytest.raises(ConfigError, match="holds no study"):
-        control.prepare(tmp_path / "mine", "smoke", smoke, cores=1)
-    control.prepare(tmp_path / "study", "smoke", smoke, cores=1).write()
+        prepared(asked(tmp_path / "mine", "smoke"))
+    prepared(asked(tmp_path / "study", "smoke")).write()
     with pytest.raises(ConfigError, match="holds a study of profile smoke, asked is quick"):
-        control.prepare(tmp_path / "study", "quick", load_profile("quick"), cores=1, update=True)
+        prepared(asked(tmp_path / "study", "quick"), update=True)
+    (tmp_path / "study" / "study.json").write_text('{"profile": "smoke", "settings": {"doze": 1}}')
+    with pytest.raises(ConfigError, match="not a study's record, or of another version"):
+        SweepFolder.of(tmp_path / "study")
 
 
 def test_the_hash_of_a_notebook_covers_the_code_that_it_reaches_and_no_other() -> None:
-    def reached(name: str) -> set[str]:
-        import nbformat
-
+    def reached(name: str, *entries: Path) -> set[str]:
         cells = nbformat.read(notebook(name), as_version=4).cells
-        return {
-            path.name
-            for path in source_files(
-                "\n\n".join(cell.source for cell in cells if cell.cell_type == "code")
-            )
-        }
+        code = "\n\n".join(cell.source for cell in cells if cell.cell_type == "code")
+        return {path.name for path in source_files(code, entries)}
 
-    assert "network.py" in reached("train") and "report.py" not in reached("train")
-    assert "views.py" in reached("overlap") and not {"comparison.py", "training.py"} & reached(
-        "overlap"
-    )
-    assert "ptychi_worker.py" in reached("reconstruct")  # started as a process, by its name
-    assert "cli.py" not in set().union(
-        *map(reached, ("generate", "overlap", "train", "reconstruct", "compare"))
-    )
+    assert "model.py" in reached("train") and "report.py" not in reached("train")
+    others = {"comparison.py", "training.py"}
+    assert "views.py" in reached("overlap") and not others & reached("overlap")
+    names = ("generate", "overlap", "train", "reconstruct", "compare")
+    assert "cli" not in {path.parent.name for path in source_files("import fly64lib.training")}
+    methods = {"classical.py", "ptychi.py", "ptychi_worker.py", "learned.py"}
+    assert not methods & set().union(*map(reached, names))  # each job reaches those that it uses
+    with_method = reached("reconstruct", METHODS.file("lsqml"))
+    assert methods & with_method == {"ptychi.py", "ptychi_worker.py"}  # one starts the other
 
 
 def test_the_smoke_profile_runs_from_photons_to_the_report(tmp_path: Path) -> None:
@@ -380,10 +351,8 @@ def test_the_smoke_profile_runs_from_photons_to_the_report(tmp_path: Path) -> No
 
 
 def test_profiles_say_their_settings_in_full() -> None:
-    from ptycho_torch.fields import from_dict
-
     quick = load_profile("quick")
-    assert from_dict(Profile, quick.to_dict()) == quick
+    assert from_dict(Profile, to_dict(quick)) == quick
 
 
 _QSUB = """#!/bin/bash
@@ -393,8 +362,9 @@ id=$RANDOM.standin
 echo $id"""
 _QSTAT = """#!/bin/bash
 id="${{@: -1}}"
-if [ -s {root}/$id ]; then echo '{{"Jobs": {{"'$id'": {{"job_state": "F", "Exit_status": '$(cat {root}/$id)'}}}}}}'
-else echo '{{"Jobs": {{"'$id'": {{"job_state": "R"}}}}}}'; fi"""
+state='"job_state": "R"'
+if [ -s {root}/$id ]; then state='"job_state": "F", "Exit_status": '$(cat {root}/$id); fi
+echo '{{"Jobs": {{"'$id'": {{'$state'}}}}}}'"""
 
 
 def test_on_pbs_every_notebook_is_a_job_with_the_profiles_resources(
@@ -411,4 +381,4 @@ def test_on_pbs_every_notebook_is_a_job_with_the_profiles_resources(
     assert all(
         "select=1:ncpus=1:mem=3000mb" in line and "walltime=00:16:00" in line for line in asked
     )
-    assert all(f"-N {control.Study.of(tmp_path / 'study').name}" in line for line in asked)
+    assert all(f"-N {SweepFolder.of(tmp_path / 'study').name}" in line for line in asked)
