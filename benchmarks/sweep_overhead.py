@@ -90,8 +90,8 @@ def full_size_cell(folder: Path, per_notebook_s: float) -> dict[str, float]:
     results = sorted(folder.glob("replicate_*/phase_f/*/baseline/*/result.json"))
     made = sum(read_json(path)["cpu_seconds"] for path in results)
     cells = len(list(folder.glob("replicate_*/phase_g/*/baseline/comparison.json")))
-    steps = full.train_steps / settings.train_steps
-    patterns = (settings.scan_step / full.scan_step) ** 2
+    steps = full.training["steps"] / settings.training["steps"]
+    patterns = (settings.study.scan_step / full.study.scan_step) ** 2
     training = sum(sum(one) / len(one) for one in trained.values())
     work = steps * training + patterns * made / cells
     notebooks = len(trained) + 2 + sum(map(own_notebook, settings.methods))

@@ -2,7 +2,6 @@
 tables of rows."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,8 @@ from fly64lib.simulation.overlap_measures import fluence_map, scanned_region
 from fly64lib.simulation.probes import outer_half_maximum_diameter
 from ptycho_torch.data.checks import mean_photons, pattern_chunks
 from ptycho_torch.data.contract import ScanData, read_scan
-from ptycho_torch.files import write_json
+from ptycho_torch.fields import to_dict
+from ptycho_torch.files import atomic_path, write_json
 from ptycho_torch.physics import optics
 from ptycho_torch.versions import software_versions
 
@@ -195,9 +195,18 @@ def markdown(rows: Sequence[Mapping[str, object]]) -> str:
 def write_result(path: str | Path, parameters: object, **content: object) -> Path:
     """Write a notebook's result, the file whose presence says that it ran to its end; return its
     absolute path."""
-    path = Path(path).resolve()
-    write_json(path, {"parameters": asdict(parameters), **content, "versions": software_versions()})  # type: ignore
+    path, given = Path(path).resolve(), to_dict(parameters)
+    write_json(path, {"parameters": given, **content, "versions": software_versions()})
     return path
+
+
+def write_csv(rows: Sequence[Mapping[str, object]], path: str | Path) -> Path:
+    """Rows as CSV, a column for each key."""
+    import pandas
+
+    with atomic_path(path) as temporary:
+        pandas.DataFrame(rows).to_csv(temporary, index=False)
+    return Path(path)
 
 
 def _positions(scan: ScanData) -> np.ndarray:

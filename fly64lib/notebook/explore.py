@@ -45,32 +45,30 @@ def show(study: StudyRows, choice: Mapping) -> None:
     (row,) = found
     display(Markdown(markdown_table(*table([row]))))
     images, truth, region = study.condition(row)
-    image = images[row["method"]]
+    image, folder = images[row["method"]], study.root / row["folder"]
     display(_png(figures.objects({row["method"]: image}, truth, region, errors=True)))
     display(_png(figures.frc_curves({row["method"]: frc_curve(image[region], truth[region])})))
-    folder = study.root / row["folder"]
-    positions = (
-        row["view"] if "_fluence" not in row["view"] else "baseline"
-    )  # fluence views lie where the baseline lies
+    # Fluence views lie where the baseline lies.
+    positions = "baseline" if "_fluence" in row["view"] else row["view"]
     for path in sorted(folder.glob(f"*/overlap/{positions}_test.png")):
         display(Image(str(path)))
-    for path in sorted(
-        folder.glob(f"*/{dose_folder(row['dose'])}/{row['view']}/overlap_test.json")
-    ):
-        measured = read_json(path)
-        overlaps = {
-            f"disc overlap {name.replace('_', ' ')}": number(measured[name]["mean_disc_overlap"])
-            for name in ("within_groups", "between_images", "between_groups")
-        }
-        entries = {
-            "groups": str(measured["groups"]),
-            "probe diameter D / px": number(measured["probe_diameter_px"]),
-            **overlaps,
-            "pixels under a tenth of the mean fluence": (
-                f"{measured['fluence']['share_under_tenth']:.1%}"
-            ),
-        }
-        display(Markdown(markdown_table(list(entries), [list(entries.values())])))
+    here = f"{dose_folder(row['dose'])}/{row['view']}"
+    for path in sorted(folder.glob(f"*/{here}/overlap_test.json")):
+        display(Markdown(_overlap(read_json(path))))
+
+
+def _overlap(measured: Mapping) -> str:
+    """The figures of a view's overlap as a table."""
+    entries = {
+        "groups": str(measured["groups"]),
+        "probe diameter D / px": number(measured["probe_diameter_px"]),
+    }
+    for name in ("within_groups", "between_images", "between_groups"):
+        overlap = number(measured[name]["mean_disc_overlap"])
+        entries[f"disc overlap {name.replace('_', ' ')}"] = overlap
+    share = measured["fluence"]["share_under_tenth"]
+    entries["pixels under a tenth of the mean fluence"] = f"{share:.1%}"
+    return markdown_table(list(entries), [list(entries.values())])
 
 
 def _rows(study: StudyRows, choice: Mapping) -> list[dict]:

@@ -6,69 +6,40 @@ infer.ipynb does between its prose.
 
 Writes OUTPUT.png and then OUTPUT: the scan with the reconstruction for its object, in DATA-001,
 labelled `reconstruction`, with the fluence beside it. The bundle has to be of the scan's probe and
-N; its dose may differ, and is told."""
+N; its dose may differ, and both doses are printed.
+"""
 
-import argparse
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 
-from fly64lib.evaluation.columns import markdown_table, table
-from fly64lib.evaluation.judgement import has_truth, judge
+from fly64lib.evaluation.judgement import judge
 from fly64lib.evaluation.scores import json_rows
-from fly64lib.methods.base import MethodResult
 from fly64lib.methods.by_name import method_of
 from fly64lib.methods.learned import Learned
+from fly64lib.notebook.judged import Judged
 from fly64lib.notebook.parameters import InferParameters
 from fly64lib.plots import figures
-from fly64lib.simulation.overlap_measures import fluence_map, scanned_region
+from fly64lib.simulation.overlap_measures import fluence_map
+from ptycho_torch.commands import run_options
 from ptycho_torch.data.contract import write_scan
 from ptycho_torch.errors import ConfigError, DataContractError
+from ptycho_torch.fields import Threads, config
 from ptycho_torch.files import sha256_file
 from ptycho_torch.inference.apply import data_deviance
-from ptycho_torch.memmap_bridge import PyTorchMemmapBridge, RawDataTorch
+from ptycho_torch.memmap_bridge import open_scan
 from ptycho_torch.training.bundle import Bundle, load_bundle
 from ptycho_torch.versions import software_versions
 
 
 @dataclass(frozen=True, eq=False)
-class Applied:
-    """A bundle's object on a scan, with its table."""
+class Applied(Judged):
+    """A bundle's object on a scan."""
 
     bundle: Bundle
-    raw: RawDataTorch
-    result: MethodResult
-    rows: list[dict]
-    note: str = ""  # why the object is not scored against the truth that the file holds
-
-    def text(self) -> str:
-        """What was trained on what, how the photons compare, what it took, and the rows as a
-        table."""
-        trained, here = (
-            self.bundle.statistics.get("photons_per_exposure", float("nan")),
-            self.raw.photons_per_exposure,
-        )
-        text = markdown_table(*table(self.rows, "method"))
-        return (
-            f"{self.result.note}, at {trained:.4g} photons per exposure; this scan has {here:.4g}\n"
-            f"{self.raw.n} patterns in {self.result.cost.seconds:.1f} s\n{self.note}\n{text}"
-        )
-
-    def picture(self) -> Figure:
-        """Truth or what the file holds beside the reconstruction."""
-        truth, shown = (
-            self.raw.scan.object_guess if has_truth(self.raw) else None,
-            {"reconstruction": self.result.object},
-        )
-        if truth is None:
-            shown["in the file (not truth)"] = self.raw.scan.object_guess
-        return figures.objects(
-            shown, truth, scanned_region(self.raw.positions.numpy()), errors=True
-        )
 
 
 def output_of(parameters: InferParameters) -> Path:
@@ -89,23 +60,27 @@ def output_of(parameters: InferParameters) -> Path:
 
 def apply_bundle(parameters: InferParameters) -> Applied:
     """Reconstruct all patterns of a file and judge the object: against the truth where the file's
-    object is that, else in data space. Raises DataContractError for a broken bundle or file,
-    ConfigError where they do not fit each other."""
-    bundle = load_bundle(parameters.bundle)
-    raw = PyTorchMemmapBridge(parameters.data_npz).raw_data_torch
+    object is that, else in data space.
+
+    Raises DataContractError for a broken bundle or file, ConfigError where they do not fit each
+    other.
+    """
+    bundle, raw = load_bundle(parameters.bundle), open_scan(parameters.data_npz)
     method = Learned(bundle=Path(parameters.bundle), threads=parameters.threads)
     result, name = method.reconstruct(raw), method_of(bundle.config.model.objective)
+    trained = bundle.statistics.get("photons_per_exposure", float("nan"))
+    photons = f"at {trained:.4g} photons per exposure; this scan has {raw.photons_per_exposure:.4g}"
+    remarks = [f"{result.note}, {photons}", f"{raw.n} patterns in {result.cost.seconds:.1f} s"]
     try:
-        return Applied(bundle, raw, result, judge({name: result.object}, raw))
+        rows = judge({name: result.object}, raw)
     except DataContractError as error:  # a scan too small for the metrics still gets its object
+        remarks.append(f"not scored against the truth: {error}")
+        images = {name: result.object, "flat": np.ones_like(result.object)}
         rows = [
-            {"method": name, "deviance": data_deviance(torch.from_numpy(image), raw)}
-            for name, image in {
-                name: result.object,
-                "flat": np.ones_like(result.object),
-            }.items()
+            {"method": one, "deviance": data_deviance(torch.from_numpy(image), raw)}
+            for one, image in images.items()
         ]
-        return Applied(bundle, raw, result, rows, f"not scored against the truth: {error}\n")
+    return Applied(result.object, raw, rows, tuple(remarks), bundle)
 
 
 def write_applied(output: Path, applied: Applied, parameters: InferParameters) -> Path:
@@ -121,13 +96,11 @@ def write_applied(output: Path, applied: Applied, parameters: InferParameters) -
         "versions": software_versions(),
         "rows": json_rows(applied.rows),
     }
-    fluence = fluence_map(raw.positions.numpy(), raw.scan.probe, raw.scan.canvas_shape).astype(
-        np.float32
-    )
+    fluence = fluence_map(raw.positions.numpy(), raw.scan.probe, raw.scan.canvas_shape)
     scan = replace(
         raw.scan,
-        object_guess=applied.result.object.astype(np.complex64),
-        extra=raw.scan.extra | {"fluence": fluence},
+        object_guess=applied.object.astype(np.complex64),
+        extra=raw.scan.extra | {"fluence": fluence.astype(np.float32)},
         metadata=raw.metadata | {"object_kind": "reconstruction", "reconstruction": provenance},
     )
     figures.saved(applied.picture(), output.with_suffix(".png"))
@@ -135,32 +108,30 @@ def write_applied(output: Path, applied: Applied, parameters: InferParameters) -
     return output.resolve()
 
 
-def main(argv: list[str]) -> int:
-    """`fly64 reconstruct --bundle ... --data ...`."""
-    from ptycho_torch.commands import add_option, run_command
+@config
+class Options:
+    """A trained model applied to a scan."""
 
-    parser = argparse.ArgumentParser(prog="fly64 reconstruct", description=__doc__.split("\n")[0])
-    parser.add_argument("--bundle", required=True, help="bundle.pt of a training")
-    parser.add_argument(
-        "--data", required=True, metavar="NPZ", help="a DATA-001 scan with the same probe and N"
+    bundle: str  # bundle.pt of a training
+    data: str  # a DATA-001 scan with the same probe and N
+    output: str | None = None  # if not given, DATA's name with _object.npz, in this folder
+    threads: Threads = 1
+
+
+def command(options: Options) -> int:
+    """Apply the bundle, print the table and the file that was written."""
+    parameters = InferParameters(
+        bundle=options.bundle,
+        data_npz=options.data,
+        output_npz=options.output,
+        threads=options.threads,
     )
-    parser.add_argument(
-        "--output", metavar="NPZ", help="(default: DATA's name with _object.npz, in this folder)"
-    )
-    add_option(parser, "--threads", type=int, default=1)
-    options = parser.parse_args(argv)
+    output = output_of(parameters)
+    applied = apply_bundle(parameters)
+    print(applied.text())
+    print(f"results: {write_applied(output, applied, parameters)}")
+    return 0
 
-    def command() -> int:
-        parameters = InferParameters(
-            bundle=options.bundle,
-            data_npz=options.data,
-            output_npz=options.output,
-            threads=options.threads,
-        )
-        output = output_of(parameters)
-        applied = apply_bundle(parameters)
-        print(applied.text())
-        print(f"results: {write_applied(output, applied, parameters)}")
-        return 0
 
-    return run_command(command)
+def main(argv: list[str] | None = None) -> int:
+    return run_options(Options, command, argv, "fly64 reconstruct")

@@ -1,9 +1,22 @@
-"""From a notebook's parameters to the jobs of phases F and G."""
+"""From a notebook's parameters to the jobs of phase F, and their picture."""
 
-from dataclasses import fields
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
 
-from fly64lib.notebook.parameters import ReconstructParameters
-from fly64lib.reconstruction import MethodSettings, ReconstructionJob, build_reconstruction_jobs
+from matplotlib.figure import Figure
+
+from fly64lib.evaluation.judgement import has_truth, region_of
+from fly64lib.notebook.parameters import ReconstructParameters, given
+from fly64lib.plots import figures
+from fly64lib.reconstruction import (
+    MethodSettings,
+    ReconstructionJob,
+    build_reconstruction_jobs,
+    load_object,
+)
+from ptycho_torch.fields import field_names
+from ptycho_torch.memmap_bridge import open_scan
 
 
 def reconstructions_of(
@@ -14,12 +27,19 @@ def reconstructions_of(
         parameters.phase_c_root,
         parameters.phase_d_root,
         parameters.artifact_root,
-        methods=parameters.methods,
+        methods=parameters.method,
         doses=(parameters.dose,),
-        views=parameters.views,
+        views=parameters.view,
         split=parameters.split,
     )
-    shared = {field.name for field in fields(MethodSettings)} & {
-        field.name for field in fields(parameters)
-    }
-    return jobs, MethodSettings(**{name: getattr(parameters, name) for name in shared})
+    return jobs, MethodSettings(**given(parameters, field_names(MethodSettings)))
+
+
+def pictures(jobs: list[ReconstructionJob]) -> Iterator[tuple[Figure, Path]]:
+    """A picture of each view's objects beside the truth, and where it belongs."""
+    for dataset, group in groupby(jobs, key=lambda job: job.dataset):
+        scan, folders = open_scan(dataset), {job.method: job.artifact_dir for job in group}
+        truth = scan.scan.object_guess if has_truth(scan) else None
+        found = {name: load_object(folder) for name, folder in folders.items()}
+        place = next(iter(folders.values())).with_name("_".join(folders) + ".png")
+        yield figures.objects(found, truth, region_of(scan), errors=True), place

@@ -1,24 +1,26 @@
-"""Robustness: what each imperfection of the experiment costs each method that is not told of it.
+"""Robustness: what each imperfection of the experiment costs each method that does not know of it.
 
 A condition is one imperfection at one strength. Its data are simulated, the network is trained on
 the disturbed training half, and every method reconstructs the disturbed test half; the truth is the
 undisturbed object. A condition's folder keeps its objects and, last, `rows.json`: a rerun of the
-same parameters goes on where an earlier one was stopped."""
+same parameters goes on where an earlier one was stopped.
+"""
 
 import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from matplotlib.figure import Figure
 from pandas import DataFrame
 
-from fly64lib.design import VIEW_GRIDSIZE, view_file
+from fly64lib.design import SPLITS, ViewDesign, controlled_view, gridsize_of, view_file
 from fly64lib.evaluation.columns import markdown_table, table
 from fly64lib.evaluation.judgement import judge, region_of
 from fly64lib.evaluation.scores import json_rows
 from fly64lib.generation import generate_datasets
-from fly64lib.notebook.parameters import RobustnessParameters
+from fly64lib.methods.by_name import networks
+from fly64lib.notebook.parameters import RobustnessParameters, given
 from fly64lib.overlap import generate_overlap_views
 from fly64lib.plots.styles import method_colour
 from fly64lib.reconstruction import (
@@ -29,11 +31,11 @@ from fly64lib.reconstruction import (
 )
 from fly64lib.registries import METRICS
 from fly64lib.simulation.imperfections import Imperfections
-from fly64lib.training import TrainingJob, artifact_folder, run_training_job
-from ptycho_torch.config import TrainingConfig
+from fly64lib.training import TrainingJob, run_training_job
 from ptycho_torch.errors import ConfigError
+from ptycho_torch.fields import field_names, to_dict
 from ptycho_torch.files import atomic_path, folder_lock, read_json, write_json
-from ptycho_torch.memmap_bridge import PyTorchMemmapBridge
+from ptycho_torch.memmap_bridge import open_scan
 
 STRENGTHS = {  # of each imperfection, weakest first, and how its axis is called
     "probe_error": ((0.02, 0.05, 0.1, 0.2), "error of the file's probe, share of its norm"),
@@ -49,16 +51,13 @@ PERFECT_NAME = "none"
 
 def conditions(parameters: RobustnessParameters) -> list[tuple[str, float]]:
     """(imperfection, strength) of the undisturbed experiment and of every point of the curves."""
-    unknown = [name for name in parameters.imperfections if name not in STRENGTHS]
+    unknown = [name for name in parameters.imperfection if name not in STRENGTHS]
     if unknown:
         raise ConfigError(f"imperfection={unknown[0]!r} is not one of {', '.join(STRENGTHS)}")
-    return [
-        (PERFECT_NAME, 0.0),
-        *(
-            (name, strength)
-            for name in parameters.imperfections
-            for strength in STRENGTHS[name][0][-parameters.strengths :]
-        ),
+    return [(PERFECT_NAME, 0.0)] + [
+        (name, strength)
+        for name in parameters.imperfection
+        for strength in STRENGTHS[name][0][-parameters.strengths :]
     ]
 
 
@@ -67,12 +66,8 @@ def run_conditions(parameters: RobustnessParameters) -> Iterator[list[dict]]:
     root = Path(parameters.output_root)
     with folder_lock(root):
         for name, strength in conditions(parameters):
-            yield _condition(
-                parameters,
-                name,
-                strength,
-                root / (name if name == PERFECT_NAME else f"{name}_{strength:g}"),
-            )
+            place = name if name == PERFECT_NAME else f"{name}_{strength:g}"
+            yield _condition(parameters, name, strength, root / place)
 
 
 def _condition(
@@ -80,74 +75,61 @@ def _condition(
 ) -> list[dict]:
     """Rows of a condition, one a method: made, or kept from an earlier run of the same
     parameters."""
-    asked = {
-        key: value
-        for key, value in asdict(parameters).items()
-        if key not in ("imperfection", "strengths", "output_root", "threads")
-    }
+    asked = to_dict(parameters)
+    for changes_nothing in ("imperfection", "strengths", "output_root", "threads"):
+        del asked[changes_nothing]
     done = folder / "rows.json"
     if done.is_file() and (earlier := read_json(done))["parameters"] == asked:
         return earlier["rows"]
     imperfections = Imperfections(**({} if name == PERFECT_NAME else {name: strength}))
-    data, dose, view = folder / "data", parameters.dose, parameters.view
-    generate_datasets(data / "C", parameters.design, imperfections=imperfections)
-    if view != "baseline":
-        generate_overlap_views(
-            data / "C", data / "D", data / "overlap", parameters.design, controls=False
-        )
-    train, test = (
-        view_file(data / "C", data / "D", dose, view, split) for split in ("train", "test")
-    )
-    for method, objective in (("pinn", "poisson"), ("supervised", "supervised")):
-        if method in parameters.methods:
-            _train(parameters, objective, train, test, folder)
+    files = _data(parameters, imperfections, folder / "data")
+    _train(parameters, files, folder / "training")
     settings = MethodSettings(
-        num_epochs=parameters.num_epochs,
-        steps=parameters.steps,
-        threads=parameters.threads,
-        training_root=str(folder / "training"),
+        training_root=str(folder / "training"), **given(parameters, field_names(MethodSettings))
     )
     objects, cost = {}, {}
-    for method in parameters.methods:
-        job = ReconstructionJob(dose, view, "test", method, test, folder / method)
+    for method in parameters.method:
+        place = folder / method
+        job = ReconstructionJob(
+            parameters.dose, parameters.view, "test", method, files["test"], place
+        )
         cost[method] = run_reconstruction_job(job, settings)["cpu_seconds"]
-        objects[method] = load_object(job.artifact_dir)
-    baseline = PyTorchMemmapBridge(
-        view_file(data / "C", data / "D", dose, "baseline", "test")
-    ).raw_data_torch
-    scored = judge(objects, PyTorchMemmapBridge(test).raw_data_torch, region=region_of(baseline))
+        objects[method] = load_object(place)
+    scored = judge(objects, open_scan(files["test"]), region=region_of(open_scan(files["whole"])))
+    condition = {"imperfection": name, "strength": strength}
     rows = json_rows(
-        [
-            {
-                "imperfection": name,
-                "strength": strength,
-                **row,
-                "cpu_seconds": cost.get(row["method"]),
-            }
-            for row in scored
-        ]
+        [{**condition, **row, "cpu_seconds": cost.get(row["method"])} for row in scored]
     )
-    write_json(done, {"parameters": asked, "imperfections": asdict(imperfections), "rows": rows})
-    shutil.rmtree(data)  # tens of megabytes a condition, and soon made again
+    about = {"parameters": asked, "imperfections": to_dict(imperfections)}
+    write_json(done, {**about, "rows": rows})
+    shutil.rmtree(folder / "data")  # tens of megabytes a condition, and soon made again
     return rows
 
 
-def _train(
-    parameters: RobustnessParameters, objective: str, train: Path, test: Path, folder: Path
-) -> None:
-    dose, view, gridsize = parameters.dose, parameters.view, VIEW_GRIDSIZE[parameters.view]
-    place = artifact_folder(folder / "training", dose, view, gridsize, objective)
-    config = TrainingConfig(
-        steps=parameters.training_steps,
-        thinnings=4,
-        threads=parameters.threads,
-        logger="none",
-        seed=1000 * parameters.replicate,
-    )
-    config = TrainingConfig.from_dict(
-        config.to_dict() | {"model": config.to_dict()["model"] | {"objective": objective}}
-    )
-    run_training_job(TrainingJob(dose, view, gridsize, train, test, place), config=config)
+def _data(
+    parameters: RobustnessParameters, imperfections: Imperfections, data: Path
+) -> dict[str, Path]:
+    """Both halves of the view under imperfections, and the whole test half."""
+    dose, view, design = parameters.dose, parameters.view, parameters.scan_design
+    generate_datasets(data / "C", design, imperfections=imperfections)
+    if view != "baseline":
+        views = ViewDesign(views=controlled_view(view), replicate=design.replicate)
+        generate_overlap_views(data / "C", data / "D", data / "overlap", views)
+    files = {split: view_file(data / "C", data / "D", dose, view, split) for split in SPLITS}
+    return files | {"whole": view_file(data / "C", data / "D", dose, "baseline", "test")}
+
+
+def _train(parameters: RobustnessParameters, files: Mapping[str, Path], root: Path) -> None:
+    """Train the networks that the methods need."""
+    dose, view, config = parameters.dose, parameters.view, parameters.config
+    for scope in ("condition", "replicate"):
+        for network in networks(parameters.method, scope):
+            model = replace(config.model, objective=network.objective)
+            place = root / network.folder(dose, view)
+            job = TrainingJob(
+                dose, view, gridsize_of(view), files["train"], files["test"], place
+            )
+            run_training_job(job, config=replace(config, model=model))
 
 
 def write_rows(rows: Sequence[dict], path: str | Path) -> Path:

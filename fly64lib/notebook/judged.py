@@ -1,0 +1,39 @@
+"""An object on a scan as notebooks show it: a picture and a table."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from fly64lib.evaluation.columns import markdown_table, table
+from fly64lib.evaluation.judgement import has_truth
+from fly64lib.plots import figures
+from fly64lib.simulation.overlap_measures import scanned_region
+from ptycho_torch.memmap_bridge import RawDataTorch
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """An object (H, W) on the canvas of a scan, and the rows that judge it, its own first."""
+
+    object: np.ndarray
+    raw: RawDataTorch
+    rows: list[dict]
+    remarks: tuple[str, ...] = ()  # lines beside the table
+
+    @property
+    def truth(self) -> np.ndarray | None:
+        """The truth, where the scan's file holds it."""
+        return self.raw.scan.object_guess if has_truth(self.raw) else None
+
+    def picture(self) -> Figure:
+        """Truth, or what the file holds in its place, beside the object; the phase error."""
+        shown = {self.rows[0]["method"]: self.object}
+        if self.truth is None:
+            shown["in the file (not truth)"] = self.raw.scan.object_guess
+        region = scanned_region(self.raw.positions.numpy())
+        return figures.objects(shown, self.truth, region, errors=True)
+
+    def text(self) -> str:
+        """The remarks, and the rows as a Markdown table; without truth only the deviances."""
+        return "\n\n".join([*self.remarks, markdown_table(*table(self.rows, "method"))])
