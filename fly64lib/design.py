@@ -20,7 +20,16 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from fly64lib.registries import PROBES, SPECIMENS
 from ptycho_torch.errors import ConfigError
-from ptycho_torch.fields import SEVERAL, Number, Seed, Whole, config, field_names, nearest
+from ptycho_torch.fields import (
+    DIFFERENT,
+    SEVERAL,
+    Number,
+    Seed,
+    Whole,
+    config,
+    field_names,
+    nearest,
+)
 
 OVERLAPS = {"dense": 0.7, "sparse": 0.2}  # overlap views with names of their own
 CONTROLS = ("spread", "fluence")  # of an overlap view; single images
@@ -95,17 +104,11 @@ def _whole_dose(dose: float) -> float:
     return dose
 
 
-def _different(values: tuple) -> tuple:
-    if not values or len(set(values)) < len(values):
-        raise ConfigError(f"{values} must be different values, at least one")
-    return values
-
-
 View = Annotated[str, BeforeValidator(check_view)]
 Dose = Annotated[Number, AfterValidator(_whole_dose), Field(ge=1)]
-Doses = Annotated[tuple[Dose, ...], SEVERAL, AfterValidator(_different)]
+Doses = Annotated[tuple[Dose, ...], SEVERAL, DIFFERENT]
 OverlapView = Annotated[str, BeforeValidator(_overlap_view)]
-OverlapViews = Annotated[tuple[OverlapView, ...], SEVERAL, AfterValidator(_different)]
+OverlapViews = Annotated[tuple[OverlapView, ...], SEVERAL, DIFFERENT]
 
 
 @config

@@ -16,19 +16,26 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from fly64lib.design import VIEW_GRIDSIZE, VIEWS, StudyDesign, dose_folder, view_file
-from fly64lib.methods.base import training_name
-from fly64lib.methods.by_name import network_of
+from fly64lib.design import (
+    SPLITS,
+    Doses,
+    StudyDesign,
+    View,
+    dose_folder,
+    gridsize_of,
+    view_file,
+)
+from fly64lib.methods.by_name import method_of, network_of
 from fly64lib.simulation.procedural_canvases import ProceduralCanvases
 from ptycho_torch import params
 from ptycho_torch.commands import record_rows, run_options
 from ptycho_torch.config import TrainingConfig, update_legacy_dict
 from ptycho_torch.errors import DataContractError
-from ptycho_torch.fields import SEVERAL, config
+from ptycho_torch.fields import config
 from ptycho_torch.files import folder_lock, storage_checked
-from ptycho_torch.memmap_bridge import PyTorchMemmapBridge
+from ptycho_torch.memmap_bridge import open_scan
 from ptycho_torch.workflows import components
 
 MANIFEST = "training_manifest.json"
@@ -70,38 +77,28 @@ def build_training_jobs(
 
     Touches nothing. Raises DataContractError where a data file is missing; with
     `allow_missing_phase_d` a missing view's job is left out and its reason appended to `skipped`.
-    The objective "procedural" needs one job for them all."""
-    jobs = []
-    for dose in (design or StudyDesign()).doses:
-        for view, gridsize in VIEW_GRIDSIZE.items():
-            train, test = (
-                view_file(phase_c_root, phase_d_root, dose, view, split)
-                for split in ("train", "test")
-            )
-            missing = [path for path in (train, test) if not path.is_file()]
+    A network that serves all conditions needs one job for them all.
+    """
+    jobs, design = [], design or StudyDesign()
+    network = network_of(method_of(objective))
+    for dose in design.doses:
+        for view in ("baseline", *design.views):
+            files = [view_file(phase_c_root, phase_d_root, dose, view, split) for split in SPLITS]
+            missing = [path for path in files if not path.is_file()]
             if missing and allow_missing_phase_d and view != "baseline":
                 if skipped is not None:
                     skipped.append({"dose": dose, "view": view, "reason": f"no file {missing[0]}"})
                 continue
             if missing:
-                phase = "fly64lib.generation" if view == "baseline" else "fly64lib.overlap"
+                phase, advice = "fly64lib.generation", ""
+                if view != "baseline":
+                    phase, advice = "fly64lib.overlap", ", or pass --allow-missing-phase-d"
                 raise DataContractError(
-                    f"{missing[0]}: no such file; run python -m {phase} first"
-                    + ("" if view == "baseline" else ", or pass --allow-missing-phase-d")
+                    f"{missing[0]}: no such file; run python -m {phase} first{advice}"
                 )
-            folder = artifact_folder(artifact_root, dose, view, gridsize, objective)
-            jobs.append(TrainingJob(dose, view, gridsize, train, test, folder))
-    return jobs[:1] if objective == "procedural" else jobs
-
-
-def artifact_folder(
-    artifact_root: str | Path, dose: float, view: str, gridsize: int, objective: str = "poisson"
-) -> Path:
-    """`dose_1000/dense/gs2`, with `_supervised` behind for the supervised twin; `sim/procedural`
-    for the network of all."""
-    if objective == "procedural":
-        return Path(artifact_root) / network_of("pinn-sim").folder(dose, view)
-    return Path(artifact_root) / dose_folder(dose) / view / training_name(gridsize, objective)
+            folder = Path(artifact_root) / network.folder(dose, view)
+            jobs.append(TrainingJob(dose, view, gridsize_of(view), *files, folder))
+    return jobs[:1] if network.scope == "replicate" else jobs
 
 
 def run_training_job(
@@ -142,8 +139,7 @@ def execute_training_job(
         logging.getLogger("ptycho_torch").info("%s: %s", job.name, config.to_dict())
         truth = config.model.objective == "supervised"
         train, test = (
-            PyTorchMemmapBridge(path, with_truth=truth).raw_data_torch
-            for path in (job.train_data_path, job.test_data_path)
+            open_scan(path, with_truth=truth) for path in (job.train_data_path, job.test_data_path)
         )
         if config.model.objective == "procedural":
             trained = components.train_cdi_model_torch(
@@ -251,10 +247,9 @@ class Options:
     phase_c_root: Path  # phase C's folder
     phase_d_root: Path  # phase D's folder
     artifact_root: Path  # where the jobs' folders go
-    doses: tuple[float, ...] = StudyDesign().doses  # only these
-    views: Annotated[tuple[Literal["baseline", "dense", "sparse"], ...], SEVERAL] = (
-        VIEWS  # only these
-    )
+    doses: Doses = StudyDesign().doses  # only these
+    # only these; also views at any overlap that phase D made, such as 0.5
+    views: tuple[View, ...] = ("baseline", *StudyDesign().views)
     gridsize: Literal[1, 2] | None = None  # only jobs of this gridsize
     allow_missing_phase_d: bool = False  # skip views whose files are absent
     dry_run: bool = False  # print the plan, train nothing
@@ -264,11 +259,12 @@ class Options:
 def command(options: Options) -> int:
     """Run the jobs that the options choose; exit code 1 where one fails or none is chosen."""
     skipped: list[dict] = []
+    overlap_views = [view for view in options.views if view != "baseline"]
     jobs = build_training_jobs(
         options.phase_c_root,
         options.phase_d_root,
         options.artifact_root,
-        StudyDesign(doses=options.doses),
+        StudyDesign(doses=options.doses, views=overlap_views or StudyDesign().views),
         objective=options.training.model.objective,
         allow_missing_phase_d=options.allow_missing_phase_d,
         skipped=skipped,

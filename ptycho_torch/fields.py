@@ -25,7 +25,14 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields
 from typing import Annotated, Any, TypeVar, dataclass_transform
 
-from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic.dataclasses import dataclass
 
 from ptycho_torch.errors import ConfigError
@@ -51,6 +58,12 @@ def _several(value: object) -> object:
     return value if isinstance(value, list | tuple) else (value,)
 
 
+def _different(values: tuple) -> tuple:
+    if not values or len(set(values)) < len(values):
+        raise ConfigError(f"{values} must be different values, at least one")
+    return values
+
+
 def _not_bool(value: object) -> object:
     if isinstance(value, bool):
         raise ConfigError(f"{value} is no number")
@@ -65,6 +78,7 @@ Number = Annotated[float, BeforeValidator(_not_bool)]
 Settings = Annotated[dict[str, Any], BeforeValidator(literal)]  # of a dataclass named elsewhere
 # On a tuple: one value passes for it, and text such as "dense,sparse" (papermill passes no lists).
 SEVERAL = BeforeValidator(_several)
+DIFFERENT = AfterValidator(_different)  # on a tuple: at least one value, and no value twice
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(Field,))
@@ -153,7 +167,8 @@ def _reasons(error: ValidationError, cls: type) -> Iterable[str]:
             listed = f" Known: {', '.join(sorted(known))}" if len(one["loc"]) == 1 else ""
             yield f"unknown parameter {one['loc'][-1]!r} of {owner}{guess or '.'}{listed}"
         elif isinstance(cause, ConfigError):
-            yield f"{place}: {cause}" if place else str(cause)
+            named = not place or str(cause).startswith(f"{place}=")
+            yield str(cause) if named else f"{place}: {cause}"
         else:
             says = one["msg"].removeprefix("Input should be ")
             yield f"{place}={one['input']!r}: expected {says}"

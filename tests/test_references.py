@@ -131,14 +131,14 @@ def metrics(parameters: TrainParameters, trained_with: TrainParameters) -> Path:
     another."""
     ((label, job),) = trainbook.training_jobs(trained_with).items()
     if not (job.artifact_dir / "bundle.pt").is_file():
-        job_result = run_training_job(job, config=trainbook.training_config(trained_with))
+        job_result = run_training_job(job, config=trained_with.config)
         write_json(
             job.artifact_dir / "kept.json", {key: job_result[key] for key in ("images", "groups")}
         )
     jobs = {label: replace(job, test_data_path=Path(parameters.test_npz))}
     judged = {label: trainbook.judge_job(jobs[label], label)}
     results = {label: read_json(job.artifact_dir / "kept.json")}
-    return trainbook.write_results(Path(parameters.output_dir), parameters, jobs, results, judged)
+    return trainbook.write_results(parameters, jobs, results, judged)
 
 
 def test_the_same_science_is_within_the_stored_tolerances(trained):

@@ -10,8 +10,11 @@ import nbformat
 from nbformat import v4
 
 _PARAMETERS = {
-    "generate": ["doses", "specimen", "simulation", "N", "scan_step", "replicate", "output_root"],
-    "overlap": ["doses", "replicate", "controls", "phase_c_root", "output_root", "artifact_root"],
+    "generate": ["doses", "scan_step", "replicate", "output_root"],
+    "overlap": [
+        *("doses", "views", "replicate", "controls", "phase_c_root", "output_root"),
+        "artifact_root",
+    ],
     "train": [
         *("dose", "view", "training", "N", "replicate", "train_npz", "test_npz", "threads"),
         "output_dir",

@@ -19,7 +19,7 @@ class Judged:
     object: np.ndarray
     raw: RawDataTorch
     rows: list[dict]
-    remarks: tuple[str, ...] = ()  # lines beside the table
+    remarks: tuple[str, ...]  # lines above the table
 
     @property
     def truth(self) -> np.ndarray | None:

@@ -1,4 +1,4 @@
-"""The notebooks' parameters: one checked dataclass each, and the guard that refuses a misspelt name.
+"""The notebooks' parameters: one checked dataclass each, and the guard against misspelt names.
 
 papermill only warns about an unknown `-p` name, and passes any type. So the first cell of every
 notebook ends with
@@ -44,9 +44,7 @@ T = TypeVar("T")
 _SHORT = {"epochs": "max_epochs"}  # a parameter: the setting that it means
 
 Views = Annotated[tuple[View, ...], SEVERAL, DIFFERENT]
-Methods = Annotated[
-    tuple[Annotated[str, AfterValidator(METHODS.checked)], ...], SEVERAL, DIFFERENT
-]
+Methods = Annotated[tuple[Annotated[str, AfterValidator(METHODS.check)], ...], SEVERAL, DIFFERENT]
 
 
 def read_parameters(cls: type[T], namespace: Mapping[str, Any], cells: Sequence[str]) -> T:

@@ -126,9 +126,7 @@ def _train(parameters: RobustnessParameters, files: Mapping[str, Path], root: Pa
         for network in networks(parameters.method, scope):
             model = replace(config.model, objective=network.objective)
             place = root / network.folder(dose, view)
-            job = TrainingJob(
-                dose, view, gridsize_of(view), files["train"], files["test"], place
-            )
+            job = TrainingJob(dose, view, gridsize_of(view), files["train"], files["test"], place)
             run_training_job(job, config=replace(config, model=model))
 
 

@@ -23,7 +23,7 @@ from fly64lib.notebook import parameters as notebook_parameters
 from fly64lib.notebook.papermill_engine import PrivateKernelEngine
 from fly64lib.notebook.paths import notebook
 from ptycho_torch.errors import ConfigError, PtychoError
-from ptycho_torch.fields import check_range, from_dict, refuse_unknown
+from ptycho_torch.fields import check_range, field_names, from_dict, refuse_unknown, to_dict
 
 KERNEL = "python3"
 _RESULT = re.compile(r"^results: (.+)$", re.MULTILINE)
@@ -34,23 +34,17 @@ class NotebookError(PtychoError):
     """A notebook that did not end as it should; the message names the notebook that was kept."""
 
 
+_FAILURES = (PapermillException, CellTimeoutError, DeadKernelError, NotebookError)
+
+
 def check_parameters(source: str | Path, given: dict[str, Any]) -> dict[str, Any]:
     """`given` with its values as the notebook's own checked dataclass holds them.
 
-    Raises ConfigError for a name that the notebook's parameters cell does not have, and for a type
-    or value that the dataclass refuses. A notebook without `read_parameters(...)` has only its
-    names checked."""
-    try:
-        document = nbformat.read(source, as_version=4)
-        _ = [cell.cell_type for cell in document.cells], document.metadata
-    except OSError:
-        raise
-    except Exception as error:  # nbformat raises nearly anything for what is not a notebook
-        why = (str(error).splitlines() or [""])[0][:200]
-        raise ConfigError(
-            f"{source}: not a notebook that Jupyter can read ({type(error).__name__}: {why}); open"
-            " it in JupyterLab and save it again"
-        ) from error
+    Raises ConfigError for a name that the dataclass does not have, and for a type or value that it
+    refuses. A notebook without `read_parameters(...)` has only its names checked, against its
+    parameters cell.
+    """
+    document = _read(source)
     if given and not any("parameters" in cell.metadata.get("tags", ()) for cell in document.cells):
         raise ConfigError(
             f"{source} has no cell tagged 'parameters', so it takes none; got"
@@ -60,19 +54,31 @@ def check_parameters(source: str | Path, given: dict[str, Any]) -> dict[str, Any
         raise ConfigError(
             f"{source} names no kernel; open and save it in JupyterLab with the kernel {KERNEL}"
         )
-    refuse_unknown(
-        given, papermill.inspect_notebook(str(source)) if given else {}, Path(source).name
-    )
-    guard = _GUARD.search(
-        "\n".join(cell.source for cell in document.cells if cell.cell_type == "code")
-    )
-    if not guard or not hasattr(notebook_parameters, guard[1]):
+    code = "\n".join(cell.source for cell in document.cells if cell.cell_type == "code")
+    guard = _GUARD.search(code)
+    cls = getattr(notebook_parameters, guard[1], None) if guard else None
+    if cls is None:
+        known = papermill.inspect_notebook(str(source)) if given else {}
+        refuse_unknown(given, known, Path(source).name)
         return given
-    checked = from_dict(getattr(notebook_parameters, guard[1]), given)
-    values = {name: getattr(checked, name) for name in given}
-    return {
-        name: list(value) if isinstance(value, tuple) else value for name, value in values.items()
-    }
+    refuse_unknown(given, field_names(cls), Path(source).name)
+    checked = to_dict(from_dict(cls, given))
+    return {name: checked[name] for name in given}
+
+
+def _read(source: str | Path) -> nbformat.NotebookNode:
+    try:
+        document = nbformat.read(source, as_version=4)
+        _ = [cell.cell_type for cell in document.cells], document.metadata
+        return document
+    except OSError:
+        raise
+    except Exception as error:  # nbformat raises nearly anything for what is not a notebook
+        why = (str(error).splitlines() or [""])[0][:200]
+        raise ConfigError(
+            f"{source}: not a notebook that Jupyter can read ({type(error).__name__}: {why}); open"
+            " it in JupyterLab and save it again"
+        ) from error
 
 
 def run_notebook(
@@ -91,9 +97,8 @@ def run_notebook(
     after a failure; then the notebook with its traceback is `OUT.failed.ipynb`, and an earlier
     `OUT` stays as it was. The executed notebook's metadata say under `fly64` what CPU time its
     kernel took, its child processes included."""
-    source = (
-        Path(name_or_path) if str(name_or_path).endswith(".ipynb") else notebook(str(name_or_path))
-    )
+    by_name = not str(name_or_path).endswith(".ipynb")
+    source = notebook(str(name_or_path)) if by_name else Path(name_or_path)
     output = Path(output)
     if not source.is_file():
         raise ConfigError(f"{source}: no such notebook")
@@ -103,10 +108,8 @@ def run_notebook(
     check_range("cell_timeout_s", cell_timeout_s, 1)
     checked = check_parameters(source, parameters or {})
     output.parent.mkdir(parents=True, exist_ok=True)
-    temporary, failed = (
-        output.with_name(f".tmp-{os.getpid()}-{output.name}"),
-        output.with_suffix(".failed.ipynb"),
-    )
+    temporary = output.with_name(f".tmp-{os.getpid()}-{output.name}")
+    failed = output.with_suffix(".failed.ipynb")
     papermill_engines.register("fly64", PrivateKernelEngine)
     started, kernels_before = time.time(), _cpu_seconds(resource.RUSAGE_CHILDREN)
     try:
@@ -121,17 +124,14 @@ def run_notebook(
             notebook_timeout=timeout_s,
         )
         result = _result_of(executed, source, started)
-        executed.metadata["fly64"] = {
-            "cpu_seconds": round(_cpu_seconds(resource.RUSAGE_CHILDREN) - kernels_before, 2)
-        }
+        taken = _cpu_seconds(resource.RUSAGE_CHILDREN) - kernels_before
+        executed.metadata["fly64"] = {"cpu_seconds": round(taken, 2)}
         nbformat.write(executed, temporary)
         os.replace(temporary, output)
     except BaseException as error:
         if temporary.is_file():
             os.replace(temporary, failed)
-        if isinstance(
-            error, (PapermillException, CellTimeoutError, DeadKernelError, NotebookError)
-        ):
+        if isinstance(error, _FAILURES):
             raise NotebookError(f"{source.name} failed: {_reason(error)}; see {failed}") from error
         raise
     failed.unlink(missing_ok=True)
@@ -141,11 +141,8 @@ def run_notebook(
 def _result_of(executed: Any, source: Path, started: float) -> Path:
     """The file that the last cell's `results: PATH` names, written by this run."""
     cells = [cell for cell in executed.cells if cell.cell_type == "code"]
-    said = (
-        _RESULT.findall("".join(part.get("text", "") for part in cells[-1].outputs))
-        if cells
-        else []
-    )
+    outputs = cells[-1].outputs if cells else []
+    said = _RESULT.findall("".join(part.get("text", "") for part in outputs))
     if not said:
         raise NotebookError(
             f"the last cell of {source.name} did not print 'results: PATH', the file that it wrote"

@@ -11,7 +11,14 @@ from typing import Annotated, Any
 
 import yaml
 
-from fly64lib.design import CONTROL_VIEWS, VIEWS, StudyDesign, dose_folder
+from fly64lib.design import (
+    Doses,
+    StudyDesign,
+    View,
+    controlled_view,
+    controls_of,
+    dose_folder,
+)
 from fly64lib.methods.by_name import networks, own_notebook
 from fly64lib.reconstruction import MethodSettings
 from fly64lib.registries import METHODS
@@ -24,13 +31,21 @@ from ptycho_torch.fields import (
     Threads,
     check_choice,
     config,
+    field_names,
     from_dict,
     literal,
+    refuse_unknown,
 )
 
 FOLDER = Path(__file__).parent / "profiles"
 Names = Annotated[tuple[str, ...], SEVERAL]
+Views = Annotated[tuple[View, ...], SEVERAL]
+_VIEWS = StudyDesign().views
 _SHORT = {  # what a setting may also be called
+    "specimen": "design.specimen",
+    "simulation": "design.simulation",
+    "N": "design.N",
+    "scan_step": "design.scan_step",
     "train_steps": "training.steps",
     "train_images": "training.n_images",
     "batch_size": "training.batch_size",
@@ -47,16 +62,14 @@ class Profile:
     """Everything that decides a run's results, and its limits. Threads are fixed: `--cores` changes
     no result."""
 
-    doses: Annotated[tuple[float, ...], SEVERAL]
-    views: Names = VIEWS
-    controls: Names = CONTROL_VIEWS  # scored with `control_methods`, without limits
+    doses: Doses
+    views: Views = ("baseline", *_VIEWS)
+    # scored with `control_methods`, without limits
+    controls: Views = tuple(control for view in _VIEWS for control in controls_of(view))
     methods: Names = ("pinn", "supervised", "classical", "lsqml")
     control_methods: Names = ("pinn", "classical")
     replicates: Positive = 1
-    specimen: str = "siemens_star"
-    simulation: str = "fine"
-    N: int = 64
-    scan_step: int = 1
+    design: Settings = field(default_factory=dict)  # other fields of StudyDesign
     training: Settings = field(default_factory=dict)  # fields of TrainingConfig and ModelConfig
     # on top of these, of a network for all conditions of a replicate
     pretraining: Settings = field(default_factory=dict)
@@ -68,23 +81,25 @@ class Profile:
     cell_timeout_s: Positive = 600
 
     def __post_init__(self) -> None:
+        _ = self.study  # what it refuses is refused here
         for one in self.training, self.pretraining:
             TrainingConfig().with_settings(one)
         MethodSettings(settings=self.settings)
-        StudyDesign(
-            doses=self.doses,
-            specimen=self.specimen,
-            simulation=self.simulation,
-            N=self.N,
-            scan_step=self.scan_step,
-        )
-        known_names = {"views": VIEWS, "controls": CONTROL_VIEWS, "control_methods": self.methods}
-        for name, known in (known_names | {"methods": METHODS}).items():
+        for name in ("views", "controls", "methods", "control_methods"):
             chosen = getattr(self, name)
             if len(set(chosen)) < len(chosen) or not (chosen or name.startswith("control")):
                 raise ConfigError(f"{name}={chosen} must be different names, at least one")
-            for one in chosen:
-                check_choice(name, one, known)
+        for method in self.methods:
+            METHODS.check(method)
+        for method in self.control_methods:
+            check_choice("control_methods", method, self.methods)
+        misplaced = [view for view in self.views if controlled_view(view) != view]
+        misplaced += [view for view in self.controls if controlled_view(view) == view]
+        if misplaced:
+            raise ConfigError(
+                f"{misplaced[0]!r}: views holds baseline and overlap views, controls their"
+                " controls such as 'dense_spread'"
+            )
         slow = list(filter(own_notebook, self.control_methods))
         if self.controls and not self.control_methods or slow:
             raise ConfigError(
@@ -97,6 +112,17 @@ class Profile:
                 "control views are reconstructed by the baseline's networks: add baseline to views,"
                 " or set controls=()"
             )
+
+    @property
+    def study(self) -> StudyDesign:
+        """The design of the study's data."""
+        decided = ("doses", "views", "controls", "replicate")
+        free = [name for name in field_names(StudyDesign) if name not in decided]
+        refuse_unknown(self.design, free, "a profile's design")
+        chosen = dict.fromkeys(map(controlled_view, (*self.views, *self.controls)))
+        views = [view for view in chosen if view != "baseline"] or _VIEWS
+        own = {"doses": self.doses, "views": views, "controls": bool(self.controls)}
+        return from_dict(StudyDesign, self.design | own)
 
     @property
     def fast_methods(self) -> tuple[str, ...]:

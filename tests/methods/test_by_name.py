@@ -3,7 +3,7 @@ and where its bundle lies."""
 
 import pytest
 
-from fly64lib.design import controls_of, gridsize_of
+from fly64lib.design import controls_of
 from fly64lib.methods.base import Network
 from fly64lib.methods.by_name import (
     base_of,
@@ -14,15 +14,7 @@ from fly64lib.methods.by_name import (
     own_notebook,
 )
 from fly64lib.registries import METHODS
-from fly64lib.training import artifact_folder
 from ptycho_torch.errors import ConfigError
-
-
-@pytest.mark.parametrize("view", ["baseline", "dense", "0.5"])
-@pytest.mark.parametrize("objective", ["poisson", "supervised"])
-def test_a_conditions_network_lies_where_phase_e_puts_it(view, objective):
-    there = artifact_folder("", 1e4, view, gridsize_of(view), objective)
-    assert Network(objective).folder(1e4, view) == there.as_posix()
 
 
 @pytest.mark.parametrize("view", controls_of("dense") + controls_of("0.5"))

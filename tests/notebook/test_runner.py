@@ -104,10 +104,11 @@ def test_a_failure_keeps_the_notebook_aside_and_what_was_there_before(
     ("given", "message"),
     [
         ({"dosee": 1000}, "unknown parameter 'dosee' of train.ipynb; did you mean 'dose'"),
-        ({"dose": "many"}, "dose='many' is a str"),
-        ({"dose": 0.5}, "outside"),
-        ({"progress": "true"}, "pass True or False"),
-        ({"view": "denser"}, "view='denser' is not one of"),
+        ({"dose": "many"}, "dose='many': expected a valid number"),
+        ({"dose": 0.5}, "dose=0.5 is not a whole number of photons"),
+        ({"progress": "never"}, "progress='never': expected a valid boolean"),
+        ({"view": "denser"}, "view='denser' is not known; did you mean 'dense'"),
+        ({"training": {"stepz": 3}}, "unknown parameter 'stepz' of a training; did you mean"),
     ],
 )
 def test_a_wrong_parameter_is_refused_before_anything_starts(
@@ -124,8 +125,10 @@ def test_checked_values_are_those_of_the_dataclass() -> None:
         "doses": [1000.0, 1e5]
     }
     assert check_parameters(notebook("reconstruct"), {"view": "dense, sparse"}) == {
-        "view": "dense, sparse"
+        "view": ["dense", "sparse"]
     }
+    training = {"training": '{"width": 32}'}
+    assert check_parameters(notebook("train"), training) == {"training": {"width": 32}}
 
 
 def test_a_notebook_without_parameters_or_kernel_is_refused_with_the_remedy(tmp_path: Path) -> None:

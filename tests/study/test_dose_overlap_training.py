@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fly64lib.methods.registry import network_of
 
 from fly64lib import training
 from fly64lib.design import StudyDesign, view_file
-from fly64lib.methods.registry import network_of
 from fly64lib.training import (
     TrainingJob,
     build_training_jobs,
@@ -178,12 +178,12 @@ def test_run_training_job_invokes_runner(phases):
 
 def test_the_legacy_parameters_are_written_once_and_before_any_data_is_opened(phases, monkeypatch):
     order = []
-    update, bridge = training.update_legacy_dict, training.PyTorchMemmapBridge
+    update, opened = training.update_legacy_dict, training.open_scan
     monkeypatch.setattr(
         training, "update_legacy_dict", lambda *a: (order.append("legacy"), update(*a))
     )
     monkeypatch.setattr(
-        training, "PyTorchMemmapBridge", lambda *a, **k: (order.append("data"), bridge(*a, **k))[1]
+        training, "open_scan", lambda *a, **k: (order.append("data"), opened(*a, **k))[1]
     )
     monkeypatch.setattr("ptycho_torch.workflows.components.train_cdi_model_torch", Spy())
     run_training_job(the_job(phases), config=SMALL)
