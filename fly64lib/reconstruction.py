@@ -21,7 +21,7 @@ from fly64lib.methods.base import Method, MethodResult, attribute
 from fly64lib.registries import METHODS
 from ptycho_torch.commands import record_rows, run_options
 from ptycho_torch.errors import ConfigError, DataContractError
-from ptycho_torch.fields import Positive, Settings, Threads, Whole, config, refuse_unknown
+from ptycho_torch.fields import Positive, Settings, Threads, Whole, config
 from ptycho_torch.files import atomic_path, folder_lock, read_json, sha256_file, write_json
 from ptycho_torch.memmap_bridge import open_scan
 from ptycho_torch.versions import software_versions
@@ -64,10 +64,10 @@ class MethodSettings:
     training_root: str | None = None  # phase E's folder, for the learned methods
 
     def __post_init__(self) -> None:
-        for name, given in self.settings.items():
+        for name in self.settings:
             METHODS.check(name)
-            known = [one.name for one in fields(METHODS[name])]
-            refuse_unknown(given, known, f"settings of {name}")
+            needs_bundle = {"bundle": Path()} if attribute(METHODS[name], "network") else {}
+            METHODS[name](**needs_bundle | self._values(name))  # what it refuses is refused here
 
     def method(self, job: ReconstructionJob) -> Method:
         """The method of a job with these settings. Raises ConfigError for what it cannot do."""
@@ -80,12 +80,17 @@ class MethodSettings:
                     f"{name}={getattr(self, name)!r} is for {', '.join(able)}; {job.method} takes"
                     " the file's probe as it is"
                 )
-        short = {"epochs": self.num_epochs} | asdict(self)  # type: ignore[call-overload]
-        values = {name: short[name] for name in known & short.keys() if short[name] is not None}
-        values |= self.settings.get(job.method, {})
+        values = self._values(job.method)
         if (network := attribute(chosen, "network")) and "bundle" not in values:
             values["bundle"] = self._bundle(job, network)
         return chosen(**values)
+
+    def _values(self, method: str) -> dict[str, Any]:
+        """What a method of this name is given, but for the bundle of its network."""
+        short = {"epochs": self.num_epochs} | {f.name: getattr(self, f.name) for f in fields(self)}
+        known = {one.name for one in fields(METHODS[method])} & short.keys()
+        values = {name: short[name] for name in known if short[name] is not None}
+        return values | self.settings.get(method, {})
 
     def _bundle(self, job: ReconstructionJob, network: Any) -> Path:
         if self.training_root is None:

@@ -17,7 +17,8 @@ SANITIZE = FOLDER / "sanitize.cfg"
 CELL_TIMEOUT_S = 600  # for hung cells only
 CHECK = """from fly64lib.notebook.regression import check
 
-print(check("{result}", "expected/{name}.json"))"""
+result = "{result}"
+print(check(result, "expected/{name}.json"))"""
 
 
 @dataclass(frozen=True)

@@ -134,6 +134,7 @@ def test_a_format_of_another_package_is_exported_and_imported(package, tmp_path)
 
 def test_every_recipe_is_short():
     methods = re.search(r"# my_package/blur\.py\n(.*?)```", PAGE, re.S)[1]
-    code = [line for line in methods.split("\n") if line and not line.startswith(("import", "from"))]
+    code = [
+        line for line in methods.split("\n") if line and not line.startswith(("import", "from"))
+    ]
     assert len(code) <= 20
-

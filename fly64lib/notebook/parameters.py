@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import field, fields, replace
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from fly64lib.design import Dose, Doses, ScanDesign, View, ViewDesign, part_of
 from fly64lib.registries import METHODS
@@ -44,7 +44,7 @@ T = TypeVar("T")
 _SHORT = {"epochs": "max_epochs"}  # a parameter: the setting that it means
 
 Views = Annotated[tuple[View, ...], SEVERAL, DIFFERENT]
-Methods = Annotated[tuple[Annotated[str, AfterValidator(METHODS.check)], ...], SEVERAL, DIFFERENT]
+Methods = Annotated[tuple[METHODS.names, ...], SEVERAL, DIFFERENT]
 
 
 def read_parameters(cls: type[T], namespace: Mapping[str, Any], cells: Sequence[str]) -> T:

@@ -138,6 +138,5 @@ def test_the_grids_options_and_a_bundle_do_not_mix(work, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["reconstruct", "--bundle", "bundle.pt", "--data", "scan.npz", "--method", "lsqml"])
     assert (
-        ended.value.code == 2
-        and "Unrecognized options: --method, lsqml" in capsys.readouterr().err
+        ended.value.code == 2 and "Unrecognized options: --method, lsqml" in capsys.readouterr().err
     )

@@ -134,7 +134,7 @@ def test_settings_of_a_method_go_before_those_of_several_and_reach_no_other(stud
     assert lsqml.threads == rpie.threads == classical.threads == 2
     for wrong, says in (
         ({"lsqmI": {}}, "method='lsqmI' is not known; did you mean 'lsqml'"),
-        ({"lsqml": {"epoch": 3}}, "'epoch' of settings of lsqml; did you mean 'epochs'"),
+        ({"lsqml": {"epoch": 3}}, "'epoch' of LSQML; did you mean 'epochs'"),
     ):
         with pytest.raises(ConfigError, match=says):
             MethodSettings(settings=wrong)

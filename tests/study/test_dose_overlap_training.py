@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fly64lib.methods.by_name import network_of
 
 from fly64lib import training
 from fly64lib.design import StudyDesign, view_file
+from fly64lib.methods.by_name import network_of
 from fly64lib.training import (
     TrainingJob,
     build_training_jobs,

@@ -201,7 +201,7 @@ def test_every_profile_is_within_its_limits() -> None:
     assert profile_names() == ["full", "quick", "smoke"]
     assert len(load_profile("smoke").notebooks()) <= 12
     full = load_profile("full")
-    assert (full.replicates, full.scan_step, full.training["n_images"]) == (3, 1, None)
+    assert (full.replicates, full.study.scan_step, full.training["n_images"]) == (3, 1, None)
 
 
 def test_a_finished_study_has_its_report_and_runs_nothing_twice(
@@ -216,7 +216,7 @@ def test_a_finished_study_has_its_report_and_runs_nothing_twice(
         json.loads(line) for line in (study / "logs" / "runs.jsonl").read_text().splitlines()
     ]
     assert (
-        first["exit_code"] == 0 and first["cpu_s"] > 3 * again["cpu_s"] > 0
+        first["exit_code"] == 0 and first["cpu_s"] > 2 * again["cpu_s"] > 0
     )  # the first ran all notebooks, the second none
     states = status(SweepFolder.of(study), working=False)
     assert [len(names) for names in states.values()] == [len(TOY_JOBS), 0, 0, 0]
@@ -282,13 +282,13 @@ def test_after_a_kill_no_finished_job_reruns_and_the_results_are_the_same(
         (["training.stepz=3"], "unknown parameter 'stepz' of a training; did you mean 'steps'"),
         (["train_steps=many"], "steps='many': expected a valid integer"),
         (["lsqml_epochs=0"], "epochs=0: expected greater than or equal to 1"),
-        (["settings.lsqml.epoch=5"], "'epoch' of settings of lsqml; did you mean 'epochs'"),
+        (["settings.lsqml.epoch=5"], "'epoch' of LSQML; did you mean 'epochs'"),
         (["settings.lsqm.epochs=5"], "method='lsqm' is not known; did you mean 'lsqml'"),
         (["training.steps"], "expected key=value"),
-        (["methods=pinn,fft"], "methods='fft' is not one of"),
+        (["methods=pinn,fft"], "method='fft' is not known"),
         (["doses=()"], "at least one"),
         (["views=dense"], "add baseline to views"),
-        (["scan_step=0"], "scan_step=0 lies outside"),
+        (["scan_step=0"], "scan_step=0: expected greater than or equal to 1"),
     ],
 )
 def test_a_setting_that_the_profile_does_not_have_is_refused(
@@ -303,7 +303,7 @@ def test_settings_are_read_as_one_writes_them() -> None:
     given += ["canvas_passes=5,40", 'training={"width": 32}', "classical_steps=40"]
     found = load_profile("quick", given)
     assert (found.doses, found.views, found.limits) == ((1000, 1e4), ("baseline", "dense"), False)
-    training = {"steps": 130, "n_images": None, "canvas_passes": "5,40", "width": 32}
+    training = {"steps": 130, "n_images": None, "canvas_passes": (5, 40), "width": 32}
     assert found.training == training
     assert found.settings == {"lsqml": {"epochs": 30}, "classical": {"steps": 40}}
     assert load_profile("quick", ["doses=1000"]).doses == (1000,)
