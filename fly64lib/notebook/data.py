@@ -15,7 +15,7 @@ from fly64lib.simulation.probes import outer_half_maximum_diameter
 from ptycho_torch.data.checks import mean_photons, pattern_chunks
 from ptycho_torch.data.contract import ScanData, read_scan
 from ptycho_torch.fields import to_dict
-from ptycho_torch.files import atomic_path, write_json
+from ptycho_torch.files import write_json
 from ptycho_torch.physics import optics
 from ptycho_torch.versions import software_versions
 
@@ -198,15 +198,6 @@ def write_result(path: str | Path, parameters: object, **content: object) -> Pat
     path, given = Path(path).resolve(), to_dict(parameters)
     write_json(path, {"parameters": given, **content, "versions": software_versions()})
     return path
-
-
-def write_csv(rows: Sequence[Mapping[str, object]], path: str | Path) -> Path:
-    """Rows as CSV, a column for each key."""
-    import pandas
-
-    with atomic_path(path) as temporary:
-        pandas.DataFrame(rows).to_csv(temporary, index=False)
-    return Path(path)
 
 
 def _positions(scan: ScanData) -> np.ndarray:

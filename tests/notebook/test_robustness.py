@@ -7,9 +7,8 @@ from dataclasses import replace
 import pytest
 
 from fly64lib.notebook import robustness
-from fly64lib.notebook.data import write_csv
 from fly64lib.notebook.parameters import RobustnessParameters
-from fly64lib.notebook.robustness import STRENGTHS, conditions, curves, run_conditions
+from fly64lib.notebook.robustness import STRENGTHS, conditions, curves, run_conditions, write_rows
 from fly64lib.simulation.imperfections import Imperfections
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.files import read_json
@@ -107,5 +106,5 @@ def test_the_table_and_the_curves_hold_every_point_and_the_undisturbed_one_first
         for line in axes[1].lines
         if line.get_label() in ("pinn", "lsqml")
     ] == [[[0, 10], [4, 6], [8, 2]]] * 2
-    with write_csv(rows, tmp_path / "rows.csv").open(newline="") as file:
+    with write_rows(rows, tmp_path / "rows.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == 12
