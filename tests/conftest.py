@@ -34,7 +34,15 @@ SHAPED = (
     "inference.refinement",
 )
 # Shapes and dtypes in these modules' signatures are checked at every call, in tests only.
-install_import_hook([f"ptycho_torch.{name}" for name in SHAPED], "beartype.beartype")
+SHAPED_STUDY = (
+    *("experiment", "imperfections", "overlap_measures"),
+    *("procedural_canvases", "split", "views"),
+)
+install_import_hook(
+    [f"ptycho_torch.{name}" for name in SHAPED]
+    + [f"fly64lib.simulation.{name}" for name in SHAPED_STUDY],
+    "beartype.beartype",
+)
 _not_run: list[str] = []
 
 

@@ -32,13 +32,13 @@ def _to(most: float) -> Any:
 class Imperfections:
     """How strong each one is; :data:`PERFECT` has none."""
 
-    probe_error: _to(1) = 0.0  # of the file's probe: ||P' - P|| / ||P||, smooth and complex
+    probe_error: _to(1.0) = 0.0  # of the file's probe: ||P' - P|| / ||P||, smooth and complex
     # of the file's probe, see fly64lib.simulation.probes.defocused
     probe_defocus_rad: Annotated[float, Field(ge=-10, le=10)] = 0.0
-    jitter_px: _to(32) = 0.0  # rms along each axis of the true positions about the stored ones
+    jitter_px: _to(32.0) = 0.0  # rms along each axis of the true positions about the stored ones
     incoherent: _to(0.9) = 0.0  # share of the power in probe modes that the file does not hold
-    motion_px: _to(32) = 0.0  # way during an exposure, its middle at the stored position
-    beam_stop_px: _to(512) = 0.0  # radius of a disc about zero frequency that reads zero
+    motion_px: _to(32.0) = 0.0  # way during an exposure, its middle at the stored position
+    beam_stop_px: _to(512.0) = 0.0  # radius of a disc about zero frequency that reads zero
     dead_share: _to(0.5) = 0.0  # share of the detector's pixels, drawn at random, that read zero
     seed: Seed = 0  # of the jitter, the dead pixels and the probe's error
 

@@ -20,7 +20,7 @@ Positions = Float[np.ndarray, "n 2"]
 _DARK = 0.1  # of the mean fluence
 
 
-def disc_overlap(distance_px: np.ndarray | float, diameter_px: float) -> np.ndarray:
+def disc_overlap(distance_px: np.ndarray | float, diameter_px: float) -> np.ndarray | float:
     """Common area of two discs of diameter D at distance d, over the area of one, with t = d / D:
 
     o = 2 / pi (arccos t - t sqrt(1 - t^2)),   1 at t = 0, 0.39100 at t = 1/2, 0 from t = 1 on.

@@ -75,7 +75,7 @@ def siemens_star(shape: tuple[int, int], seed: int) -> Image:
             wedge = along * np.tan(2 * np.pi / SPOKES) - abs(across)
             gap = _step(np.minimum(wedge, lost[spoke] * (radius - RING)))
             unwritten = np.maximum(unwritten, gap)
-        written[near] += present * _between(across[near], 0, 2 * half[near])
+        written[near] += present * _between(across[near], 0.0, 2 * half[near])
 
     ground = OPEN_PHASE + (UNWRITTEN_PHASE - OPEN_PHASE) * unwritten
     phase = ground + (SPOKE_PHASE - ground) * written
@@ -90,7 +90,7 @@ def dead_leaves(shape: tuple[int, int], seed: int) -> Image:
     all sizes."""
     rng = np.random.default_rng(seed)
     drawing = _Drawing(shape, rng, _leaf(rng))
-    for radius in _power_law(rng, 700, 3, 45, 3):
+    for radius in _power_law(rng, 700, 3.0, 45.0, 3.0):
         drawing.paint(_disc(radius), drawing.place(), _leaf(rng))
     return np.exp(drawing.canvas)
 

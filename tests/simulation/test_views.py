@@ -29,7 +29,7 @@ def scattered():
     return np.random.default_rng(5).uniform([0, 0], [40, 70], (4000, 2))
 
 
-@pytest.mark.parametrize("spacing, groups", [(9, 99), (24, 18)])
+@pytest.mark.parametrize("spacing, groups", [(9.0, 99), (24.0, 18)])
 def test_a_probe_of_30_px_gives_about_99_dense_and_18_sparse_groups_of_the_snakes_half(
     half, spacing, groups
 ):
@@ -59,7 +59,7 @@ def test_centres_fill_the_plane_as_random_sequential_addition_of_discs_does():
 
 
 def test_a_group_is_its_centre_and_the_images_nearest_to_it(half):
-    for centre, *others in select_groups(half, 9, seed=4):
+    for centre, *others in select_groups(half, 9.0, seed=4):
         r = np.linalg.norm(half - half[centre], axis=1)
         assert r[others].max() <= np.sort(np.delete(r, centre))[2] + 1e-12
 
@@ -90,9 +90,9 @@ def test_fewer_images_than_a_group_needs_make_no_group(n, groups):
 
 def test_impossible_groups_are_refused_with_the_reason(scattered):
     with pytest.raises(ConfigError, match="neighbor_count=2 cannot fill groups of 4"):
-        select_groups(scattered, 5, images_per_group=4, neighbor_count=2)
+        select_groups(scattered, 5.0, images_per_group=4, neighbor_count=2)
     with pytest.raises(ConfigError, match="positive number of pixels"):
-        select_groups(scattered, 0)
+        select_groups(scattered, 0.0)
 
 
 def test_spread_images_lie_as_far_apart_as_the_gaps_between_them_are_wide(half):
