@@ -55,8 +55,8 @@ FORMATS = Registry(
         "cxi": "fly64lib.formats.cxi:FORMAT",
         "ptychi": "fly64lib.formats.ptychi:FORMAT",
         "ptypy": "fly64lib.formats.ptypy:FORMAT",
-        "tiff": "fly64lib.formats.pictures:TIFF",
-        "png": "fly64lib.formats.pictures:PNG",
+        "tiff": "fly64lib.formats.images:TIFF",
+        "png": "fly64lib.formats.images:PNG",
         "data": "fly64lib.formats.data001:FORMAT",
     },
 )

@@ -9,7 +9,7 @@ import numpy as np
 from fly64lib.formats.frames import Frames, Reading, decide, look, patterns, window
 from fly64lib.formats.options import ImportOptions
 from fly64lib.formats.orientation import OrientationChoice, find_orientation, turned
-from fly64lib.formats.positions import object_for, object_pixel_m, positions_for, probe_for
+from fly64lib.formats.pixel_grid import object_for, object_pixel_m, positions_for, probe_for
 from fly64lib.formats.raw import RawScan
 from ptycho_torch.data.checks import mean_photons
 from ptycho_torch.data.contract import check_scan

@@ -46,7 +46,7 @@ def import_scan(options: ImportOptions) -> tuple[ScanData, OrientationChoice]:
         scan, choice = converted(raw, Path(work), options)
         write_scan(target, scan)
         if options.picture != "none":
-            from fly64lib.formats.picture import draw_import
+            from fly64lib.formats.import_picture import draw_import
 
             draw_import(options.picture or target.with_suffix(".png"), scan, choice)
         return scan, choice

@@ -67,6 +67,8 @@ def refused(tmp_path, capsys) -> Callable[..., str]:
         rest = ["--picture", "none", *options.split()]
         assert main(["import", str(source), str(target), *rest]) == 2
         assert not target.exists() and not list(tmp_path.glob(".fly64-import-*"))
-        return capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert said.count("; ") >= 2 and "; expected " in said or "pip install" in said
+        return said
 
     return run

@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from fly64lib.formats.images import show_object
 from fly64lib.formats.orientation import OrientationChoice
-from fly64lib.formats.pictures import show_object
 from ptycho_torch.data.checks import pattern_chunks
 from ptycho_torch.data.contract import ScanData
 from ptycho_torch.files import atomic_path
