@@ -10,27 +10,19 @@ and method with its provenance.
 Every object is scored on the scanned region of the baseline's test half, whatever the view, and in
 data space on the held-out patterns of phase C, which no method got. The rows `cramer_rao` and
 `bayesian` are limits, not reconstructions: the first binds unbiased methods only, so that one with
-a prior may pass it; the second is what the specimen class's power spectrum alone could add. Both
-hold for the model on its own grid; data from the finer grid also carry what that model cannot
-explain."""
+a prior may pass it; the second is what the specimen class's power spectrum alone could add. Data
+from the finer grid also carry what their model on its own grid cannot explain."""
 
 import json
 import sys
-from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from fly64lib.design import (
-    Doses,
-    StudyDesign,
-    View,
-    dose_folder,
-    held_out_file,
-    split_file,
-    view_file,
-)
+from fly64lib import design
+from fly64lib.design import Doses, StudyDesign, View, dose_folder
 from fly64lib.evaluation.columns import aligned_text, table
 from fly64lib.evaluation.gauge import Region
 from fly64lib.evaluation.judgement import has_truth, judge, region_of
@@ -38,7 +30,7 @@ from fly64lib.evaluation.limits import Limits, limits
 from fly64lib.evaluation.metrics import Pair
 from fly64lib.evaluation.rings import FRC, first_crossing
 from fly64lib.evaluation.scores import json_rows
-from fly64lib.evaluation.spectrum import ClassSpectrum, class_spectrum
+from fly64lib.evaluation.spectrum import class_spectrum
 from fly64lib.plots import figures
 from fly64lib.reconstruction import load_object
 from fly64lib.registries import SPECIMENS
@@ -69,8 +61,7 @@ class Options:
     no_limits: bool = False  # leave the two limits out
 
 
-@dataclass(frozen=True)
-class Comparison:
+class Comparison(NamedTuple):
     """One condition: rows of methods and limits, and the objects behind them."""
 
     dose: float
@@ -92,25 +83,21 @@ def compare(
     gauge: str = "known_probe",
     with_limits: bool = True,
 ) -> Comparison:
-    """Judge the reconstructions of one condition; `methods` defaults to all that are there.
-
-    Raises DataContractError where a reconstruction or a data file is missing, or was made from
-    other data."""
-    raw = open_scan(view_file(phase_c_root, phase_d_root, dose, view, "test"))
-    baseline = open_scan(split_file(phase_c_root, dose, "test"))
-    held_out = open_scan(held_out_file(phase_c_root, dose))
+    """Judge the reconstructions of one condition; `methods` defaults to all that are there. Raises
+    DataContractError where a reconstruction or data file is missing or made from other data."""
+    raw = open_scan(design.view_file(phase_c_root, phase_d_root, dose, view, "test"))
+    region = region_of(open_scan(design.split_file(phase_c_root, dose, "test")))
+    held_out = open_scan(design.held_out_file(phase_c_root, dose))
     if not has_truth(raw):
         raise DataContractError(
-            f"{raw.source}: its object is not the truth (object_kind "
-            f"{raw.metadata.get('object_kind')!r}); methods can be compared on simulated data only"
+            f"{raw.source}: object_kind is {raw.metadata.get('object_kind')!r}, not 'truth';"
+            " methods can be compared on simulated data only"
         )
     folder = Path(reconstruction_root) / dose_folder(dose) / view
     names = methods or tuple(sorted(path.parent.name for path in folder.glob("*/result.json")))
     if not names:
-        raise DataContractError(
-            f"{folder}: no reconstructions; run python -m fly64lib.reconstruction first"
-        )
-    region = region_of(baseline)
+        how = "run python -m fly64lib.reconstruction first"
+        raise DataContractError(f"{folder}: no reconstructions; {how}")
     objects = {name: load_object(folder / name) for name in names}
     results = {name: read_json(folder / name / "result.json") for name in names}
     scored = judge(objects, raw, region=region, gauge=gauge, held_out=held_out)
@@ -129,10 +116,8 @@ def write_comparison(comparison: Comparison, output_root: str | Path) -> Path:
     folder = Path(output_root) / dose_folder(comparison.dose) / comparison.view
     path = folder / "comparison.json"
     truth, region, bounds = comparison.truth, comparison.region, comparison.limits
-    pairs = {
-        name: Pair.aligned(image[region], truth[region])
-        for name, image in comparison.objects.items()
-    }
+    own = comparison.objects.items()
+    pairs = {name: Pair.aligned(image[region], truth[region]) for name, image in own}
     errors = {name: pair.phase_error for name, pair in pairs.items()}
     drawn = {
         "objects": figures.objects(comparison.objects, truth, region, errors=True),
@@ -162,21 +147,15 @@ def _write_rows(path: Path, rows: list[dict]) -> None:
 
 
 def _limits(raw: RawDataTorch, region: Region, probe_known: bool) -> dict[str, Limits]:
-    arguments = raw.scan.object_guess, raw.geometry(whole=True), region
-    return {
-        "cramer_rao": limits(*arguments, probe_known=probe_known),
-        "bayesian": limits(*arguments, _prior(raw, region), probe_known=probe_known),
-    }
-
-
-def _prior(raw: RawDataTorch, region: Region) -> ClassSpectrum:
-    """The spectrum of the specimen's class: other draws of it, or, for a base file's object, of
-    that object itself."""
-    name = raw.metadata["provenance"]["specimen"]
+    """Both limits; the prior is the spectrum of the specimen's class, from other draws, or, of
+    a base file's object, its own."""
+    whole, name = raw.scan.object_guess, raw.metadata["provenance"]["specimen"]
+    examples = [whole[region]]
     if name in SPECIMENS:
-        draw = SPECIMENS[name]
-        return class_spectrum([draw(raw.scan.canvas_shape, seed) for seed in _CLASS_SEEDS])
-    return class_spectrum([raw.scan.object_guess[region]])
+        examples = [SPECIMENS[name](raw.scan.canvas_shape, seed) for seed in _CLASS_SEEDS]
+    place = whole, raw.geometry(whole=True), region
+    priors = {"cramer_rao": None, "bayesian": class_spectrum(examples)}
+    return {name: limits(*place, prior, probe_known=probe_known) for name, prior in priors.items()}
 
 
 def _limit_row(name: str, bound: Limits) -> dict:
@@ -195,10 +174,9 @@ def _limit_row(name: str, bound: Limits) -> dict:
 def _cost(result: dict | None) -> dict:
     if result is None:
         return {}
-    return {key: result[key] for key in _COST} | {
-        "settings": json.dumps(result["settings"], sort_keys=True),
-        "versions": json.dumps(result["versions"]),
-    }
+    settings, versions = json.dumps(result["settings"], sort_keys=True), result["versions"]
+    texts = {"settings": settings, "versions": json.dumps(versions)}
+    return {key: result[key] for key in _COST} | texts
 
 
 def run(options: Options) -> int:
@@ -207,12 +185,11 @@ def run(options: Options) -> int:
     how = options.methods or None, options.gauge, not options.no_limits
     rows: list[dict] = []
     with folder_lock(options.output_root):
-        for dose in options.doses:
-            for view in options.views:
-                print(f"{dose_folder(dose)} {view}", file=sys.stderr)
-                found = compare(*roots, dose, view, *how)
-                write_comparison(found, options.output_root)
-                rows += found.rows
+        for dose, view in product(options.doses, options.views):
+            print(f"{dose_folder(dose)} {view}", file=sys.stderr)
+            found = compare(*roots, dose, view, *how)
+            write_comparison(found, options.output_root)
+            rows += found.rows
         print(write_table(rows, options.output_root))
     print(text_table(rows))
     return 0

@@ -1,11 +1,12 @@
-"""What the numbers of a results row are called, their units and how they are written: the one table
-that every text table, notebook, curve and page reads.
+"""Names, units and formats of the numbers of a results row: the one table that every text table,
+notebook, curve and page reads.
 
-A metric (:mod:`fly64lib.evaluation.metrics`) brings its own column, another package's too; here are
-those of numbers that are not a metric of an object."""
+A metric (:mod:`fly64lib.evaluation.metrics`) brings its own column; here are those of other
+numbers."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import zip_longest
 from textwrap import wrap
 from typing import Literal
@@ -19,11 +20,8 @@ _HEAD_WIDTH = 12  # characters of a line of a text table's head
 
 @dataclass(frozen=True)
 class Column:
-    """One number of a row.
-
-    `format` is that of :func:`format`; empty writes three digits (:func:`number`). `shown` says in
-    which tables it stands: all, the report's only, or in the rows of CSV and JSON files only.
-    """
+    """One number of a row. `format` is that of :func:`format`; empty writes three digits. `shown`:
+    in all tables, in the report's only, or in the rows of CSV and JSON files only."""
 
     name: str
     label: str
@@ -51,19 +49,15 @@ CONDITION = (
     Column("images", "images", format=",d"),
     Column("photons_per_pixel", "photons per object pixel"),
 )
+_error = partial(Column, higher_is_better=False)
 DATA = (
-    Column("deviance", "deviance", "pixel", higher_is_better=False),
-    Column(
-        *("deviance_held_out", "held-out deviance", "pixel"),
-        higher_is_better=False,
-        curve=True,
-        logarithmic=True,
-    ),
+    _error("deviance", "deviance", "pixel"),
+    _error("deviance_held_out", "held-out deviance", "pixel", curve=True, logarithmic=True),
 )
 COST = (
-    Column("cpu_seconds", "CPU", "s", higher_is_better=False),
-    Column("seconds", "wall", "s", higher_is_better=False, shown="rows"),
-    Column("peak_memory_mb", "peak memory", "MB", higher_is_better=False, shown="rows"),
+    _error("cpu_seconds", "CPU", "s"),
+    _error("seconds", "wall", "s", shown="rows"),
+    _error("peak_memory_mb", "peak memory", "MB", shown="rows"),
 )
 
 
@@ -74,21 +68,17 @@ def columns() -> dict[str, Column]:
 
 
 def table_columns(names: Collection[str], report: bool = False) -> list[Column]:
-    """Of the columns with these names those that stand in tables; `report`: the report's long
-    ones."""
+    """The columns of these names that stand in tables; `report`: also the report's long ones."""
     shown = ("everywhere", "report") if report else ("everywhere",)
     return [one for one in columns().values() if one.name in names and one.shown in shown]
 
 
 def table(rows: Sequence[Mapping], *keys: str) -> tuple[list[str], list[list[str]]]:
     """Heads and lines of a short table: the entries of `keys` as they are, then the columns."""
-    shown = table_columns({key for row in rows for key in row})
-    heads = [*keys, *(column.title for column in shown)]
-    return heads, [
-        [
-            *(number(row[key]) if isinstance(row[key], float) else str(row[key]) for key in keys),
-            *(column.text(row.get(column.name)) for column in shown),
-        ]
+    shown = table_columns(set().union(*rows))
+    return [*keys, *(column.title for column in shown)], [
+        [number(row[key]) if isinstance(row[key], float) else str(row[key]) for key in keys]
+        + [column.text(row.get(column.name)) for column in shown]
         for row in rows
     ]
 
@@ -100,15 +90,10 @@ def markdown_table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 def aligned_text(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """The table as aligned text, long heads on several lines."""
-    wrapped = zip_longest(
-        *(wrap(head, _HEAD_WIDTH, break_on_hyphens=False) for head in heads), fillvalue=""
-    )
-    cells = [*wrapped, *lines]
+    wrapped = (wrap(head, _HEAD_WIDTH, break_on_hyphens=False) for head in heads)
+    cells = [*zip_longest(*wrapped, fillvalue=""), *lines]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join(
-        "  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True))
-        for line in cells
-    )
+    return "\n".join("  ".join(map(str.rjust, line, widths)) for line in cells)
 
 
 def number(value: float | None) -> str:

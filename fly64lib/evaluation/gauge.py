@@ -1,20 +1,18 @@
-"""The gauge of a ptychographic object: what the data leave open is taken out before anything is
-scored.
+"""The gauge of a ptychographic object: what the data leave open, taken out before it is scored.
 
 With the probe known, the patterns determine the object up to one global phase. With the probe
 unknown, object and probe may also trade a phase ramp, a shift and a scale (Guizar-Sicairos et al.,
-Opt. Express 19, 21345 (2011)). Removed is
+Opt. Express 19, 21345 (2011)). Removed is, with c the central pixel and S the band-limited
+continuation,
 
-    image(r) = scale exp(i phase) S[ exp(i ramp . (r - c)) reconstruction ](r - shift),   c the
-    central pixel,
+    image(r) = scale exp(i phase) S[ exp(i ramp . (r - c)) reconstruction ](r - shift).
 
-S the band-limited continuation. All values are those *applied to the reconstruction*: content that
-lies one row too far down has shift_px = (-1, 0). Rows come first, y is rows. This decides the
-numbers, so it stands apart from metrics."""
+All values are those *applied to the reconstruction*: content that lies one row too far down has
+shift_px = (-1, 0). Rows come first, y is rows."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Complex, Float
@@ -34,15 +32,14 @@ Image = Complex[np.ndarray, "H W"]
 Mask = Bool[np.ndarray, "H W"]
 Pixels = Float[np.ndarray, "2"]  # rows, columns
 Region = tuple[slice, slice]  # rows and columns of the canvas
+Move = tuple[Pixels, Pixels]  # tilt (rad/px) and displacement (px) of an image against another
 
 
-@dataclass(frozen=True, eq=False)
-class Alignment:
+class Alignment(NamedTuple):
     """An aligned image and the gauge that was removed, in the convention of the module's equation.
 
-    `registered` is False where a shift was to be found (unknown probe) and none could be: a flat
-    image, one unrelated to the truth, or one more than `MAX_SHIFT_PX` off. Then shift_px is 0, and
-    phase, ramp and scale are still removed."""
+    `registered` is False where a shift was sought (unknown probe) and none found: a flat image, one
+    unrelated to the truth or more than `MAX_SHIFT_PX` off. shift_px is 0 then."""
 
     image: Image
     phase_rad: float
@@ -54,34 +51,35 @@ class Alignment:
 
 def scored_region(xcoords: np.ndarray, ycoords: np.ndarray, canvas_shape: Sequence[int]) -> Region:
     """Rows and columns of the canvas inside the bounding box of the patch centres (px), rounded
-    inwards.
-
-    Raises :class:`DataContractError` for no or non-finite positions, positions outside the canvas,
-    and a region with a side under `MIN_SIDE_PX`, which a 3-scale MS-SSIM cannot score."""
+    inwards. Raises :class:`DataContractError` for positions that give none, or one with a side
+    under `MIN_SIDE_PX`."""
     if np.shape(xcoords) != np.shape(ycoords) or np.size(xcoords) == 0:
         raise DataContractError(
-            f"scored region: {np.shape(xcoords)} xcoords and {np.shape(ycoords)} ycoords given; "
-            "at least one position with both is needed"
+            f"scored region: {np.shape(xcoords)} xcoords, {np.shape(ycoords)} ycoords; give both,"
+            " at least one position"
         )
     if not (np.isfinite(xcoords).all() and np.isfinite(ycoords).all()):
         raise DataContractError("scored region: xcoords or ycoords hold NaN or infinity; mend them")
-    rows, columns = (
-        slice(int(np.ceil(np.min(axis))), int(np.floor(np.max(axis))) + 1)
-        for axis in (ycoords, xcoords)
-    )
-    for name, part, size in zip(("rows", "columns"), (rows, columns), canvas_shape, strict=True):
-        if part.start < 0 or part.stop > size:
+    ends = [(int(np.ceil(np.min(a))), int(np.floor(np.max(a))) + 1) for a in (ycoords, xcoords)]
+    rows, columns = (slice(*end) for end in ends)
+    for name, part, limit in zip(("rows", "columns"), (rows, columns), canvas_shape, strict=True):
+        if part.start < 0 or part.stop > limit:
             raise DataContractError(
                 f"scored region: positions span {name} {part.start}..{part.stop - 1}, outside the"
                 f" canvas of {tuple(canvas_shape)} px; check their unit and origin"
             )
-    size = rows.stop - rows.start, columns.stop - columns.start
+    size = [stop - start for start, stop in ends]
     if min(size) < MIN_SIDE_PX:
         raise DataContractError(
             f"scored region: the positions span {size[0]} x {size[1]} px; a 3-scale MS-SSIM needs "
             f"at least {MIN_SIDE_PX} px on each side: score a larger part of the scan"
         )
     return rows, columns
+
+
+def judged(gauge: str) -> Region:
+    """All pixels; with an unknown probe without the border that a shift may have made up."""
+    return (slice(MAX_SHIFT_PX, -MAX_SHIFT_PX) if gauge == "unknown_probe" else slice(None),) * 2
 
 
 def align(reconstruction: np.ndarray, truth: np.ndarray, gauge: str = "known_probe") -> Alignment:
@@ -94,9 +92,8 @@ def align(reconstruction: np.ndarray, truth: np.ndarray, gauge: str = "known_pro
     complex factor would shrink a noisy object towards zero and flatter it.
 
     A shift brings in pixels from outside: within `MAX_SHIFT_PX` of the border the image is a
-    mirrored guess, which is never used here and should not be scored. Raises
-    :class:`DataContractError` for real, non-finite, zero or differently shaped images,
-    :class:`ConfigError` for an unknown gauge."""
+    mirrored guess, not used here and not to be scored. Raises :class:`DataContractError` for images
+    that cannot be aligned, :class:`ConfigError` for an unknown gauge."""
     if gauge not in GAUGES:
         raise ConfigError(f"gauge {gauge!r} is unknown; choose one of {', '.join(GAUGES)}")
     rec, truth = _checked("reconstruction", reconstruction), _checked("truth", truth)
@@ -105,13 +102,11 @@ def align(reconstruction: np.ndarray, truth: np.ndarray, gauge: str = "known_pro
             f"reconstruction has shape {rec.shape}, truth {truth.shape}; crop both to one region"
         )
     ramp, shift, registered, scale = np.zeros(2), np.zeros(2), True, 1.0
-    border = slice(MAX_SHIFT_PX, -MAX_SHIFT_PX) if gauge == "unknown_probe" else slice(None)
     inside = np.zeros(rec.shape, bool)
-    inside[border, border] = True
+    inside[judged(gauge)] = True
     if not rec[inside].any() or not truth[inside].any():
         raise DataContractError(
-            f"nothing to align: of the {inside.sum()} judged pixels none differs from zero in the "
-            "reconstruction or none in the truth; check both"
+            f"nothing to align: reconstruction or truth is 0 on all {inside.sum()} judged pixels"
         )
     if gauge == "unknown_probe":
         ramp, shift, registered = _ramp_and_shift(rec, truth, inside)
@@ -125,17 +120,16 @@ def align(reconstruction: np.ndarray, truth: np.ndarray, gauge: str = "known_pro
 def _ramp_and_shift(rec: Image, truth: Image, inside: Mask) -> tuple[Pixels, Pixels, bool]:
     """Ramp (rad/px) and shift (px) to apply to `rec`, and whether the shift means anything."""
     if _has_structure(rec, inside) and _has_structure(truth, inside):
-        tilt, displacement = _fit(rec, truth, inside, *_coarse(rec, truth, inside), moving=True)
-        if (np.abs(displacement) <= MAX_SHIFT_PX).all() and _related(
-            _ramped(rec, -tilt), _shifted(truth, displacement), inside
-        ):
+        tilt, displacement = _fit(rec, truth, inside, _coarse(rec, truth, inside), moving=True)
+        moved = _ramped(rec, -tilt), _shifted(truth, displacement)
+        if (np.abs(displacement) <= MAX_SHIFT_PX).all() and _related(*moved, inside):
             return -tilt, -displacement, True
     return -_tilt(rec, truth, inside), np.zeros(2), False
 
 
 def _tilt(rec: Image, truth: Image, inside: Mask) -> Pixels:
     """Ramp (rad/px) of `rec` over `truth`, unmoved."""
-    return _fit(rec, truth, inside, *_coarse(rec, truth, inside, reach=0), moving=False)[0]
+    return _fit(rec, truth, inside, _coarse(rec, truth, inside, reach=0), moving=False)[0]
 
 
 def _has_structure(image: Image, inside: Mask) -> bool:
@@ -144,13 +138,9 @@ def _has_structure(image: Image, inside: Mask) -> bool:
     return has_contrast(_ramped(image, -tilt)[inside])
 
 
-def _coarse(
-    rec: Image, truth: Image, inside: Mask, reach: int = MAX_SHIFT_PX
-) -> tuple[Pixels, Pixels]:
-    """Tilt and whole-pixel displacement of `rec` against `truth` with the largest normalised
-    correlation."""
-    # Half the natural spacing: no ramp falls far between two frequencies.
-    double = 2 * rec.shape[0], 2 * rec.shape[1]
+def _coarse(rec: Image, truth: Image, inside: Mask, reach: int = MAX_SHIFT_PX) -> Move:
+    """The whole-pixel displacement and FFT ramp of the largest normalised correlation."""
+    double = 2 * rec.shape[0], 2 * rec.shape[1]  # no ramp falls far between two frequencies
     frequencies = [2 * np.pi * fft.fftfreq(size) for size in double]
     best, tilt, displacement = -1.0, np.zeros(2), np.zeros(2)
     padded = np.pad(truth, reach, "symmetric")
@@ -167,16 +157,12 @@ def _coarse(
     return tilt, displacement
 
 
-def _fit(
-    rec: Image, truth: Image, inside: Mask, tilt: Pixels, displacement: Pixels, moving: bool
-) -> tuple[Pixels, Pixels]:
+def _fit(rec: Image, truth: Image, inside: Mask, move: Move, moving: bool) -> Move:
     """Least squares of factor * exp(i tilt . (r - c)) * truth(r - displacement) to `rec` on the
-    pixels `inside`.
-
-    The complex factor serves the fit only. With `moving` False the displacement stays.
-    """
-    spectrum, places = _spectrum(truth), _centred(rec.shape)
-    frequencies = _frequencies(rec.shape)
+    pixels `inside`, from `move`. The factor serves the fit only; unless `moving` the displacement
+    stays."""
+    tilt, displacement = move
+    spectrum, places, frequencies = _spectrum(truth), _centred(rec.shape), _frequencies(rec.shape)
 
     def model(x: np.ndarray, slope: np.ndarray | float = 1.0) -> np.ndarray:
         d = x[4:] if moving else displacement
@@ -206,8 +192,7 @@ def _fit(
 
 
 def _related(rec: Image, truth: Image, inside: Mask) -> bool:
-    """Whether two registered images correlate more than unrelated ones of the same power spectra
-    would.
+    """Whether two registered images correlate more than unrelated ones of their spectra would.
 
     The squared correlation of unrelated images with n degrees of freedom exceeds x with probability
     (1 - x)^(n - 1), where n = sum |A|^2 sum |B|^2 / sum |A B|^2 over their spectra; the best of all
@@ -223,13 +208,11 @@ def _related(rec: Image, truth: Image, inside: Mask) -> bool:
 def _checked(name: str, image: np.ndarray) -> Image:
     if not np.iscomplexobj(image) or np.ndim(image) != 2:
         raise DataContractError(
-            f"{name} is {np.asarray(image).dtype} of shape {np.shape(image)}; a complex object "
-            "(H, W) is needed, not its phase or its amplitude"
+            f"{name} is {np.asarray(image).dtype} of shape {np.shape(image)}; give a complex object"
+            " (H, W), not its phase or its amplitude"
         )
-    if not np.isfinite(image).all():
-        raise DataContractError(
-            f"{name} holds {(~np.isfinite(image)).sum()} NaN or infinite pixels; mend its source"
-        )
+    if bad := np.count_nonzero(~np.isfinite(image)):
+        raise DataContractError(f"{name} holds {bad} NaN or infinite pixels; mend its source")
     return np.asarray(image, np.complex128)
 
 
@@ -249,8 +232,7 @@ def _ramped(image: Image, tilt: Pixels) -> Image:
 
 
 def _spectrum(image: Image) -> Complex[np.ndarray, "HH WW"]:
-    """Spectrum of the image continued by its mirror images: no jump at a border rings, and no power
-    on Nyquist."""
+    """Spectrum of the image with its mirror images: no jump rings, no power lies on Nyquist."""
     return fft.fft2(np.pad(image, ((0, image.shape[0]), (0, image.shape[1])), "symmetric"))
 
 
@@ -260,8 +242,7 @@ def _frequencies(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _shifted(image: Image, shift: Pixels) -> Image:
-    """Content moved towards larger indices by `shift` (px); no shift leaves the very same
-    values."""
+    """Content moved towards larger indices by `shift` (px); without shift the very same values."""
     if not shift.any():
         return image
     rows, columns = _frequencies(image.shape)

@@ -2,12 +2,11 @@
 conjugate gradients; and the gauge, taken out of an error.
 
 Counts of mean I = sum_m |psi_m|^2 depend on a small complex change v of the object O, with Re
-<u, v> as product, by
+<u, v> as product and u = psi / sqrt(I), by (Wei et al., arXiv 2003.05475)
 
-    F v = sum dI dI^T v / I = sum_j 4 A_j^H [ u_j Re sum_m conj(u_jm) (A_j v)_m ],   u = psi /
-    sqrt(I),
+    F v = sum dI dI^T v / I = sum_j 4 A_j^H [ u_j Re sum_m conj(u_jm) (A_j v)_m ],
 
-A_j v = F(P_j cut_j v) (Wei et al., arXiv 2003.05475); an unknown probe's change joins v."""
+A_j v = F(P_j cut_j v); an unknown probe's change joins v."""
 
 from collections.abc import Callable
 from functools import partial
@@ -24,23 +23,22 @@ from ptycho_torch.physics import optics
 from ptycho_torch.physics.geometry import Geometry
 from ptycho_torch.physics.patches import paste
 
-# Of the region's median fluence: dimmer pixels count as known; 1e-6 changes fly001's bounds by
-# < 0.01 dB.
+# Of the region's median fluence; dimmer pixels count as known (1e-6: bounds < 0.01 dB away).
 _LIT = 1e-4
 
+Canvas = Complex[Tensor, "H W"]
 Canvases = Complex[Tensor, "k H W"]
 Probes = Complex[Tensor, "k modes N N"]
 Unknowns = Complex[Tensor, "k unknowns"]  # canvas and, if unknown, probe, one behind the other
 
 
 class Information:
-    """F, with a prior F + C^-1, on the unknowns: the canvas and, with an unknown probe, the probe
-    behind it."""
+    """F, with a prior F + C^-1, on the canvas and, if unknown, the probe behind it."""
 
     def __init__(
         self,
         geometry: Geometry,
-        canvas: Complex[Tensor, "H W"],
+        canvas: Canvas,
         region: Region,
         prior: ClassSpectrum | None,
         probe_known: bool,
@@ -48,21 +46,17 @@ class Information:
         self.geometry, self.canvas, self.probe_known = geometry, canvas, probe_known
         # A modulated canvas spares the shifts of each pattern; a probe's change would have to be
         # modulated patch by patch.
-        self.transforms = (
-            optics.round_trip(geometry.N, tuple(canvas.shape), canvas.device)
-            if probe_known
-            else (optics.propagate, optics.backpropagate, torch.ones(()))
-        )
+        self.transforms = optics.propagate, optics.backpropagate, torch.ones(())
+        if probe_known:
+            self.transforms = optics.round_trip(geometry.N, tuple(canvas.shape), canvas.device)
         fluence = geometry.fluence()[0].to(canvas.real.dtype)
         least = _LIT * fluence[region].median()
         self.phasor = torch.where(canvas == 0, 1, canvas.sgn())
         if prior is None:
-            dark = int((fluence[region] <= least).sum())
-            if dark:
+            if dark := int((fluence[region] <= least).sum()):
                 raise DataContractError(
                     f"{dark} pixels of the region get no more than {_LIT} of its median fluence:"
-                    " their unbiased bound is infinite. Score a smaller region, or give a"
-                    " prior_spectrum"
+                    " score a smaller region, or give a prior_spectrum for a finite bound"
                 )
             self.prior_power = self.prior_gain = None
             self.unknown = (fluence > least).to(fluence.dtype)
@@ -71,13 +65,10 @@ class Information:
             self.prior_power = torch.as_tensor(power).to(fluence.dtype)
             self.prior_gain = 1 / (2 * fluence[region].mean() + 1 / self.prior_power)
             self.unknown = torch.ones_like(fluence)
-        # Of the two directions of a change, 4 |P|^2 each if all were measured, a pattern measures
-        # one: that along u.
+        # Of the two directions of a change, 4 |P|^2 each, a pattern measures the one along u.
         self.pixel_gain = self.unknown / (2 * fluence).clamp_min(1e-30)
-        power = canvas.abs().square()[None]
-        self.probe_gain = 0.5 / sum(
-            geometry.patches(power, chunk).sum(0) for chunk in geometry.chunks()
-        )
+        patches = (geometry.patches(canvas.abs().square()[None], c) for c in geometry.chunks())
+        self.probe_gain = 0.5 / sum(patch.sum(0) for patch in patches)
 
     def split(self, x: Unknowns) -> tuple[Canvases, Probes]:
         """Canvases and probes of the unknowns; no modes where the probe is known."""
@@ -121,77 +112,68 @@ class Information:
         return self.join(result, probe_result)
 
     def precondition(self, x: Unknowns) -> Unknowns:
-        """An approximate inverse: 1 / (2 sum |P|^2) a pixel; with a prior, that of an even
-        fluence."""
+        """An approximate inverse: 1 / (2 sum |P|^2) a pixel; with a prior, of an even fluence."""
         changes, probe_changes = self.split(x)
-        if self.prior_gain is None:
-            changes = changes * self.pixel_gain
-        else:
-            changes = self._filtered(changes, self.prior_gain)
+        alone = self.prior_gain is None
+        changes = changes * self.pixel_gain if alone else self._filtered(changes, self.prior_gain)
         return self.join(changes, probe_changes * self.probe_gain)
 
     def _filtered(self, changes: Canvases, gains: Float[Tensor, "2 H W"]) -> Canvases:
-        """Radial (amplitude) and tangential (phase) parts of the changes, each filtered on the
-        periodic canvas."""
+        """Radial (amplitude) and tangential (phase) part, each filtered on the periodic canvas."""
         parts = torch.view_as_real(changes * self.phasor.conj()).movedim(-1, 1)
         gains = gains[..., : parts.shape[-1] // 2 + 1]  # real fields; gains of the frequency alone
         parts = torch.fft.irfft2(torch.fft.rfft2(parts) * gains, s=parts.shape[-2:])
         return torch.complex(parts[:, 0], parts[:, 1]) * self.phasor
 
 
-def solve(
-    information: Information, b: Unknowns, iterations: int, tolerance: float
-) -> tuple[Unknowns, int]:
+def solve(F: Information, b: Unknowns, iterations: int, tolerance: float) -> tuple[Unknowns, int]:
     """Solution and number of steps of preconditioned conjugate gradients, all rows at once, to a
-    relative residual of `tolerance`. The null directions are absent from `b`, and stay so. Raises
-    :class:`PtychoError` after `iterations` without."""
+    relative residual of `tolerance`; :class:`PtychoError` after `iterations` without. The null
+    directions are absent from `b`, and stay so."""
 
     def dot(a: Unknowns, b: Unknowns) -> Float[Tensor, "k 1"]:
         return (a.conj() * b).real.sum(1, keepdim=True, dtype=torch.float64)
 
     x, residual = torch.zeros_like(b), b
-    direction = steered = information.precondition(b)
+    direction = steered = F.precondition(b)
     size = first = dot(residual, steered)
     for step in range(iterations):
-        image = information.apply(direction)
+        image = F.apply(direction)
         length = (size / dot(direction, image)).to(b.real.dtype)
         x, residual = x + length * direction, residual - length * image
-        steered = information.precondition(residual)
+        steered = F.precondition(residual)
         before, size = size, dot(residual, steered)
         if (size <= tolerance**2 * first).all():
             return x, step + 1
         direction = steered + (size / before).to(b.real.dtype) * direction
     raise PtychoError(
-        f"limits: the relative residual is {float((size / first).max()) ** 0.5:.1e} after"
-        f" {iterations} iterations, {tolerance:.1e} was asked for: allow more iterations or a"
-        " looser tolerance (an object in complex64 cannot give 1e-5)"
+        f"limits: relative residual {float((size / first).max()) ** 0.5:.1e} after {iterations}"
+        f" iterations, not {tolerance:.1e}: allow more or a looser tolerance (complex64 objects"
+        " cannot give 1e-5)"
     )
 
 
-def gauge_projector(
-    canvas: Complex[Tensor, "H W"], region: Region, probe_known: bool
-) -> Callable[[Tensor], Tensor]:
+def gauge_projector(canvas: Canvas, region: Region, known: bool) -> Callable[[Canvases], Canvases]:
     """Projector that takes from errors (k, h, w) over the region what the score's alignment does,
     to first order.
 
-    The fit of a phase, arg sum conj(image) truth, takes out the error's part along i O; with an
-    unknown probe, the joint fit also those along O (the score's ratio of summed amplitudes does so
-    up to the contrast squared), i x O, i y O, and the derivatives of O along y and x."""
+    The fit of a phase takes out the error's part along i O; with an unknown probe, the joint fit
+    also those along O (the score's ratio of summed amplitudes does so up to the contrast squared),
+    i x O, i y O, and the derivatives of O along y and x."""
     truth = canvas[region]
     directions = [1j * truth]
-    if not probe_known:
-        rows, columns = (
-            torch.linspace(-1, 1, size, dtype=canvas.real.dtype) for size in truth.shape
-        )
+    if not known:
+        real = canvas.real.dtype
+        rows, columns = (torch.linspace(-1, 1, size, dtype=real) for size in truth.shape)
         directions += [truth, 1j * rows[:, None] * truth, 1j * columns * truth]
         mirrored = torch.cat([canvas, canvas.flip(0)], 0)  # has no jump where it closes on itself
         spectrum = torch.fft.fft2(torch.cat([mirrored, mirrored.flip(1)], 1))
         for size, shape in zip(spectrum.shape, ((-1, 1), (1, -1)), strict=True):
-            frequency = torch.fft.fftfreq(size, dtype=canvas.real.dtype).reshape(shape)
+            frequency = torch.fft.fftfreq(size, dtype=real).reshape(shape)
             directions.append(torch.fft.ifft2(2j * torch.pi * frequency * spectrum)[region])
     basis = torch.linalg.qr(torch.view_as_real(torch.stack(directions)).flatten(1).T).Q
 
-    def remove(errors: Complex[Tensor, "k h w"]) -> Complex[Tensor, "k h w"]:
+    def remove(errors: Canvases) -> Canvases:
         flat = torch.view_as_real(errors).flatten(1)
         return torch.view_as_complex((flat - flat @ basis @ basis.T).view(*errors.shape, 2))
 

@@ -1,9 +1,8 @@
-"""One judgement for every method: the scored region, the table of metrics, the deviance, photons
-per object pixel.
+"""One judgement for every method: scored region, metrics, deviance, photons per object pixel.
 
 Where the data file's object is the truth, all metrics of :mod:`fly64lib.evaluation.metrics`; where
-it is not (measured data), the data-space deviance alone, and the rows say so. An object that isn't
-truth is never scored against."""
+it is not (measured data), the data-space deviance alone: no object is scored against what isn't
+truth."""
 
 from collections.abc import Mapping
 
@@ -34,34 +33,25 @@ def judge(
     gauge: str = "known_probe",
     held_out: RawDataTorch | None = None,
 ) -> list[dict]:
-    """A row per object, (H, W) complex on the file's canvas; `flat` (all ones) and, if known,
-    `truth` are added.
+    """A row per object, (H, W) complex on the file's canvas, also `flat` and, if known, `truth`.
 
     `region` defaults to the file's own scanned region; views of one half share the baseline's.
     `deviance` is the mean Poisson deviance per detector pixel on the file's patterns,
-    `deviance_held_out` on those of `held_out`."""
+    `deviance_held_out` on those of `held_out`; photons per pixel are the region's mean fluence."""
     region = region or region_of(raw)
-    whole = {"flat": np.ones_like(raw.scan.object_guess)}
+    truth = raw.scan.object_guess
+    whole = {"flat": np.ones_like(truth), "truth": truth, **objects}
     if has_truth(raw):
-        truth = raw.scan.object_guess
-        whole["truth"] = truth
-        rows = score_table(
-            {name: image[region] for name, image in objects.items()}, truth[region], gauge
-        )
+        cropped = {name: image[region] for name, image in objects.items()}
+        rows = score_table(cropped, truth[region], gauge)
     else:
         rows = [{"method": name} for name in (*objects, "flat")]
-    whole |= objects
-    density = photons_per_pixel(raw, region)
+    geometry = raw.geometry()
+    fluence = geometry.embed(geometry.fluence(), outside=0.0)[region].double()
     for row in rows:
         canvas = torch.from_numpy(np.ascontiguousarray(whole[row["method"]], dtype=np.complex64))
         row["deviance"] = data_deviance(canvas, raw)
         if held_out is not None:
             row["deviance_held_out"] = data_deviance(canvas, held_out)
-        row["photons_per_pixel"] = density
+        row["photons_per_pixel"] = float(fluence.mean())
     return rows
-
-
-def photons_per_pixel(raw: RawDataTorch, region: Region) -> float:
-    """Photons that the probe brought to an object pixel, mean over the region."""
-    geometry = raw.geometry()
-    return float(geometry.embed(geometry.fluence(), outside=0.0)[region].double().mean())

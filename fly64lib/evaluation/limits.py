@@ -3,13 +3,11 @@ knows its class.
 
 Unbiased: covariance F^-1, F the Fisher information (:mod:`fly64lib.evaluation.information`).
 Bayesian: (F + C^-1)^-1, where C makes amplitude and phase of the change independent stationary
-Gaussian fields with the spectra of the specimen's class. From the covariance, as from an image
-before it is scored, the gauge is projected out over the region. Traces and ring spectra come from
-random signs z, E[z^T X z] = tr X, with one conjugate-gradient solve each: F is applied, never
-stored."""
+Gaussian fields with the spectra of the specimen's class. The score's gauge is projected out of the
+covariance over the region. Traces and ring spectra come from random signs z, E[z^T X z] = tr X,
+with one conjugate-gradient solve each: F is applied, never stored."""
 
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,9 +21,10 @@ from fly64lib.evaluation.spectrum import ClassSpectrum
 from ptycho_torch.errors import ConfigError, DataContractError
 from ptycho_torch.physics.geometry import Geometry
 
+Image = np.ndarray  # (h, w), also (k, h, w)
 
-@dataclass(frozen=True, eq=False)
-class PartError:
+
+class PartError(NamedTuple):
     """Expected squared error of phase or amplitude, over the region and ring by ring."""
 
     mse: float  # rad^2, or in units of the empty object's amplitude squared
@@ -35,47 +34,40 @@ class PartError:
 
     @property
     def psnr(self) -> float:
-        """dB. A score's wrapped phase error saturates at pi^2 / 3; this one, to first order,
-        doesn't."""
+        """dB, to first order; a score's wrapped phase error saturates at pi^2 / 3."""
         return float(10 * np.log10(self.range**2 / self.mse)) if self.range > 0 else float("nan")
 
     def at_dose(self, factor: float) -> "PartError":
-        scaled = {name: getattr(self, name) / factor for name in ("mse", "mse_error", "density")}
-        return replace(self, **scaled)
+        mse, error, density = self.mse / factor, self.mse_error / factor, self.density / factor
+        return PartError(mse, error, self.range, density)
 
 
-@dataclass(frozen=True, eq=False)
-class Limits:
-    """Expected squared error over the scored region of an ideal method, to first order in the
-    error.
-
-    `kind` is "unbiased" (Cramer-Rao; a method with a prior may pass it) or "bayesian". Rings run
-    from the first to Nyquist."""
+class Limits(NamedTuple):
+    """Expected squared error of an ideal method over the scored region, to first order;
+    `kind` is "unbiased" (Cramer-Rao; a method with a prior may pass it) or "bayesian"."""
 
     kind: str
-    probe_known: bool
     phase: PartError
     amplitude: PartError
-    frequency: rings.Rings  # fraction of Nyquist
+    frequency: rings.Rings  # from the first ring to Nyquist, fraction of Nyquist
     frc_error: rings.Rings  # power density of the complex error as the FRC's window sees it
     frc_signal: rings.Rings  # that of the object itself; with a prior, what the prior expects of it
+    probe_known: bool
     photons_per_pixel: float  # mean over the region
     iterations: int
 
     @property
     def frc(self) -> rings.Rings:
-        """Ring correlation with the truth that such an error allows, r its power over the signal's.
-
-        1 / sqrt(1 + r): an unbiased error is uncorrelated with the truth. sqrt(1 - r): a posterior
-        mean's error is uncorrelated with the image."""
+        """Ring correlation with the truth that such an error allows, r its power over the signal's:
+        1 / sqrt(1 + r), as an unbiased error is uncorrelated with the truth, or sqrt(1 - r), as a
+        posterior mean's error is uncorrelated with the image."""
         ratio = self.frc_error / np.maximum(self.frc_signal, np.finfo(float).tiny)
         if self.kind == "unbiased":
             return 1 / np.sqrt(1 + ratio)
         return np.sqrt(np.maximum(1 - ratio, 0))
 
     def at_dose(self, factor: float) -> "Limits":
-        """The unbiased bound at `factor` times the dose: information grows with dose, a prior
-        doesn't."""
+        """The unbiased bound at `factor` times the dose."""
         if self.kind != "unbiased":
             raise ConfigError(
                 "a Bayesian reference doesn't scale with dose, as its prior doesn't: call limits()"
@@ -83,13 +75,9 @@ class Limits:
             )
         if not factor > 0:
             raise ConfigError(f"at_dose got factor = {factor}; expected a positive ratio of doses")
-        return replace(
-            self,
-            phase=self.phase.at_dose(factor),
-            amplitude=self.amplitude.at_dose(factor),
-            frc_error=self.frc_error / factor,
-            photons_per_pixel=self.photons_per_pixel * factor,
-        )
+        parts = {"phase": self.phase.at_dose(factor), "amplitude": self.amplitude.at_dose(factor)}
+        error, photons = self.frc_error / factor, self.photons_per_pixel * factor
+        return self._replace(**parts, frc_error=error, photons_per_pixel=photons)
 
 
 def limits(
@@ -109,20 +97,18 @@ def limits(
 
     sum |probe|^2 is the dose. `prior_spectrum` turns the unbiased bound into the Bayesian
     reference. Unknown are the lit pixels of the canvas (with a prior, all), and without
-    `probe_known` the probe, of which nothing is presumed. The score's gauge is projected out over
-    the region: the global phase, with an unknown probe also scale, ramp and shift, and then the
-    region loses a border of `MAX_SHIFT_PX`, as the score's. For so many random `sign_vectors` the
-    system is solved to a relative preconditioned residual of `tolerance` (1e-2 leaves less than
-    0.01 dB), in `object`'s precision.
+    `probe_known` the probe, of which nothing is presumed. The score's gauge is projected out: the
+    global phase, with an unknown probe also scale, ramp and shift, and then the region loses a
+    border of `MAX_SHIFT_PX`, as the score's. For so many random `sign_vectors` the system is solved
+    to a relative preconditioned residual of `tolerance` (1e-2 leaves less than 0.01 dB), in
+    `object`'s precision.
 
     Raises :class:`DataContractError` for arrays that don't fit each other, or a region with unlit
     pixels and no prior (infinite variance); :class:`PtychoError` if the solver hasn't converged
     after `iterations`."""
     region = _scored(object, geometry, region, 0 if probe_known else MAX_SHIFT_PX)
     if sign_vectors < 2:
-        raise ConfigError(
-            f"limits got sign_vectors = {sign_vectors}; 2 or more are needed to state an error"
-        )
+        raise ConfigError(f"limits got sign_vectors = {sign_vectors}; 2 or more state an error")
     canvas = torch.as_tensor(np.ascontiguousarray(object))
     geometry, truth = geometry.under(geometry.probe.to(canvas.dtype)), canvas[region]
     random = torch.Generator().manual_seed(seed)
@@ -140,40 +126,36 @@ def limits(
     return _summary(z.numpy(), y.numpy(), truth.numpy(), prior_spectrum, **facts)
 
 
-def _summary(
-    z: np.ndarray, y: np.ndarray, truth: np.ndarray, prior: ClassSpectrum | None, **facts: Any
-) -> Limits:
+def _summary(z: Image, y: Image, truth: Image, prior: ClassSpectrum | None, **facts: Any) -> Limits:
     """Traces and ring densities from sign vectors z (k, h, w) and covariance times z, y.
 
     Through the FRC's own window; a posterior's error is so steep that this short taper would drown
-    its weak rings in the strong ones' noise, so there a Hann window measures, and what leaks
-    through the FRC's is put in by computation."""
+    its weak rings in the strong ones' noise: there a Hann window measures, and what leaks through
+    the FRC's is computed."""
     shape, size, to_truth = truth.shape, np.abs(truth), np.abs(truth) / truth
     taper = rings.tukey_window(shape)
     window = taper if prior is None else rings.hann_window(shape)
     twice, scored = (2 * shape[0], 2 * shape[1]), rings.scored_rings(shape)
 
-    def part(a: np.ndarray, b: np.ndarray, values: np.ndarray, power: Any) -> PartError:
+    def part(a: Image, b: Image, values: Image, power: Any) -> PartError:
         """Mean over the sign vectors, its standard error, and rings."""
         each = (a.astype(float) * b).mean((1, 2))
         mse, error = float(each.mean()), float(each.std(ddof=1) / len(each) ** 0.5)
         return PartError(mse, error, float(np.ptp(values)), density(a, b, power)[scored])
 
-    def density(a: np.ndarray, b: np.ndarray, power: np.ndarray | float) -> np.ndarray:
-        """Cross-spectrum over the sign vectors' own, times what that is on average: far less noisy
-        than without."""
+    def density(a: Image, b: Image, power: Image | float) -> rings.Rings:
+        """Cross-spectrum over the sign vectors' own, times that on average: far less noisy."""
         a, b = np.fft.fft2(window * a), np.fft.fft2(window * b)
         cross, own = (a.conj() * b).real.sum(0), (np.abs(a) ** 2).sum(0)
         share = rings.ring_mean(cross) / rings.ring_mean(own)
         return share * (window**2 * power).sum() / (window**2).sum()
 
-    def seen(through: np.ndarray, density_twice: np.ndarray) -> np.ndarray:
-        """Expected ring density, through a window, of a stationary field of a given density on (2
-        h, 2 w) px."""
+    def seen(through: Image, density_twice: Image) -> rings.Rings:
+        """Expected ring density, through a window, of a field of a given density on (2 h, 2 w)."""
         overlap = np.fft.ifft2(np.abs(np.fft.fft2(through, twice)) ** 2) / (through**2).sum()
         return rings.ring_mean(np.fft.fft2(np.fft.ifft2(density_twice) * overlap).real[::2, ::2])
 
-    def as_scored(density: np.ndarray) -> np.ndarray:
+    def as_scored(density: rings.Rings) -> rings.Rings:
         on_grid = np.interp(rings.frequencies(twice), rings.ring_frequencies(shape), density)
         return seen(taper, on_grid)[scored]
 
@@ -185,15 +167,10 @@ def _summary(
         signal = as_scored(seen(window, prior.of_change(twice, truth).sum(0)))
         error = as_scored(density(z * to_truth, y * to_truth, 2.0))
     tangential, radial = [(v / truth).imag for v in (z, y)], [(v * to_truth).real for v in (z, y)]
-    return Limits(
-        kind="unbiased" if prior is None else "bayesian",
-        phase=part(*tangential, Pair(truth, truth).phase.truth, size**-2.0),
-        amplitude=part(*radial, size, 1.0),
-        frequency=rings.ring_frequencies(shape)[scored],
-        frc_error=error,
-        frc_signal=signal,
-        **facts,
-    )
+    phase = part(*tangential, Pair(truth, truth).phase.truth, size**-2.0)
+    amplitude, frequency = part(*radial, size, 1.0), rings.ring_frequencies(shape)[scored]
+    kind = "unbiased" if prior is None else "bayesian"
+    return Limits(kind, phase, amplitude, frequency, error, signal, **facts)
 
 
 def _scored(object: np.ndarray, geometry: Geometry, region: Region, margin: int) -> Region:

@@ -1,10 +1,9 @@
 """Metrics of a complex object against the truth, each stated and each the same for every method.
 
 A metric is an object with its column (name, label, unit, format, which way is better) and what it
-computes from an aligned pair. Called with (reconstruction, truth), both complex (H, W) and already
-cropped to the scored region, it aligns them with the gauge of a known probe
-(:mod:`fly64lib.evaluation.gauge`). The registry `fly64lib.registries.METRICS` holds all by name;
-another package enters its own (docs/extending.md):
+computes from an aligned pair. Called with (reconstruction, truth), both complex (H, W) and cropped
+to the scored region, it first aligns them as with a known probe. The registry
+`fly64lib.registries.METRICS` holds all by name; another package enters its own (docs/extending.md):
 
     @metric("phase bias", "rad", higher_is_better=False)
     def phase_bias(pair):
@@ -27,13 +26,14 @@ from jaxtyping import Complex, Float
 from skimage.restoration import unwrap_phase
 
 from fly64lib.evaluation.columns import Column
-from fly64lib.evaluation.gauge import MAX_SHIFT_PX, align
+from fly64lib.evaluation.gauge import align, judged
 from fly64lib.evaluation.rings import FRC, first_crossing, frc_curve, half_bit_threshold
 from fly64lib.evaluation.similarity import has_range, ms_ssim, ssim
 
 _ROUNDING = 1e-7  # of the range: what float32 files lose; smaller errors count as none
 
 Image = Float[np.ndarray, "H W"]
+Object = Complex[np.ndarray, "H W"]
 
 
 class Part(NamedTuple):
@@ -48,23 +48,19 @@ class Part(NamedTuple):
 class Pair:
     """An aligned reconstruction and the truth, with what several metrics need."""
 
-    image: Complex[np.ndarray, "H W"]
-    truth: Complex[np.ndarray, "H W"]
+    image: Object
+    truth: Object
 
     @classmethod
-    def aligned(
-        cls, reconstruction: np.ndarray, truth: np.ndarray, gauge: str = "known_probe"
-    ) -> "Pair":
-        """Align; with an unknown probe also leave out the border of `MAX_SHIFT_PX` that a shift may
-        have made up."""
-        image, truth = align(reconstruction, truth, gauge).image, np.asarray(truth, np.complex128)
-        keep = slice(MAX_SHIFT_PX, -MAX_SHIFT_PX) if gauge == "unknown_probe" else slice(None)
-        return cls(image[keep, keep], truth[keep, keep])
+    def aligned(cls, image: Object, truth: Object, gauge: str = "known_probe") -> "Pair":
+        """Align; with an unknown probe also leave out the border that a shift may have made up."""
+        inside = judged(gauge)
+        return cls(align(image, truth, gauge).image[inside], np.asarray(truth, complex)[inside])
 
     @cached_property
-    def phase(self) -> "Part":
-        """The truth's is unwrapped, from 0 up, as SSIM's luminance term depends on the zero, which
-        a phase has not; the reconstruction's is that plus the wrapped error."""
+    def phase(self) -> Part:
+        """The truth's is unwrapped and starts at 0, as SSIM's luminance term depends on the zero,
+        which a phase has not; the reconstruction's is that plus the wrapped error."""
         truth, error = unwrap_phase(np.angle(self.truth), rng=0), self.phase_error
         truth = truth - truth.min()
         return Part(truth + error, truth, error)
@@ -75,7 +71,7 @@ class Pair:
         return np.angle(self.image * self.truth.conj())
 
     @cached_property
-    def amplitude(self) -> "Part":
+    def amplitude(self) -> Part:
         image, truth = np.abs(self.image), np.abs(self.truth)
         return Part(image, truth, image - truth)
 
@@ -84,22 +80,23 @@ class Pair:
         return frc_curve(self.image, self.truth)
 
 
+Computation = Callable[[Pair], float]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Metric(Column):
-    """A column that is computed from an aligned pair, and how its skill over a flat object counts.
+    """A column that is computed from an aligned pair, and how its skill counts: its gain over a
+    flat object, which knows nothing. "share": (value - flat) / (truth - flat), 0 for the flat
+    object and 1 for the truth; "difference": value - flat, for decibels."""
 
-    A flat object is what knowing nothing gives. "share": (value - flat) / (truth - flat), 0 for the
-    flat object and 1 for the truth; "difference": value - flat, for decibels."""
-
-    compute: Callable[[Pair], float]
+    compute: Computation
     skill_is: Literal["share", "difference"] = "share"
 
     def __call__(self, reconstruction: np.ndarray, truth: np.ndarray) -> float:
         return self.compute(Pair.aligned(reconstruction, truth))
 
     def skill(self, value: float, flat: float, truth: float) -> float:
-        """Skill of a value, given those of the flat object and of the truth; nan where these two
-        score alike."""
+        """Skill of a value, given those of flat object and truth; nan where these score alike."""
         if self.skill_is == "difference":
             return value - flat
         return (value - flat) / (truth - flat) if truth != flat else float("nan")
@@ -113,16 +110,9 @@ class Metric(Column):
         return Column(name, label, shown="rows")
 
 
-def metric(
-    label: str, unit: str = "", **attributes: Any
-) -> Callable[[Callable[[Pair], float]], Metric]:
-    """Make a function of an aligned pair a metric of the function's name; `attributes` are those
-    of :class:`Metric`."""
-
-    def made(compute: Callable[[Pair], float]) -> Metric:
-        return Metric(compute.__name__, label, unit, compute=compute, **attributes)
-
-    return made
+def metric(label: str, unit: str = "", **attributes: Any) -> Callable[[Computation], Metric]:
+    """Make a function of an aligned pair a :class:`Metric` of its name, with these `attributes`."""
+    return lambda compute: Metric(compute.__name__, label, unit, compute=compute, **attributes)
 
 
 def _mae(part: Part) -> float:
@@ -141,15 +131,11 @@ def _psnr(part: Part) -> float:
     return float("inf") if mse <= (_ROUNDING * peak) ** 2 else float(10 * np.log10(peak**2 / mse))
 
 
-def _of(
-    part: str, kind: str, compute: Callable[[Part], float], unit: str = "", **attributes: Any
-) -> Metric:
+def _of(part: str, kind: str, compute: Callable[[Part], float], **attributes: Any) -> Metric:
     """A metric of "phase" or "amplitude"."""
-    label = f"{part} {kind}"
-    name = label.lower().replace(" ", "_").replace("-", "_")
-    return Metric(
-        name, label, unit, compute=lambda pair: compute(getattr(pair, part)), **attributes
-    )
+    name = f"{part}_{kind}".lower().replace("-", "_")
+    attributes |= {"compute": lambda pair: compute(getattr(pair, part))}
+    return Metric(name, f"{part} {kind}", **attributes)
 
 
 _IN_DB = {"unit": "dB", "skill_is": "difference", "curve": True}
@@ -160,8 +146,8 @@ amplitude_ssim = _of("amplitude", "SSIM", lambda part: ssim(part.image, part.tru
 phase_ms_ssim = _of("phase", "MS-SSIM", lambda part: ms_ssim(part.image, part.truth), curve=True)
 amplitude_ms_ssim = _of("amplitude", "MS-SSIM", lambda part: ms_ssim(part.image, part.truth))
 # Mean |wrapped error|, 0..pi (a random phase has pi/2), and its square, 0..pi^2 (pi^2/3).
-phase_mae = _of("phase", "MAE", _mae, "rad", higher_is_better=False, shown="report")
-phase_mse = _of("phase", "MSE", _mse, "rad²", higher_is_better=False, shown="rows")
+phase_mae = _of("phase", "MAE", _mae, unit="rad", higher_is_better=False, shown="report")
+phase_mse = _of("phase", "MSE", _mse, unit="rad²", higher_is_better=False, shown="rows")
 # In units of the empty object's amplitude, and of its square.
 amplitude_mae = _of("amplitude", "MAE", _mae, higher_is_better=False, shown="rows")
 amplitude_mse = _of("amplitude", "MSE", _mse, higher_is_better=False, shown="rows")
@@ -169,17 +155,15 @@ amplitude_mse = _of("amplitude", "MSE", _mse, higher_is_better=False, shown="row
 
 @metric("resolution (FRC 0.5)", "Nyquist", curve=True)
 def frc_half(pair: Pair) -> float:
-    """Frequency, fraction of Nyquist 0..1, up to which the FRC of object and truth stays at or
-    above 0.5."""
+    """Frequency, fraction of Nyquist 0..1, up to which the FRC with the truth is at least 0.5."""
     return first_crossing(pair.frc, 0.5)
 
 
 @metric("resolution (half bit)", "Nyquist", shown="report")
 def frc_half_bit(pair: Pair) -> float:
-    """Frequency, fraction of Nyquist 0..1, up to which the FRC with the truth is above
-    :func:`half_bit_threshold`.
+    """The same for the :func:`half_bit_threshold`, which was derived for two noisy halves.
 
-    The threshold was derived for two noisy halves. Against a noise-free truth FRC = sqrt(SNR / (1 +
-    SNR)) is higher than between halves, so this crossing lies above the half-bit resolution of a
-    blind measurement: compare methods by it, not with the literature."""
+    Against a noise-free truth FRC = sqrt(SNR / (1 + SNR)) is higher than between halves, so this
+    crossing lies above the half-bit resolution of a blind measurement: compare methods by it, not
+    with the literature."""
     return first_crossing(pair.frc, half_bit_threshold(pair.frc.n_pixels))

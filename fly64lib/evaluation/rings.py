@@ -4,7 +4,7 @@ correlation falls under a threshold.
 Rings are 1 / min(H, W) cycles per px wide, circles in frequency for non-square images as well. Ring
 0 holds the mean; Nyquist is ring min(H, W) // 2."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -21,14 +21,11 @@ Rings = Float[np.ndarray, " rings"]
 Window = Float[np.ndarray, "H W"]
 
 
-@dataclass(frozen=True, eq=False)
-class FRC:
-    """Fourier ring correlation, ring by ring outwards; the ring around zero, which holds the mean,
-    is left out.
-
-    `n_pixels` is the number of independent Fourier pixels of a ring, (sum w^2)^2 / (N sum w^4) of
-    all, as the window w makes neighbours alike. That counts neighbours in other rings too: a lower
-    bound, so a threshold on the safe side."""
+class FRC(NamedTuple):
+    """Fourier ring correlation from the first ring outwards; ring 0, which holds the mean, is left
+    out. `n_pixels` is a ring's number of independent Fourier pixels, (sum w^2)^2 / (N sum w^4) of
+    all, as the window w makes neighbours alike: those in other rings count too, so it is a lower
+    bound, and a threshold on the safe side."""
 
     frequency: Rings  # fraction of Nyquist
     correlation: Rings
@@ -68,7 +65,7 @@ def tukey_window(shape: tuple[int, int], taper: float = TUKEY_TAPER) -> Window:
 
 
 def hann_window(shape: tuple[int, int]) -> Window:
-    """Hann window without its two zeros on each axis."""
+    """Without its two zeros on each axis."""
     return np.outer(*(hann(size + 2)[1:-1] for size in shape))
 
 
@@ -79,26 +76,22 @@ def varying(image: np.ndarray, window: Window) -> np.ndarray:
 
 def frc_curve(a: np.ndarray, b: np.ndarray, apodize: bool = True) -> FRC:
     """Re sum A conj(B) / sqrt(sum |A|^2 sum |B|^2) over rings of the spectra of two complex images
-    (H, W).
+    (H, W); Saxton & Baumeister, J. Microsc. 127, 127 (1982).
 
-    Saxton & Baumeister, J. Microsc. 127, 127 (1982). The mean is taken out first, then a Tukey
-    window (`TUKEY_TAPER`) is laid on, so that neither a common mean nor the jump at the border
-    correlates. The real part is taken: the phase between the images is to be removed before, and
-    the modulus would be positive for noise. An image without contrast has no spectrum: 0 on all
-    rings, so a flat object resolves nothing."""
+    The mean is taken out first, then a Tukey window (`TUKEY_TAPER`) is laid on, so that neither a
+    common mean nor the jump at the border correlates. The real part is taken: the phase between the
+    images is to be removed before, and the modulus would be positive for noise. An image without
+    contrast has no spectrum: 0 on all rings, so a flat object resolves nothing."""
     if np.shape(a) != np.shape(b) or np.ndim(a) != 2 or min(np.shape(a)) < 4:
         raise DataContractError(
-            f"FRC: images of {np.shape(a)} and {np.shape(b)}; two of one shape (H, W) with at "
-            "least 4 px a side are needed"
+            f"FRC: images of {np.shape(a)} and {np.shape(b)}; one shape (H, W), 4 px or more needed"
         )
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise DataContractError("FRC: an image holds NaN or infinity")
     shape = np.shape(a)
     window = tukey_window(shape, TUKEY_TAPER if apodize else 0.0)
-    first, second = (
-        fft.fft2(varying(image, window)) if has_contrast(image) else np.zeros(shape)
-        for image in (a, b)
-    )
+    seen = (varying(o, window) if has_contrast(o) else np.zeros(shape) for o in (a, b))
+    first, second = map(fft.fft2, seen)
     power = np.sqrt(ring_sum(np.abs(first) ** 2) * ring_sum(np.abs(second) ** 2))
     cross = ring_sum((first * np.conj(second)).real)
     correlation = np.divide(cross, power, out=np.zeros_like(power), where=power > 0)
@@ -109,31 +102,26 @@ def frc_curve(a: np.ndarray, b: np.ndarray, apodize: bool = True) -> FRC:
 
 
 def ring_density(image: np.ndarray) -> tuple[Rings, Rings]:
-    """Spectral density of an image (H, W) over the FRC's rings: (fraction of Nyquist, mean power
-    per pixel). Mean and window as for the FRC; white noise of variance v has density v on every
-    ring."""
+    """Frequencies (fraction of Nyquist), spectral density (mean power per pixel) of an image
+    (H, W) on the FRC's rings, mean and window as for the FRC. White noise of variance v has v."""
     window, rings = tukey_window(np.shape(image)), scored_rings(np.shape(image))
     power = np.abs(fft.fft2(varying(image, window))) ** 2 / (window**2).sum()
     return ring_frequencies(np.shape(image))[rings], ring_mean(power)[rings]
 
 
 def half_bit_threshold(n_pixels: np.ndarray | float) -> np.ndarray | float:
-    """FRC where a ring of `n_pixels` carries half a bit a pixel; van Heel & Schatz, J. Struct.
-    Biol. 151, 250 (2005).
-
-    (0.2071 + 1.9102 / sqrt(n)) / (1.2071 + 0.9102 / sqrt(n)): SNR (sqrt 2 - 1) / 2 in each of two
-    halves."""
+    """FRC where a ring of `n_pixels` has half a bit a pixel: SNR (sqrt 2 - 1) / 2 in each of two
+    halves; van Heel & Schatz, J. Struct. Biol. 151, 250 (2005)."""
     root = np.sqrt(n_pixels)
     return (0.2071 + 1.9102 / root) / (1.2071 + 0.9102 / root)
 
 
 def first_crossing(curve: FRC, threshold: np.ndarray | float) -> float:
-    """Frequency at which the correlation, once it has been above `threshold`, first falls under it;
-    linear between rings.
+    """Frequency at which the correlation, once above `threshold`, first falls under it; linear
+    between rings, 1 if none falls.
 
-    The two lowest rings may lie under the threshold: a slow error over the whole field is no loss
-    of resolution (the other metrics see it). 0 if the third does as well, 1 if no ring falls: the
-    last one reaches Nyquist."""
+    The lowest `SLOW_RINGS` may lie under it: a slow error over the whole field is no loss of
+    resolution (the other metrics see it). 0 if the next does as well."""
     above = curve.correlation - threshold
     reached = np.flatnonzero(above[: SLOW_RINGS + 1] >= 0)
     if reached.size == 0:

@@ -29,13 +29,11 @@ def ms_ssim(image: Image, truth: Image) -> float:
 
     Product of the mean contrast-structure terms at full and half and the mean SSIM at quarter size,
     to the powers `MS_SSIM_WEIGHTS`. Each scale is the mean over 2 x 2 px of the one before; range =
-    max - min of the full-size `truth`. A negative term counts as 0, as it has no real power. Raises
-    :class:`DataContractError` for a side under 44 px."""
+    max - min of the full-size `truth`. A negative term counts as 0, as it has no real power."""
     if min(truth.shape) < MIN_SIDE_PX:
         raise DataContractError(
-            f"MS-SSIM: the images have {truth.shape[0]} x {truth.shape[1]} px; three scales need "
-            f"{MIN_SIDE_PX} px on each side (with an unknown probe {MAX_SHIFT_PX} px more at each "
-            "border): score a larger region"
+            f"MS-SSIM: images of {truth.shape[0]} x {truth.shape[1]} px; {MIN_SIDE_PX} px a side"
+            f" (unknown probe: {2 * MAX_SHIFT_PX} px more) are needed: score a larger region"
         )
     data_range, terms = np.ptp(truth), []
     for k1 in (_ANY_LUMINANCE, _ANY_LUMINANCE, _K1):

@@ -1,7 +1,7 @@
 """Power spectra of a class of specimens: the prior of the Bayesian reference."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Complex, Float
@@ -14,45 +14,39 @@ from ptycho_torch.errors import DataContractError
 _LEAST_POWER = 1e-7
 
 
-@dataclass(frozen=True, eq=False)
-class ClassSpectrum:
-    """Mean power density of a class of specimens; its mean over the frequencies of an image is the
-    pixel variance."""
+Densities = Float[np.ndarray, "2 H W"]  # of amplitude and phase
+Object = Complex[np.ndarray, "H W"]
+
+
+class ClassSpectrum(NamedTuple):
+    """Mean power density of a class; its mean over an image's frequencies is the pixel variance."""
 
     frequency: rings.Rings  # fraction of Nyquist, 0 .. sqrt(2)
     amplitude: rings.Rings  # of |O|
     phase: rings.Rings  # of the unwrapped arg O, rad^2
 
-    def on_grid(self, shape: tuple[int, int]) -> Float[np.ndarray, "2 H W"]:
-        """Amplitude's and phase's density at every frequency of an FFT grid, log-linear between
-        rings."""
+    def on_grid(self, shape: tuple[int, int]) -> Densities:
+        """At every frequency of an FFT grid, log-linear between rings."""
         floor = _LEAST_POWER * max(self.amplitude.max(), self.phase.max())
         logs = (np.log(np.maximum(power, floor)) for power in (self.amplitude, self.phase))
         at = rings.frequencies(shape)
         return np.stack([np.exp(np.interp(at, self.frequency, log)) for log in logs])
 
-    def of_change(
-        self, shape: tuple[int, int], truth: Complex[np.ndarray, "h w"]
-    ) -> Float[np.ndarray, "2 H W"]:
-        """Densities of an object's radial and tangential change, |O| times that of the phase with
-        |O| at the truth's mean power."""
+    def of_change(self, shape: tuple[int, int], truth: Object) -> Densities:
+        """Of an object's radial and tangential change, |O| times that of the phase with |O| at the
+        truth's mean power."""
         return self.on_grid(shape) * np.array([1, np.mean(np.abs(truth) ** 2)])[:, None, None]
 
 
-def class_spectrum(objects: Iterable[Complex[np.ndarray, "H W"]]) -> ClassSpectrum:
-    """Spectra of one or more example objects of a class, all of one shape, cropped to what a scan
-    would see.
+def class_spectrum(objects: Iterable[Object]) -> ClassSpectrum:
+    """Spectra of one or more example objects of a class, of one shape, cropped to what a scan sees.
 
     Mean over objects and rings of |FFT(w (f - mean))|^2 / sum w^2, w a Hann window: without it the
     jump between opposite borders puts a 1 / q^2 tail over the class's own. The mean of a class
     isn't known better than its slowest variation: ring 0 takes the density of ring 1."""
     objects = [np.asarray(image) for image in objects]
-    if (
-        not objects
-        or len({image.shape for image in objects}) > 1
-        or any(image.ndim != 2 or not np.iscomplexobj(image) for image in objects)
-        or not all(np.isfinite(image).all() for image in objects)
-    ):
+    usable = (np.iscomplexobj(i) and i.ndim == 2 and np.isfinite(i).all() for i in objects)
+    if len({image.shape for image in objects}) != 1 or not all(usable):
         raise DataContractError(
             f"class spectrum: {[(i.shape, i.dtype.name) for i in objects]} given; one or more"
             " finite complex (H, W) arrays of one shape are needed"

@@ -1,8 +1,8 @@
-"""The report's curves, from rows to matplotlib Figures; no number is changed here.
+"""The report's curves, from rows to matplotlib Figures: small single panels; no number is changed.
 
 A curve is the median over replicates, its bar their range from the smallest to the largest (one
 replicate: no bar). With n replicates that range holds the population's median with probability 1 -
-2^(1 - n), whatever the distribution. Panels are small and single, so that a page can stack them."""
+2^(1 - n), whatever the distribution."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,8 +22,7 @@ Styles = Mapping[str, Style]
 
 @dataclass(frozen=True)
 class Axis:
-    """What the panels of one metric share: the column, its range over all rows but the truth's,
-    with a margin, and a target to mark."""
+    """Of one metric's panels: column, range over all rows but the truth's, and a target to mark."""
 
     column: Column
     span: tuple[float, float]
@@ -36,23 +35,18 @@ class Axis:
         if values is None or not values.notna().any():
             return None
         low, high = float(values.min()), float(values.max())
-        if column.logarithmic:
-            return cls(column, (low / 1.1, high * 1.1), target)
         margin = 0.04 * (high - low) or 0.5
-        return cls(column, (low - margin, high + margin), target)
+        linear, logarithmic = (low - margin, high + margin), (low / 1.1, high * 1.1)
+        return cls(column, logarithmic if column.logarithmic else linear, target)
 
     def panel(self, x: str) -> tuple[Figure, Axes]:
         """An empty panel over the column `x`."""
         figure = Figure(figsize=(4.4, 3.3))
         # Fixed: laying out each of some fifty panels takes a second.
         ax = figure.add_axes((0.145, 0.15, 0.835, 0.83))
-        ax.set(
-            xlabel=columns()[x].title,
-            ylabel=self.column.title,
-            xscale="linear" if x == "overlap" else "log",
-            yscale="log" if self.column.logarithmic else "linear",
-            ylim=self.span,
-        )
+        ax.set_xscale("linear" if x == "overlap" else "log")
+        ax.set_yscale("log" if self.column.logarithmic else "linear")
+        ax.set(xlabel=columns()[x].title, ylabel=self.column.title, ylim=self.span)
         ax.grid(color="0.92")
         ax.set_axisbelow(True)
         if self.target is not None:
@@ -61,8 +55,7 @@ class Axis:
 
 
 def replicate_range(rows: DataFrame, x: str, y: str) -> Float[np.ndarray, "n 4"]:
-    """Points of x, median, smallest and largest y over the replicates of each condition; rows
-    without x or y left out."""
+    """Points of x, median, smallest and largest y over replicates, of each condition with both."""
     if not {x, y} <= set(rows.columns):
         return np.empty((0, 4))
     conditions = rows.dropna(subset=[x, y]).groupby(["dose", "view"])
@@ -72,10 +65,8 @@ def replicate_range(rows: DataFrame, x: str, y: str) -> Float[np.ndarray, "n 4"]
 
 
 def over(axis: Axis, rows: DataFrame, x: str, styles: Styles, annotate: bool = False) -> Figure:
-    """The metric over `x`: a line for each method, reference and limit in `styles`.
-
-    `annotate` writes the views along the lower edge, for an x that follows from the view.
-    """
+    """The metric over `x`: a line for each method, reference and limit in `styles`. `annotate`
+    writes the views along the lower edge, for an x that follows from the view."""
     figure, ax = axis.panel(x)
     for name, style in styles.items():
         _curve(ax, rows[rows.method == name], x, axis.column.name, style)
@@ -95,10 +86,8 @@ def by_view(axis: Axis, rows: DataFrame, styles: Styles) -> Figure:
     figure, ax = axis.panel("photons_per_pixel")
     for view, style in styles.items():
         own = rows[rows["view"] == view]
-        looks = {None: style}
-        if view == controlled_view(view):
-            looks |= reference_styles(LIMITS)
-        for name, look in looks.items():
+        limits = reference_styles(LIMITS) if view == controlled_view(view) else {}
+        for name, look in ({None: style} | limits).items():
             chosen = own[own.method == name if name else ~own.method.isin(REFERENCES)]
             _curve(ax, chosen, "photons_per_pixel", axis.column.name, look)
     return figure
@@ -107,6 +96,6 @@ def by_view(axis: Axis, rows: DataFrame, styles: Styles) -> Figure:
 def _curve(ax: Axes, rows: DataFrame, x: str, y: str, style: Style) -> None:
     points = replicate_range(rows, x, y)
     if len(points):
-        middle, low, high = points[:, 1], points[:, 2], points[:, 3]
+        at, middle, low, high = points.T
         bars = [middle - low, high - middle] if (high > low).any() else None
-        ax.errorbar(points[:, 0], middle, yerr=bars, capsize=2.5, markersize=5, **style.keywords)
+        ax.errorbar(at, middle, yerr=bars, capsize=2.5, markersize=5, **style.keywords)

@@ -1,7 +1,6 @@
 """Pictures from arrays: they take what was computed and change no number.
 
-Figures are made without pyplot, so that no global state is touched; every function returns a
-matplotlib Figure."""
+Every function returns a matplotlib Figure, made without pyplot's global state."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,34 +20,29 @@ _COLOURS = {"phase / rad": "viridis", "amplitude": "gray", "phase error / rad": 
 _SHARES = (0.5, 99.5)  # per cent of the truth's pixels between the ends of a colour scale
 
 Objects = Mapping[str, np.ndarray]
+Cells = Mapping[tuple[str, str], np.ndarray]  # by row and column
+Names = Sequence[str]
+Bounds = Mapping[str, Limits]
 
 
 def objects(
     reconstructions: Objects, truth: np.ndarray | None, region: Region, errors: bool = False
 ) -> Figure:
-    """Phase and amplitude of objects side by side on one colour scale each, the global phase
-    removed.
-
-    The scale is the truth's (or, without truth, the first image's) 0.5 to 99.5 % range. `errors`
-    adds a row with the wrapped phase error."""
+    """Phase and amplitude of objects side by side, the global phase removed; `errors` adds a row of
+    the wrapped phase error. One colour scale each: 0.5 to 99.5 % of the truth's (without truth, of
+    the first image's) range."""
     reference = (truth if truth is not None else next(iter(reconstructions.values())))[region]
     turn = np.exp(-1j * np.angle(reference.sum()))
     shown = {"truth": reference * turn} if truth is not None else {}
-    shown |= {
-        name: align(image[region], reference).image * turn
-        for name, image in reconstructions.items()
-    }
+    for name, image in reconstructions.items():
+        shown[name] = align(image[region], reference).image * turn
     phases = np.percentile(np.angle(reference * turn), _SHARES)
-    rows = [
-        ("phase / rad", np.angle, phases),
-        ("amplitude", np.abs, np.percentile(np.abs(reference), _SHARES)),
-    ]
+    amplitudes = np.percentile(np.abs(reference), _SHARES)
+    rows = [("phase / rad", np.angle, phases), ("amplitude", np.abs, amplitudes)]
     if errors and truth is not None:
-        spread = 0.5 * np.ptp(phases)
-        of_truth = np.conj(shown["truth"])
-        rows.append(
-            ("phase error / rad", lambda image: np.angle(image * of_truth), (-spread, spread))
-        )
+        spread, of_truth = 0.5 * np.ptp(phases), np.conj(shown["truth"])
+        ends = -spread, spread
+        rows.append(("phase error / rad", lambda image: np.angle(image * of_truth), ends))
     height, width = reference.shape
     panel = 12.0 * height / width / len(shown) + 0.35
     figure = Figure(figsize=(13.0, len(rows) * panel + 0.2), layout="constrained")
@@ -63,17 +57,10 @@ def objects(
 
 
 def image_grid(
-    images: Mapping[tuple[str, str], np.ndarray],
-    rows: Sequence[str],
-    columns: Sequence[str],
-    truth: np.ndarray,
-    region: Region,
+    images: Cells, rows: Names, columns: Names, truth: np.ndarray, region: Region
 ) -> Figure:
     """Phase of objects keyed by (row, column) over the region, the truth on top; gaps say
-    "missing".
-
-    The colour scale is the truth's 0.5 to 99.5 % range, the global phase removed from every object.
-    """
+    "missing". The colour scale is the truth's 0.5 to 99.5 % range, the global phases removed."""
     reference = truth[region] * np.exp(-1j * np.angle(truth[region].sum()))
     ends = np.percentile(np.angle(reference), _SHARES)
     height = (2.6 * reference.shape[0] / reference.shape[1] + 0.12) * (len(rows) + 1) + 0.4
@@ -111,18 +98,14 @@ def loss_curves(history: Sequence[Mapping[str, float]]) -> Figure:
     for key, half in halves.items():
         if key in history[0]:
             ax.plot(epochs, [row[key] for row in history], ".-", label=half)
-    ax.set(
-        xlabel="epoch",
-        ylabel="loss",
-        title="loss on photons that the network's input did not contain",
-    )
+    ax.set(xlabel="epoch", ylabel="loss")
+    ax.set_title("loss on photons that the network's input did not contain")
     ax.legend()
     return figure
 
 
-def frc_curves(curves: Mapping[str, FRC], limits: Mapping[str, Limits] | None = None) -> Figure:
-    """Fourier ring correlation with the truth over frequency, with both thresholds and what the
-    limits allow."""
+def frc_curves(curves: Mapping[str, FRC], limits: Bounds | None = None) -> Figure:
+    """Fourier ring correlation with the truth, both thresholds and what the limits allow."""
     figure, ax = _over_frequency("FRC with the truth")
     for name, curve in curves.items():
         if name != "truth":
@@ -138,9 +121,8 @@ def frc_curves(curves: Mapping[str, FRC], limits: Mapping[str, Limits] | None = 
     return figure
 
 
-def error_spectra(errors: Objects, limits: Mapping[str, Limits] | None = None) -> Figure:
-    """Spectral density of phase errors (H, W), rad^2, over frequency, with the limits'
-    densities."""
+def error_spectra(errors: Objects, limits: Bounds | None = None) -> Figure:
+    """Spectral density of phase errors (H, W), rad^2, over frequency, and of the limits."""
     figure, ax = _over_frequency("phase error density / rad$^2$")
     for name, error in errors.items():
         if name != "truth":
@@ -163,8 +145,7 @@ def _limit_line(name: str) -> dict[str, object]:
 
 
 def saved(figure: Figure, path: str | Path) -> str:
-    """Save a figure as PNG, atomically, and return its path: what a notebook displays is the file
-    on disk."""
+    """Save a figure as PNG, atomically; the path: what a notebook displays is the file on disk."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=110)
     return str(path)

@@ -14,11 +14,7 @@ _GREY, _BLACK = "#999999", "#000000"
 _LIMIT_LINES = dict(zip(LIMITS, ("--", "-."), strict=True))
 _CONTROL_MARKERS = {"spread": "D", "fluence": "X"}
 _DASHES = {"-": "none", ":": "2 3", "--": "6 3", "-.": "8 3 2 3"}  # of SVG, by matplotlib's line
-_LABELS = {
-    "cramer_rao": "Cramér-Rao limit",
-    "bayesian": "Bayesian limit",
-    "flat": "empty object",
-}
+_LABELS = {"cramer_rao": "Cramér-Rao limit", "bayesian": "Bayesian limit", "flat": "empty object"}
 
 
 class Style(NamedTuple):
@@ -38,13 +34,9 @@ class Style(NamedTuple):
     @property
     def keywords(self) -> dict[str, object]:
         """Arguments of matplotlib's plot and errorbar."""
-        return {
-            "color": self.colour,
-            "linestyle": self.line,
-            "marker": self.marker,
-            "linewidth": self.width,
-            "markerfacecolor": "white" if self.hollow else self.colour,
-        }
+        face = "white" if self.hollow else self.colour
+        look = {"color": self.colour, "linestyle": self.line, "linewidth": self.width}
+        return look | {"marker": self.marker, "markerfacecolor": face}
 
 
 def label(name: str) -> str:
@@ -53,8 +45,7 @@ def label(name: str) -> str:
 
 
 def method_colour(name: str, names: Sequence[str]) -> str:
-    """One colour a method, shared by what starts from it (`pinn`, `pinn+refine`): the same in every
-    panel of a report."""
+    """One colour a method in all panels, shared by what starts from it (`pinn`, `pinn+refine`)."""
     bases = dict.fromkeys(map(base_of, names))
     order = [known for known in (*METHODS, *sorted(set(bases) - set(METHODS))) if known in bases]
     return PALETTE[order.index(base_of(name)) % len(PALETTE)]
@@ -62,18 +53,17 @@ def method_colour(name: str, names: Sequence[str]) -> str:
 
 def method_styles(names: Sequence[str]) -> dict[str, Style]:
     """Methods in colour, what starts from another one dotted and hollow."""
-    started = {name: name != base_of(name) for name in names}
-    return {
-        name: Style(method_colour(name, names), ":" if later else "-", "o", later)
-        for name, later in started.items()
-    }
+    styles = {}
+    for name in names:
+        started = name != base_of(name)
+        styles[name] = Style(method_colour(name, names), ":" if started else "-", "o", started)
+    return styles
 
 
 def reference_styles(limits: Iterable[str] = LIMITS) -> dict[str, Style]:
     """The flat object grey, the limits black."""
-    return {"flat": Style(_GREY, ":")} | {
-        name: Style(_BLACK, _LIMIT_LINES[name], width=0.9) for name in limits
-    }
+    lines = {name: Style(_BLACK, _LIMIT_LINES[name], width=0.9) for name in limits}
+    return {"flat": Style(_GREY, ":")} | lines
 
 
 def view_styles(views: Iterable[str]) -> dict[str, Style]:

@@ -12,19 +12,14 @@ from fly64lib.simulation.overlap_measures import nearest_distances
 from fly64lib.simulation.views import View
 from ptycho_torch.files import atomic_path
 
+Positions = Float[np.ndarray, "n 2"]
 
-def draw_view(
-    path: str | Path,
-    positions_px: Float[np.ndarray, "n 2"],
-    view: View,
-    diameter_px: float,
-    title: str,
-) -> None:
+
+def draw_view(path: Path, positions_px: Positions, view: View, D_px: float, title: str) -> None:
     """Draw a view's images among all positions (y, x), and histograms of spacing, as PNG.
 
-    A colour for each group; without groups every image is its own. The circle has the probe's
-    diameter D. No wall-clock time goes into the file: the same view gives the same bytes.
-    """
+    A colour for each group (without groups, each image); the circle has the probe's diameter D. No
+    wall-clock time goes into the file: the same view gives the same bytes."""
     chosen, groups = positions_px[view.images], view.groups
     groups = np.arange(len(chosen))[:, None] if groups is None else groups
     colours = colormaps["tab20"](np.arange(len(groups)) % 20)
@@ -37,19 +32,19 @@ def draw_view(
     each = np.repeat(colours, groups.shape[1], axis=0)
     plan.scatter(x, y, s=4, c=each, label="chosen, a colour for each group")
     y, x = chosen[groups[0, 0]]
-    label = f"probe, D = {diameter_px:g} px"
-    plan.add_patch(Circle((x, y), diameter_px / 2, fill=False, label=label))
+    label = f"probe, D = {D_px:g} px"
+    plan.add_patch(Circle((x, y), D_px / 2, fill=False, label=label))
     title = f"{title}: {len(chosen)} images, {len(groups)} groups"
     plan.set(aspect="equal", xlabel="x / px", ylabel="y / px", title=title)
     plan.invert_yaxis()
     spacings = {"image to nearest image": nearest_distances(chosen, 1)}
     if groups.shape[1] > 1:
         spacings["centre to nearest centre"] = nearest_distances(chosen[np.unique(groups[:, 0])], 1)
-    edges = np.linspace(0, max([diameter_px, *(s.max() for s in spacings.values() if s.size)]), 61)
+    edges = np.linspace(0, max([D_px, *(s.max() for s in spacings.values() if s.size)]), 61)
     for label, spacing in spacings.items():
         histogram.hist(spacing.ravel(), edges, histtype="stepfilled", alpha=0.6, label=label)
     histogram.set(xlabel="distance / px", ylabel="number", title="spacing")
-    histogram.axvline(diameter_px, color="0.5", linestyle=":", label="D")
+    histogram.axvline(D_px, color="0.5", linestyle=":", label="D")
     for axes in (plan, histogram):
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=3, fontsize="x-small")
     with atomic_path(path) as temporary:

@@ -3,8 +3,8 @@
 Every statement of the report is computed here from rows; none is written by hand."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 from pandas import DataFrame
@@ -14,10 +14,9 @@ from fly64lib.evaluation.columns import LIMITS, REFERENCES, columns, number
 from fly64lib.report.rows import CONDITION, view_order
 
 
-@dataclass(frozen=True)
-class Needed:
+class Needed(NamedTuple):
     """Photons per object pixel for a target: "=" interpolated, "<" at the lowest dose already, ">"
-    not at the highest."""
+    not even at the highest."""
 
     kind: str
     photons: float
@@ -26,12 +25,11 @@ class Needed:
         return {"=": "", "<": "≤ ", ">": "> "}[self.kind] + number(self.photons)
 
 
+Points = Iterable[Sequence[float]]
 Needs = Mapping[tuple[str, str], Sequence[Needed]]  # by (method, view), one for each replicate
 
 
-def needed(
-    points: Iterable[Sequence[float]], target: float, higher_is_better: bool = True
-) -> Needed:
+def needed(points: Points, target: float, higher_is_better: bool = True) -> Needed:
     """From which photons per pixel on the metric is at the target or better, at every larger
     measured one too.
 
@@ -49,8 +47,7 @@ def needed(
 
 
 def needed_photons(rows: DataFrame, metric: str, target: float) -> dict[tuple, list[Needed]]:
-    """(method, view) -> the need of each replicate, for every method and limit that has the
-    metric."""
+    """(method, view) -> the need of each replicate, of methods and limits that have the metric."""
     if metric not in rows:
         return {}
     higher = columns()[metric].higher_is_better
@@ -63,34 +60,28 @@ def needed_photons(rows: DataFrame, metric: str, target: float) -> dict[tuple, l
 
 
 def need_text(needs: Sequence[Needed]) -> str:
-    """The needs of replicates in one cell: median (range), or, where they differ in kind, each kind
-    with its share."""
-    if not needs:
-        return "not run"
+    """The needs of replicates in one cell: median (range), for each kind with its share."""
     parts = []
     for kind in ("<", "=", ">"):
-        same = sorted(need.photons for need in needs if need.kind == kind)
-        if same:
+        if same := sorted(need.photons for need in needs if need.kind == kind):
             # The median of bounds bounds the median.
             text = str(Needed(kind, float(np.median(same))))
             if kind == "=" and len(same) > 1:
                 text += f" ({number(same[0])}–{number(same[-1])})"
             share = f" in {len(same)} of {len(needs)}" if len(same) < len(needs) else ""
             parts.append(text + share)
-    return "; ".join(parts)
+    return "; ".join(parts) or "not run"
 
 
 def best_view(needs: Needs, method: str) -> tuple[str, float] | None:
-    """The named view in which every replicate of a method reaches the target with the fewest
-    photons, and that median."""
+    """The named view where all replicates of a method reach the target with the fewest photons, and
+    their median."""
     reached = {
         view: float(np.median([need.photons for need in found]))
         for (name, view), found in needs.items()
-        if name == method
-        and controlled_view(view) == view
-        and all(need.kind != ">" for need in found)
+        if name == method and view == controlled_view(view) and all(n.kind != ">" for n in found)
     }
-    return min(reached.items(), key=lambda item: item[1]) if reached else None
+    return min(reached.items(), key=lambda item: item[1], default=None)
 
 
 def methods(rows: DataFrame) -> list[str]:
@@ -109,8 +100,7 @@ def named(rows: DataFrame) -> DataFrame:
 
 
 def standing(rows: DataFrame) -> list[dict]:
-    """Per method, over the named views: in how many conditions above flat, above the limits, and
-    best."""
+    """Per method: in how many conditions of named views above flat, above the limits, and best."""
     rows = named(rows)
     cells = rows.set_index([*CONDITION, "method"])[["phase_psnr", "deviance_held_out"]]
     cells = cells.unstack("method", sort=False)
@@ -121,35 +111,26 @@ def standing(rows: DataFrame) -> list[dict]:
     found = []
     for name in every:
         own = psnr[name].dropna()
+        entry = {"method": name, "conditions": len(own), "best": int((best == name).sum())}
         below = own[own <= psnr["flat"][own.index]]
-        entry = {
-            "method": name,
-            "conditions": len(own),
-            "best": int((best == name).sum()),
-            "below_flat": [condition_text(*place) for place in below.index],
-            "predicts": int((deviance[name] < deviance["flat"]).sum()),
-        }
+        entry["below_flat"] = [condition_text(*place) for place in below.index]
+        entry["predicts"] = int((deviance[name] < deviance["flat"]).sum())
         for limit in LIMITS:
             gaps = (own - psnr[limit]).dropna() if limit in psnr else own[:0]
-            entry[limit] = {
-                "compared": len(gaps),
-                "above": int((gaps > 0).sum()),
-                "median_db": float(gaps.median()) if len(gaps) else None,
-            }
+            entry[limit] = {"compared": len(gaps), "above": int((gaps > 0).sum())}
+            entry[limit]["median_db"] = float(gaps.median()) if len(gaps) else None
         found.append(entry)
     return found
 
 
 def missing(rows: DataFrame, expected: Sequence[str]) -> list[str]:
-    """Conditions that others' rows lead one to expect: every dose x expected view x method x
-    replicate seen anywhere."""
+    """Conditions to be expected from others: dose x expected view x method x replicate seen."""
     names = list(rows.method.unique())
     present = {key: set(own) for key, own in rows.groupby(list(CONDITION)).method}
     found = [f"view {view}: in no condition" for view in expected if view not in set(rows["view"])]
     there = [view for view in views(named(rows)) if view in expected]
     for place in product(sorted(rows.replicate.unique()), sorted(rows.dose.unique()), there):
-        gone = [name for name in names if name not in present.get(place, ())]
-        if gone:
+        if gone := [name for name in names if name not in present.get(place, ())]:
             what = "all" if gone == names else ", ".join(gone)
             found.append(f"{condition_text(*place)}: {what}")
     return found

@@ -34,20 +34,18 @@ class Picture(NamedTuple):
 
 
 def gallery(study: StudyRows, rows: DataFrame) -> dict[str, Any]:
-    """The first replicate's objects: over dose in each named view, beside controls, and phase G's
-    pictures of each condition."""
+    """The first replicate's objects over dose and beside controls, and phase G's pictures."""
     first = rows.replicate.min()
     own = rows[rows.replicate == first]
     cells = {key: part for key, part in own.groupby(["view", "dose"])}
     doses, views = sorted(own.dose.unique()), answers.views(answers.named(own))
-    grids, folded = [], {}
+    grids, controls, every = [], {}, {}
     for view in views:
         columns = {f"{dose:,.0f} photons": cells.get((view, dose)) for dose in doses}
         grids.append(_grid(study, columns, f"Phase, {view}. Dose rises to the right."))
-    for view in views:
-        beside = folded[f"{view.capitalize()} beside its controls"] = []
+        places = (view, *controls_of(view))
+        beside, pictures = [], []
         for dose in doses:
-            places = (view, *controls_of(view))
             if any((place, dose) in cells for place in places[1:]):
                 columns = {label(place): cells.get((place, dose)) for place in places}
                 caption = (
@@ -55,22 +53,16 @@ def gallery(study: StudyRows, rows: DataFrame) -> dict[str, Any]:
                     " many in all in its fluence control."
                 )
                 beside.append(_grid(study, columns, caption))
-    for view in views:
-        pictures = folded[f"{label(view)}: objects, errors, FRC at every dose"] = []
-        for dose in doses:
             if (view, dose) in cells:
                 folder = study.root / cells[view, dose].folder.iloc[0] / "phase_g"
-                place = folder / dose_folder(dose) / view
-                pictures += _of_condition(place, f"{label(view)}, {dose:,.0f} photons")
-    return {"replicate": first, "grids": grids, "folded": folded}
-
-
-def _of_condition(folder: Path, title: str) -> list[Picture]:
-    return [
-        Picture(f"{title}: {text}", from_disk(folder / f"{name}.png"), kind)
-        for name, (text, kind) in _PICTURES.items()
-        if (folder / f"{name}.png").is_file()
-    ]
+                folder = folder / dose_folder(dose) / view
+                title = f"{label(view)}, {dose:,.0f} photons"
+                for path in filter(Path.is_file, (folder / f"{name}.png" for name in _PICTURES)):
+                    text, kind = _PICTURES[path.stem]
+                    pictures.append(Picture(f"{title}: {text}", from_disk(path), kind))
+        controls[f"{view.capitalize()} beside its controls"] = beside
+        every[f"{label(view)}: objects, errors, FRC at every dose"] = pictures
+    return {"replicate": first, "grids": grids, "folded": controls | every}
 
 
 def _grid(study: StudyRows, columns: Mapping[str, DataFrame | None], caption: str) -> Picture:

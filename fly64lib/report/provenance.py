@@ -13,12 +13,12 @@ from fly64lib.report import answers
 from fly64lib.report.rows import StudyRows
 from ptycho_torch.files import read_json
 
+_CHANGES = ["status", "--porcelain", "--", ":/", ":!/reports"]
 _COST = ["cpu_seconds", "seconds", "peak_memory_mb"]
 
 
 def cost(study: StudyRows) -> dict[str, list]:
-    """What each method took, in the median of its runs and trainings, and what each stage's
-    notebooks did."""
+    """What methods took, in the median of their runs and trainings, and the notebooks by stage."""
     methods, table = [], study.table.reindex(columns=["method", *_COST])
     trainings = DataFrame(study.trainings).reindex(columns=["method", *_COST])
     for name in answers.methods(study.table):
@@ -34,18 +34,17 @@ def cost(study: StudyRows) -> dict[str, list]:
 
 
 def executed(root: Path) -> DataFrame:
-    """Link (relative to the study), stage, failed, wall and CPU seconds of each executed notebook;
-    NaN for what it does not say."""
+    """Link (relative to the study), stage, failed, wall and CPU seconds (NaN: not said) of each
+    executed notebook."""
     found = []
     for path in sorted(root.rglob("*.ipynb")):
         # The report's own is being written.
         if ".ipynb_checkpoints" not in path.parts and not path.name.startswith(".tmp-"):
             metadata = read_json(path).get("metadata", {})
-            ran = metadata.get("papermill", {})
+            ran, spent = metadata.get("papermill", {}), metadata.get("fly64", {})
             failed = bool(ran.get("exception")) or path.name.endswith(".failed.ipynb")
-            place, stage = path.relative_to(root).as_posix(), path.stem.split("_")[0]
-            cpu_s = metadata.get("fly64", {}).get("cpu_seconds")
-            found.append((place, stage, failed, ran.get("duration"), cpu_s))
+            about = path.relative_to(root).as_posix(), path.stem.split("_")[0], failed
+            found.append((*about, ran.get("duration"), spent.get("cpu_seconds")))
     return DataFrame(found, columns=["link", "stage", "failed", "wall_s", "cpu_s"])
 
 
@@ -61,11 +60,9 @@ def origin(study: StudyRows) -> dict[str, Any]:
         "Seeds": "; ".join(f"replicate {r}: simulation {seed}" for r, seed in seeds.to_numpy()),
     }
     if study.profile:
-        values = ", ".join(
-            f"{name} {'/'.join(map(str, value)) if isinstance(value, list) else value}"
-            for name, value in study.profile["settings"].items()
-        )
-        facts["Profile"] = f"{study.profile['profile']}: {values}"
+        settings = study.profile["settings"].items()
+        values = (f"{k} {'/'.join(map(str, v)) if isinstance(v, list) else v}" for k, v in settings)
+        facts["Profile"] = f"{study.profile['profile']}: {', '.join(values)}"
     designs = {}
     for folder in table.folder.unique():
         manifest = study.root / folder / "phase_c" / "run_manifest.json"
@@ -77,14 +74,11 @@ def origin(study: StudyRows) -> dict[str, Any]:
 
 def commit() -> str:
     """The git commit of the checkout that this code runs from, and whether it was changed since."""
-    git = ["git", "-C", str(Path(__file__).resolve().parent)]
-    unchanged = ["status", "--porcelain", "--", ":/", ":!/reports"]
+    here = {"cwd": Path(__file__).resolve().parent, "capture_output": True, "text": True}
     try:
         head, changes = (
-            subprocess.run(
-                [*git, *words], capture_output=True, text=True, check=True
-            ).stdout.strip()
-            for words in (["rev-parse", "HEAD"], unchanged)
+            subprocess.run(["git", *words], **here, check=True).stdout.strip()
+            for words in (["rev-parse", "HEAD"], _CHANGES)
         )
     except (OSError, subprocess.CalledProcessError):
         return "not a git checkout; see the version of fly64"
@@ -97,7 +91,5 @@ def machine() -> str:
     lines = info.read_text().splitlines() if info.is_file() else []
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return (
-        f"{models[0] if models else platform.machine()}, {os.cpu_count()} cores,"
-        f" {memory_gib:.0f} GiB, {platform.system()}"
-    )
+    model, cores = models[0] if models else platform.machine(), os.cpu_count()
+    return f"{model}, {cores} cores, {memory_gib:.0f} GiB, {platform.system()}"

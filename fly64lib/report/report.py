@@ -1,9 +1,5 @@
 """The study's report: one self-contained page, `DIR/index.html`, from the rows of a study folder;
-`DIR/report.json` last.
-
-    from fly64lib.report.report import write_report
-    write_report("runs/study")
-"""
+`DIR/report.json` last."""
 
 from pathlib import Path
 
@@ -18,11 +14,11 @@ TARGETS = {"frc_half": 0.5, "phase_psnr": 20.0}
 
 
 def write_report(study_dir: str | Path, targets: Targets = TARGETS) -> Path:
-    """Write `index.html` and then `report.json`, whose presence says that the report is complete;
+    """Write `index.html`, then `report.json`, whose presence says that the report is complete;
     return its path.
 
     `targets` are columns of `comparison.json` with the value to be reached. Raises
-    DataContractError for a folder without results, or with results that must not be compared
+    DataContractError for results that are missing or must not be compared
     (:func:`fly64lib.report.rows.collect`), ConfigError for a target that is no column."""
     refuse_unknown(targets, columns(), "the report's targets")
     study = collect(study_dir)

@@ -1,10 +1,8 @@
 """What a study folder holds, as rows.
 
-    DIR/replicate_<r>/phase_g/dose_*/<view>/comparison.json    rows of methods and limits
-    (fly64lib.comparison)
+    DIR/replicate_<r>/phase_g/dose_*/<view>/comparison.json    rows (fly64lib.comparison)
     DIR/replicate_<r>/**/overlap_figures.json                  measured overlap (fly64lib.overlap)
-    DIR/replicate_<r>/phase_e/dose_*/<view>/*/metrics.json     trainings, or
-    phase_e/training_manifest.json
+    DIR/replicate_<r>/phase_e/dose_*/<view>/*/metrics.json     trainings, or training_manifest.json
     DIR/study.json                                             profile of the sweep, if one made it
 
 Rows are of one setting if they share specimen, simulation grid and gauge; settings stand beside
@@ -61,20 +59,17 @@ class StudyRows:
     def condition(self, row: Mapping) -> tuple[dict[str, np.ndarray], np.ndarray, Region]:
         """Objects by method, truth and scored region of a row's condition, from phases C and F.
 
-        Raises DataContractError or PtychoError where a file is gone or is not what its result says.
-        """
+        Raises PtychoError where a file is gone or is not what its result says."""
         folder, dose = self.root / row["folder"], dose_folder(row["dose"])
         raw = open_scan(folder / "phase_c" / dose / "patched_test.npz")
         results = sorted((folder / "phase_f" / dose / row["view"]).glob("*/result.json"))
-        images = {path.parent.name: load_object(path.parent) for path in results}
-        for reference in ("flat", "truth"):
-            images.pop(reference, None)
+        folders = [path.parent for path in results if path.parent.name not in ("flat", "truth")]
+        images = {folder.name: load_object(folder) for folder in folders}
         return images, raw.scan.object_guess, region_of(raw)
 
 
 def collect(study_dir: str | Path) -> StudyRows:
-    """Read a study folder. Raises DataContractError if there are no rows, a row twice, or scans of
-    several sizes."""
+    """Read a study folder. DataContractError for no rows, a row twice or scans of several sizes."""
     root = Path(study_dir)
     profile = root / "study.json"
     study = StudyRows(root, [], [], {}, [], read_json(profile) if profile.is_file() else None)
@@ -93,15 +88,15 @@ def collect(study_dir: str | Path) -> StudyRows:
                 study.rows.append(row | {"folder": place, "overlap": overlap})
         study.trainings.extend(_trainings(folder))
         study.failed.extend(f"{place}: {text}" for text in _failures(folder))
-    for path in sorted(root.rglob("*.failed.ipynb")):
-        study.failed.append(f"failed notebook: {path.relative_to(root)}")
+    notebooks = sorted(root.rglob("*.failed.ipynb"))
+    study.failed.extend(f"failed notebook: {path.relative_to(root)}" for path in notebooks)
     study.rows.sort(key=lambda row: (row["replicate"], row["dose"], view_order(row["view"])))
     _check(study)
     return study
 
 
 def view_order(view: str) -> tuple:
-    """A key that sorts views: baseline, overlap views from the densest, then their controls."""
+    """A key that sorts views: baseline, overlap from the densest, then controls."""
     named = controlled_view(view)
     kind = CONTROLS.index(view.removeprefix(f"{named}_")) if view != named else -1
     return kind, -(linear_overlap(named) or 0) if named != "baseline" else -1
@@ -126,7 +121,6 @@ def _check(study: StudyRows) -> None:
             raise DataContractError(
                 f"{study.root}: the baselines of {', '.join(setting)} have {sizes} images;"
                 " studies of different size (quick, full) are never compared: give each a folder"
-                " of its own"
             )
 
 
@@ -139,17 +133,15 @@ def _trainings(folder: Path) -> list[dict]:
             found.append({"method": method, **run["training"]})
     manifest = folder / "phase_e" / "training_manifest.json"
     if not found and manifest.is_file():
-        for job in read_json(manifest)["jobs"]:
-            if job["status"] == "complete":
-                found.append({"method": method_of(job["config"]["model"]["objective"]), **job})
+        done = [job for job in read_json(manifest)["jobs"] if job["status"] == "complete"]
+        found += [{"method": method_of(job["config"]["model"]["objective"]), **job} for job in done]
     return found
 
 
 def trained_for(folder: str, method: str) -> str:
-    """The method that the network in a folder of phase E was trained for.
-
-    The folder tells one that serves all conditions: what its own notebook scored it as (`method`)
-    is the name of the networks of single conditions."""
+    """The method that a network of phase E was trained for. The folder says it of one that serves
+    all conditions, which its own notebook scored by the name of those of single conditions
+    (`method`)."""
     for name in METHODS:
         network = network_of(name)
         if network and network.scope == "replicate" and name == base_of(name):
@@ -161,10 +153,9 @@ def trained_for(folder: str, method: str) -> str:
 def _failures(folder: Path) -> list[str]:
     found = []
     for path in sorted(folder.glob("phase_[ef]/*_manifest.json")):
-        for job in read_json(path)["jobs"]:
-            if job["status"] == "failed":
-                what, why = job.get("method", "training"), job.get("error", "failed")
-                found.append(f"dose {job['dose']:g}, {job['view']}, {what}: {why}")
+        for job in (job for job in read_json(path)["jobs"] if job["status"] == "failed"):
+            what, why = job.get("method", "training"), job.get("error", "failed")
+            found.append(f"dose {job['dose']:g}, {job['view']}, {what}: {why}")
     for path in sorted(folder.glob("phase_*/skip_summary.json")):
         written = read_json(path)
         for job in written["skipped"] if isinstance(written, dict) else written:

@@ -1,9 +1,10 @@
-"""The page of a study: what each section shows, taken from rows, for the templates beside.
+"""The page of a study: what each section shows, from rows, for the templates beside.
 
-`templates/page.html.j2` orders the sections, one file each; wording stands there, numbers come from
-here. The page needs no network and no script: style and images are inside, notebooks are linked."""
+`templates/page.html.j2` orders the sections, one file each, and holds the wording. The page needs
+no network and no script: style and images are inside, notebooks are linked."""
 
 from collections.abc import Mapping
+from itertools import product
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -16,7 +17,7 @@ from fly64lib.plots.curves import Axis, by_view, over
 from fly64lib.plots.styles import label, method_styles, reference_styles, view_styles
 from fly64lib.report import answers, provenance
 from fly64lib.report.gallery import data_url, drawn, gallery
-from fly64lib.report.rows import Setting, StudyRows
+from fly64lib.report.rows import StudyRows
 
 Targets = Mapping[str, float]
 Part = dict[str, Any]  # of the page: what a section's template shows
@@ -34,26 +35,25 @@ def page_html(study: StudyRows, targets: Targets) -> str:
             "Images": gallery(study, rows),
             "Tables": _tables(rows),
         }
-        settings.append({"title": _setting_text(setting), "parts": parts})
+        specimen, simulation, gauge = setting
+        title = f"{label(specimen)}, {simulation} simulation, {label(gauge)}"
+        settings.append({"title": title, "parts": parts})
     doses = ", ".join(f"{dose:,.0f}" for dose in sorted(table.dose.unique()))
     names = ", ".join(map(label, answers.methods(table)))
     replicates = _count(table.replicate.nunique(), "replicate")
     titles = "; ".join(one["title"] for one in settings)
     profile = f" · profile {study.profile['profile']}" if study.profile else ""
-    context = {
-        "title": "How far can dose and overlap be cut?",
-        "facts": (
-            f"Ptychographic reconstruction of {titles}{profile}",
-            f"{doses} photons per exposure · {names} · {replicates}",
-        ),
-        "settings": settings,
-        "study": {
-            "Cost": provenance.cost(study),
-            "Provenance": provenance.origin(study),
-            "Notebooks": provenance.executed(study.root).to_dict("records"),
-        },
+    facts = (
+        f"Ptychographic reconstruction of {titles}{profile}",
+        f"{doses} photons per exposure · {names} · {replicates}",
+    )
+    of_study = {
+        "Cost": provenance.cost(study),
+        "Provenance": provenance.origin(study),
+        "Notebooks": provenance.executed(study.root).to_dict("records"),
     }
-    return _rendered("page", **context)
+    title = "How far can dose and overlap be cut?"
+    return _rendered("page", title=title, facts=facts, settings=settings, study=of_study)
 
 
 def answer(study: StudyRows, rows: DataFrame, targets: Targets) -> str:
@@ -62,13 +62,8 @@ def answer(study: StudyRows, rows: DataFrame, targets: Targets) -> str:
 
 
 def _rendered(template: str, **context: Any) -> str:
-    environment = Environment(
-        loader=PackageLoader("fly64lib.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    layout = {"trim_blocks": True, "lstrip_blocks": True, "undefined": StrictUndefined}
+    environment = Environment(loader=PackageLoader("fly64lib.report"), autoescape=True, **layout)
     filters = (label, number, described, answers.need_text)
     environment.filters |= {one.__name__: one for one in filters} | {"count": _count}
     return environment.get_template(f"{template}.html.j2").render(context)
@@ -100,24 +95,16 @@ def _card(rows: DataFrame, metric: str, target: float) -> Part:
         one["exposure"] = photons / float((own.photons_per_pixel / own.dose).median())
         one["times"] = photons / reached[0]["photons"] if reached else 1.0
         reached.append(one)
-    column = columns()[metric]
-    return {
-        "metric": metric,
-        "target": target,
-        "label": column.label,
-        "unit": column.unit,
-        "reached": reached,
-        "failed": [name for name, found in best.items() if not found],
-        "names": [name for name in (*names, *LIMITS) if any(name == key[0] for key in needs)],
-        "needs": needs,
-    }
+    failed, with_needs = [name for name in names if not best[name]], {name for name, _ in needs}
+    about = {"metric": metric, "target": target, "column": columns()[metric], "needs": needs}
+    shown = [name for name in (*names, *LIMITS) if name in with_needs]
+    return about | {"reached": reached, "failed": failed, "names": shown}
 
 
 def _reading(rows: DataFrame) -> Part:
     views = [view for view in answers.views(rows) if view not in OVERLAPS]
     return {
-        "gauge": rows.gauge.iloc[0],
-        "simulation": rows.simulation.iloc[0],
+        "first": rows.iloc[0],
         "methods": [*answers.methods(rows), "flat"],
         "limits": _limits(rows),
         "other_views": [view for view in views if linear_overlap(view) is not None],
@@ -130,16 +117,13 @@ def _limits(rows: DataFrame) -> list[str]:
 
 def _curves(rows: DataFrame, targets: Targets) -> Part:
     names, limits = answers.methods(rows), _limits(rows)
-    styles = reference_styles(limits) | method_styles(names)
-    views = view_styles(answers.views(rows))
-    axes = {
-        column.name: Axis.of(rows, column, targets.get(column.name))
-        for column in columns().values()
-        if column.curve or column.name in targets
-    }
-    metrics = [_panels(axis, rows, styles, views) for axis in axes.values() if axis]
+    styles, views = method_styles(names), view_styles(answers.views(rows))
+    drawn_first = reference_styles(limits) | styles
+    shown = [one for one in columns().values() if one.curve or one.name in targets]
+    axes = [Axis.of(rows, column, targets.get(column.name)) for column in shown]
+    metrics = [_panels(axis, rows, drawn_first, views) for axis in axes if axis]
     return {
-        "method_styles": method_styles(names) | reference_styles(limits),
+        "method_styles": styles | reference_styles(limits),
         "view_styles": views,
         "limits": limits,
         "metrics": sorted(metrics, key=lambda one: not one["is_target"]),
@@ -148,28 +132,23 @@ def _curves(rows: DataFrame, targets: Targets) -> Part:
 
 def _panels(axis: Axis, rows: DataFrame, styles: Mapping, views: Mapping) -> Part:
     """The three rows of curves of one metric."""
-    named, label_ = answers.named(rows), axis.column.label
-    over_dose = [
-        (view.capitalize(), drawn(over(axis, own, "dose", styles)))
-        for view, own in ((view, named[named["view"] == view]) for view in answers.views(named))
+    named, title = answers.named(rows), axis.column.label
+    part = {"what": axis.column.title, "title": title[0].upper() + title[1:]}
+    part |= {"is_target": axis.target is not None}
+    part["over_dose"] = [
+        (view.capitalize(), drawn(over(axis, named[named["view"] == view], "dose", styles)))
+        for view in answers.views(named)
     ]
-    over_photons = [
+    part["over_photons"] = [
         (label(name), drawn(by_view(axis, rows[rows.method.isin((name, *REFERENCES))], views)))
         for name in answers.methods(rows)
     ]
-    over_overlap = [
+    part["over_overlap"] = [
         (f"{dose:,.0f} photons per exposure", drawn(over(axis, own, "overlap", styles, True)))
         for dose, own in named.groupby("dose")
         if own.overlap.notna().any()
     ]
-    return {
-        "what": axis.column.title,
-        "title": label_[0].upper() + label_[1:],
-        "is_target": axis.target is not None,
-        "over_dose": over_dose,
-        "over_photons": over_photons,
-        "over_overlap": over_overlap,
-    }
+    return part
 
 
 def _controls(rows: DataFrame, targets: Targets) -> Part:
@@ -178,13 +157,12 @@ def _controls(rows: DataFrame, targets: Targets) -> Part:
     shown |= {name: columns()[name].label for name in targets if name in rows}
     medians = rows.groupby(["view", "dose", "method"])[list(shown)].median()
     lines = []
-    for view in answers.views(answers.named(rows)):
-        for dose in sorted(rows.dose.unique()):
-            for name in answers.methods(rows):
-                keys = [(place, dose, name) for place in (view, *controls_of(view))]
-                if any(key in medians.index for key in keys[1:]):
-                    values = medians.reindex(keys).T.to_numpy().ravel()
-                    lines.append({"view": view, "dose": dose, "method": name, "values": values})
+    conditions = answers.views(answers.named(rows)), sorted(rows.dose.unique())
+    for view, dose, name in product(*conditions, answers.methods(rows)):
+        keys = [(place, dose, name) for place in (view, *controls_of(view))]
+        if any(key in medians.index for key in keys[1:]):
+            values = medians.reindex(keys).T.to_numpy().ravel()
+            lines.append({"view": view, "dose": dose, "method": name, "values": values})
     kinds = ("named", "spread", "fluence")
     return {"heads": [f"{what}: {k}" for what in shown.values() for k in kinds], "lines": lines}
 
@@ -198,11 +176,6 @@ def _tables(rows: DataFrame) -> Part:
         "csv": data_url("text/csv", rows.to_csv(index=False).encode()),
         "count": len(rows),
     }
-
-
-def _setting_text(setting: Setting) -> str:
-    specimen, simulation, gauge = setting
-    return f"{label(specimen)}, {simulation} simulation, {label(gauge)}"
 
 
 def _count(count: int, noun: str) -> str:
