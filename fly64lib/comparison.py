@@ -90,8 +90,8 @@ def compare(
     held_out = open_scan(design.held_out_file(phase_c_root, dose))
     if not has_truth(raw):
         raise DataContractError(
-            f"{raw.source}: object_kind is {raw.metadata.get('object_kind')!r}, not 'truth';"
-            " methods can be compared on simulated data only"
+            f"{raw.source}: its object is not the truth (object_kind "
+            f"{raw.metadata.get('object_kind')!r}); methods can be compared on simulated data only"
         )
     folder = Path(reconstruction_root) / dose_folder(dose) / view
     names = methods or tuple(sorted(path.parent.name for path in folder.glob("*/result.json")))
