@@ -114,7 +114,6 @@ def compare(
 def write_comparison(comparison: Comparison, output_root: str | Path) -> Path:
     """Pictures and, last, `comparison.json` of one condition."""
     folder = Path(output_root) / dose_folder(comparison.dose) / comparison.view
-    path = folder / "comparison.json"
     truth, region, bounds = comparison.truth, comparison.region, comparison.limits
     own = comparison.objects.items()
     pairs = {name: Pair.aligned(image[region], truth[region]) for name, image in own}
@@ -127,23 +126,22 @@ def write_comparison(comparison: Comparison, output_root: str | Path) -> Path:
     with folder_lock(folder):
         for name, figure in drawn.items():
             figures.saved(figure, folder / f"{name}.png")
-        _write_rows(path, comparison.rows)
-    return path
+        return _write_rows(folder / "comparison.json", comparison.rows)
 
 
 def write_table(rows: list[dict], output_root: str | Path) -> Path:
     """All rows as `comparison.json` and `comparison.csv` (one row per condition and method)."""
     import pandas  # the notebook does without
 
-    _write_rows(Path(output_root) / "comparison.json", rows)
-    path = Path(output_root) / "comparison.csv"
+    path = _write_rows(Path(output_root) / "comparison.json", rows).with_suffix(".csv")
     with atomic_path(path) as temporary:
         pandas.DataFrame(json_rows(rows)).to_csv(temporary, index=False)
     return path
 
 
-def _write_rows(path: Path, rows: list[dict]) -> None:
+def _write_rows(path: Path, rows: list[dict]) -> Path:
     write_json(path, {"phase": "G", "rows": json_rows(rows), "versions": software_versions()})
+    return path
 
 
 def _limits(raw: RawDataTorch, region: Region, probe_known: bool) -> dict[str, Limits]:

@@ -53,13 +53,12 @@ def scored_region(xcoords: np.ndarray, ycoords: np.ndarray, canvas_shape: Sequen
     """Rows and columns of the canvas inside the bounding box of the patch centres (px), rounded
     inwards. Raises :class:`DataContractError` for positions that give none, or one with a side
     under `MIN_SIDE_PX`."""
-    if np.shape(xcoords) != np.shape(ycoords) or np.size(xcoords) == 0:
+    paired = np.shape(xcoords) == np.shape(ycoords) and np.size(xcoords) > 0
+    if not paired or not np.isfinite([xcoords, ycoords]).all():
         raise DataContractError(
-            f"scored region: {np.shape(xcoords)} xcoords, {np.shape(ycoords)} ycoords; give both,"
-            " at least one position"
+            f"scored region: {np.shape(xcoords)} xcoords, {np.shape(ycoords)} ycoords; both of"
+            " at least one position, none NaN or infinite, are needed"
         )
-    if not (np.isfinite(xcoords).all() and np.isfinite(ycoords).all()):
-        raise DataContractError("scored region: xcoords or ycoords hold NaN or infinity; mend them")
     ends = [(int(np.ceil(np.min(a))), int(np.floor(np.max(a))) + 1) for a in (ycoords, xcoords)]
     rows, columns = (slice(*end) for end in ends)
     for name, part, limit in zip(("rows", "columns"), (rows, columns), canvas_shape, strict=True):

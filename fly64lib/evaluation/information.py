@@ -27,6 +27,7 @@ from ptycho_torch.physics.patches import paste
 _LIT = 1e-4
 
 Canvas = Complex[Tensor, "H W"]
+Prior = ClassSpectrum | None
 Canvases = Complex[Tensor, "k H W"]
 Probes = Complex[Tensor, "k modes N N"]
 Unknowns = Complex[Tensor, "k unknowns"]  # canvas and, if unknown, probe, one behind the other
@@ -36,12 +37,7 @@ class Information:
     """F, with a prior F + C^-1, on the canvas and, if unknown, the probe behind it."""
 
     def __init__(
-        self,
-        geometry: Geometry,
-        canvas: Canvas,
-        region: Region,
-        prior: ClassSpectrum | None,
-        probe_known: bool,
+        self, geometry: Geometry, canvas: Canvas, region: Region, prior: Prior, probe_known: bool
     ) -> None:
         self.geometry, self.canvas, self.probe_known = geometry, canvas, probe_known
         # A modulated canvas spares the shifts of each pattern; a probe's change would have to be
@@ -52,19 +48,18 @@ class Information:
         fluence = geometry.fluence()[0].to(canvas.real.dtype)
         least = _LIT * fluence[region].median()
         self.phasor = torch.where(canvas == 0, 1, canvas.sgn())
-        if prior is None:
-            if dark := int((fluence[region] <= least).sum()):
-                raise DataContractError(
-                    f"{dark} pixels of the region get no more than {_LIT} of its median fluence:"
-                    " score a smaller region, or give a prior_spectrum for a finite bound"
-                )
-            self.prior_power = self.prior_gain = None
-            self.unknown = (fluence > least).to(fluence.dtype)
-        else:
+        self.prior_power = self.prior_gain = None
+        lit = fluence > least if prior is None else torch.ones_like(fluence)
+        self.unknown = lit.to(fluence.dtype)
+        if prior is not None:
             power = prior.of_change(tuple(canvas.shape), canvas[region].numpy())
             self.prior_power = torch.as_tensor(power).to(fluence.dtype)
             self.prior_gain = 1 / (2 * fluence[region].mean() + 1 / self.prior_power)
-            self.unknown = torch.ones_like(fluence)
+        elif dark := int((fluence[region] <= least).sum()):
+            raise DataContractError(
+                f"{dark} pixels of the region get no more than {_LIT} of its median fluence:"
+                " score a smaller region, or give a prior_spectrum for a finite bound"
+            )
         # Of the two directions of a change, 4 |P|^2 each, a pattern measures the one along u.
         self.pixel_gain = self.unknown / (2 * fluence).clamp_min(1e-30)
         patches = (geometry.patches(canvas.abs().square()[None], c) for c in geometry.chunks())

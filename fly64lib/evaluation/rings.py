@@ -82,12 +82,12 @@ def frc_curve(a: np.ndarray, b: np.ndarray, apodize: bool = True) -> FRC:
     common mean nor the jump at the border correlates. The real part is taken: the phase between the
     images is to be removed before, and the modulus would be positive for noise. An image without
     contrast has no spectrum: 0 on all rings, so a flat object resolves nothing."""
-    if np.shape(a) != np.shape(b) or np.ndim(a) != 2 or min(np.shape(a)) < 4:
+    alike = np.shape(a) == np.shape(b) and np.ndim(a) == 2 and min(np.shape(a)) >= 4
+    if not alike or not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise DataContractError(
-            f"FRC: images of {np.shape(a)} and {np.shape(b)}; one shape (H, W), 4 px or more needed"
+            f"FRC: images of {np.shape(a)} and {np.shape(b)}; two of one shape (H, W) with at least"
+            " 4 px a side and without NaN or infinity are needed"
         )
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise DataContractError("FRC: an image holds NaN or infinity")
     shape = np.shape(a)
     window = tukey_window(shape, TUKEY_TAPER if apodize else 0.0)
     seen = (varying(o, window) if has_contrast(o) else np.zeros(shape) for o in (a, b))

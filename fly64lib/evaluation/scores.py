@@ -9,6 +9,7 @@ from fly64lib.evaluation.metrics import Object, Pair
 from fly64lib.registries import METRICS
 from ptycho_torch.errors import DataContractError
 
+Objects = Mapping[str, Object]
 Row = dict[str, str | float]
 
 
@@ -19,19 +20,17 @@ def score(reconstruction: Object, truth: Object, gauge: str = "known_probe") -> 
     return {metric.name: metric.compute(pair) for metric in METRICS.values()}
 
 
-def score_table(
-    reconstructions: Mapping[str, Object], truth: Object, gauge: str = "known_probe"
-) -> list[Row]:
+def score_table(objects: Objects, truth: Object, gauge: str = "known_probe") -> list[Row]:
     """One row per method: `method`, every metric, `<metric>_skill`; `flat` and `truth` close it.
 
     The flat object is 1 everywhere (an empty beam path), aligned as any other. Under these two
     names only those objects are accepted, for the skill is measured from them."""
     references = {"flat": np.ones_like(truth), "truth": truth}
-    for name in references.keys() & reconstructions.keys():
-        given = reconstructions[name]
+    for name in references.keys() & objects.keys():
+        given = objects[name]
         if np.shape(given) != np.shape(truth) or not np.allclose(given, references[name]):
             raise DataContractError(f"{name!r} is not the {name} object; give it another name")
-    objects = {name: image for name, image in reconstructions.items() if name not in references}
+    objects = {name: image for name, image in objects.items() if name not in references}
     scores = {name: score(image, truth, gauge) for name, image in (objects | references).items()}
     rows: list[Row] = []
     for name, row in scores.items():

@@ -5,7 +5,7 @@ replicate: no bar). With n replicates that range holds the population's median w
 2^(1 - n), whatever the distribution."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -20,8 +20,7 @@ from fly64lib.plots.styles import Style, reference_styles
 Styles = Mapping[str, Style]
 
 
-@dataclass(frozen=True)
-class Axis:
+class Axis(NamedTuple):
     """Of one metric's panels: column, range over all rows but the truth's, and a target to mark."""
 
     column: Column
@@ -79,10 +78,8 @@ def over(axis: Axis, rows: DataFrame, x: str, styles: Styles, annotate: bool = F
 
 
 def by_view(axis: Axis, rows: DataFrame, styles: Styles) -> Figure:
-    """One method's metric over photons per object pixel: a line for each view in `styles`.
-
-    Views that fall on one line differ by photons only; views apart at the same photons differ by
-    how they are spread."""
+    """One method's metric over photons per object pixel, a line for each view in `styles`: views on
+    one line differ by photons only, views apart at the same photons by how these are spread."""
     figure, ax = axis.panel("photons_per_pixel")
     for view, style in styles.items():
         own = rows[rows["view"] == view]

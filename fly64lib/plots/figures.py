@@ -19,8 +19,9 @@ from ptycho_torch.files import atomic_path
 _COLOURS = {"phase / rad": "viridis", "amplitude": "gray", "phase error / rad": "RdBu_r"}
 _SHARES = (0.5, 99.5)  # per cent of the truth's pixels between the ends of a colour scale
 
-Objects = Mapping[str, np.ndarray]
-Cells = Mapping[tuple[str, str], np.ndarray]  # by row and column
+Image = np.ndarray
+Objects = Mapping[str, Image]
+Cells = Mapping[tuple[str, str], Image]  # by row and column
 Names = Sequence[str]
 Bounds = Mapping[str, Limits]
 
@@ -56,9 +57,7 @@ def objects(
     return figure
 
 
-def image_grid(
-    images: Cells, rows: Names, columns: Names, truth: np.ndarray, region: Region
-) -> Figure:
+def image_grid(images: Cells, rows: Names, columns: Names, truth: Image, region: Region) -> Figure:
     """Phase of objects keyed by (row, column) over the region, the truth on top; gaps say
     "missing". The colour scale is the truth's 0.5 to 99.5 % range, the global phases removed."""
     reference = truth[region] * np.exp(-1j * np.angle(truth[region].sum()))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fly64lib.evaluation.columns import columns
 from fly64lib.report import answers
-from fly64lib.report.rows import StudyRows, collect
+from fly64lib.report.rows import collect
 from fly64lib.report.study_page import Targets, page_html
 from ptycho_torch.fields import refuse_unknown
 from ptycho_torch.files import atomic_path, sha256_file, write_json
@@ -25,18 +25,13 @@ def write_report(study_dir: str | Path, targets: Targets = TARGETS) -> Path:
     page = study.root / "index.html"
     with atomic_path(page) as temporary:
         temporary.write_text(page_html(study, targets), encoding="utf-8")
-    record = {"rows": study.rows, "failed": study.failed, "index_sha256": sha256_file(page)}
-    write_json(study.root / "report.json", _answers(study, targets) | record)
-    return study.root / "report.json"
-
-
-def _answers(study: StudyRows, targets: Targets) -> dict[str, list]:
     found, gaps = [], []
     for setting, rows in study.settings().items():
         gaps += answers.missing(rows, study.named_views)
         for metric, target in targets.items():
             about = {"setting": list(setting), "metric": metric, "target": target}
             for (method, view), needs in answers.needed_photons(rows, metric, target).items():
-                pairs = [[need.kind, need.photons] for need in needs]
-                found.append(about | {"method": method, "view": view, "needs": pairs})
-    return {"answers": found, "missing": gaps}
+                found.append(about | {"method": method, "view": view, "needs": needs})
+    written = {"answers": found, "missing": gaps, "rows": study.rows, "failed": study.failed}
+    write_json(study.root / "report.json", written | {"index_sha256": sha256_file(page)})
+    return study.root / "report.json"

@@ -9,8 +9,8 @@ Rows are of one setting if they share specimen, simulation grid and gauge; setti
 each other and are never pooled."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from pandas import DataFrame
@@ -30,13 +30,11 @@ CONDITION = ("replicate", "dose", "view")
 Setting = tuple[str, str, str]
 
 
-@dataclass(frozen=True)
-class StudyRows:
+class StudyRows(NamedTuple):
     """All rows of a study folder and what stands beside them."""
 
     root: Path
-    # of comparison.json, with `overlap` (or None) and `folder` (of the replicate, relative to root)
-    rows: list[dict]
+    rows: list[dict]  # of comparison.json, with `overlap` (or None) and `folder` (of the replicate)
     trainings: list[dict]
     versions: dict[str, set[str]]  # of all programs that wrote rows
     failed: list[str]  # jobs that say so themselves, skipped or failed
