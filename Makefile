@@ -1,5 +1,6 @@
 # make run    install, then the whole study at reduced size: 9 conditions, all methods, the report (some 15 minutes on 2 free cores)
-# make test   install, then everything that needs nothing but Python
+# make test       install, then everything that needs nothing but Python, on all cores
+# make test-fast  the same without whole studies and kernels: under two minutes
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -15,13 +16,16 @@ BIN := .venv/bin
 	$(BIN)/pip install --quiet -e '.[all]'
 	touch $@ .venv/.run
 
-.PHONY: run test test-notebooks test-browser test-slurm test-gpu lint
+.PHONY: run test test-fast test-notebooks test-browser test-slurm test-gpu lint
 run: .venv/.run
 	$(BIN)/fly64 run --profile quick --output runs/quick
 
 test: .venv/.test lint
-	$(BIN)/python -m pytest -m "not browser and not slurm and not gpu"
+	$(BIN)/python -m pytest --numprocesses logical --dist worksteal -m "not browser and not slurm and not gpu"
 	$(MAKE) test-notebooks
+
+test-fast: .venv/.test
+	$(BIN)/python -m pytest --numprocesses logical --dist worksteal -m "not slow and not browser and not slurm and not gpu"
 
 # every notebook against its executed reference; python tests/remake_references.py --reason "..." makes them anew
 test-notebooks: .venv/.test
@@ -29,6 +33,7 @@ test-notebooks: .venv/.test
 
 lint: .venv/.test
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 test-browser: .venv/.test
 	$(BIN)/python -m pytest -m browser

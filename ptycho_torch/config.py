@@ -101,10 +101,9 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         if self.neighbor_count < self.model.images_per_group - 1:
-            raise ConfigError(
-                f"neighbor_count={self.neighbor_count} is too small for groups of"
-                f" {self.model.images_per_group}; expected {self.model.images_per_group - 1} or more"
-            )
+            C = self.model.images_per_group
+            text = f"neighbor_count={self.neighbor_count} is too small for groups of {C}; expected"
+            raise ConfigError(f"{text} {C - 1} or more")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, JSON-ready; :meth:`from_dict` is the way back."""

@@ -3,8 +3,8 @@
     result = Classical(steps=40).reconstruct(open_scan("scan.npz").without_truth())
 
 A method is a configuration of its settings. It gets a scan without its truth: counts, positions,
-the probe to start from, and the size of the object. It starts from an empty object. Every method sees
-the same counts, positions and canvas. `fly64lib.registries.METHODS` lists them by name.
+the probe to start from, and the size of the object. It starts from an empty object. Every method
+sees the same counts, positions and canvas. `fly64lib.registries.METHODS` lists them by name.
 """
 
 import re

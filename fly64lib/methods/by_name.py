@@ -1,10 +1,22 @@
 """What the sweep, the report and the notebooks ask of methods by name."""
 
 from collections.abc import Iterable
+from typing import Any
 
-from fly64lib.methods.base import Network, attribute
+from fly64lib.methods.base import MethodResult, Network, attribute
 from fly64lib.registries import METHODS
 from ptycho_torch.errors import ConfigError
+from ptycho_torch.memmap_bridge import RawDataTorch
+
+
+def reconstruct(scan: RawDataTorch, method: str, **settings: Any) -> MethodResult:
+    """The object of a scan by a method of :data:`fly64lib.registries.METHODS` and its settings.
+
+    A truth that the scan holds is withheld from the method, unless it is the reference. Raises
+    :class:`ptycho_torch.errors.PtychoError`."""
+    chosen = METHODS[method]
+    seen = scan if attribute(chosen, "sees_truth") else scan.without_truth()
+    return chosen(**settings).reconstruct(seen)
 
 
 def base_of(method: str) -> str:

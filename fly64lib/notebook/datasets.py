@@ -13,11 +13,11 @@ from fly64lib.registries import PROBES, SPECIMENS
 from ptycho_torch.fields import to_dict
 
 
-def prepared_view(
-    design: ScanDesign, view: str, data_dir: str | Path, progress: bool = False
+def simulate(
+    design: ScanDesign, view: str, data_dir: str | Path = "runs/data", progress: bool = False
 ) -> list[Path]:
-    """Train and test file of a view at the design's first dose, made first if they are not there
-    yet."""
+    """Train and test file of a view, such as `"dense"`, at the design's first dose; made if they
+    are not there yet."""
     root = Path(data_dir) / data_key(design)
     phases = root / "phase_c", root / "phase_d"
     generate_datasets(phases[0], design, progress=progress)

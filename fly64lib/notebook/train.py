@@ -11,7 +11,7 @@ from fly64lib.evaluation.judgement import has_truth, judge
 from fly64lib.evaluation.scores import json_rows
 from fly64lib.methods.by_name import method_of
 from fly64lib.notebook.data import write_result
-from fly64lib.notebook.datasets import prepared_view
+from fly64lib.notebook.datasets import simulate
 from fly64lib.notebook.judged import Judged
 from fly64lib.notebook.parameters import TrainParameters
 from fly64lib.simulation.split import split_scan
@@ -51,7 +51,7 @@ def training_jobs(parameters: TrainParameters) -> dict[str, TrainingJob]:
         return TrainingJob(dose, view, gridsize, Path(train), Path(test), folder)
 
     if not train:
-        files = prepared_view(parameters.scan_design, view, parameters.data_dir)
+        files = simulate(parameters.scan_design, view, parameters.data_dir)
         return {"held-out half": job(*files, output)}
     if test:
         return {"held-out file": job(train, test, output)}

@@ -118,8 +118,8 @@ def test_the_doctor_runs_a_real_kernel_and_says_what_to_do(
 @pytest.mark.parametrize("lines", [1, 20_000])  # fits the buffer, or breaks on the way
 def test_a_reader_that_has_seen_enough_ends_a_command_without_a_word(lines: int) -> None:
     code = (
-        "from ptycho_torch.commands import run_command; raise SystemExit(run_command(lambda: print('a"
-        f" line' * {lines}) or 0))"
+        "from ptycho_torch.commands import run_command;"
+        f" raise SystemExit(run_command(lambda: print('a line' * {lines}) or 0))"
     )
     command = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE

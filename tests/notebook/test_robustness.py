@@ -22,7 +22,7 @@ TINY = {
 }
 
 
-def test_the_conditions_are_the_undisturbed_one_and_the_largest_strengths_of_each_imperfection_asked_for():
+def test_the_conditions_are_the_undisturbed_one_and_the_largest_strengths_of_each_asked_for():
     asked = RobustnessParameters(imperfection="motion_px,dead_share", strengths=2)
     assert conditions(asked) == [
         ("none", 0.0),
@@ -42,7 +42,7 @@ def test_the_conditions_are_the_undisturbed_one_and_the_largest_strengths_of_eac
         )
 
 
-def test_a_condition_is_scored_against_the_undisturbed_truth_and_a_rerun_goes_on_where_it_was_stopped(
+def test_a_condition_is_scored_against_the_undisturbed_truth_and_a_rerun_goes_on(
     tmp_path, monkeypatch
 ):
     parameters = RobustnessParameters(**TINY, output_root=str(tmp_path))
