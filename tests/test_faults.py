@@ -123,7 +123,8 @@ WRITERS = {
     "def write(): write_tensors('target', {'a': torch.zeros(10**5)})",
     "picture": "from ptycho_torch.files import atomic_path; from matplotlib.figure import"
     " Figure; import numpy as np\ndef write():\n  f = Figure(); "
-    "f.subplots().imshow(np.random.rand(300, 300))\n  with atomic_path('target') as t: f.savefig(t, format='png', dpi=300)",
+    "f.subplots().imshow(np.random.rand(300, 300))\n"
+    "  with atomic_path('target') as t: f.savefig(t, format='png', dpi=300)",
 }
 
 
