@@ -1,7 +1,6 @@
 """What the phases' command lines share: the design's options, and errors printed without a
 traceback."""
 
-import argparse
 import io
 import os
 import re
@@ -150,9 +149,3 @@ def record_rows(
         kept = [row for row in kept if tuple(row.get(key) for key in keys) not in replaced]
         write_json(manifest, {"phase": phase, **content, "jobs": kept + rows})
         write_json(manifest.with_name("skip_summary.json"), {"phase": phase, "skipped": skipped})
-
-
-def add_option(parser: argparse.ArgumentParser, name: str, **keywords: object) -> None:
-    """Add `--two-words`, also taken as `--two_words`."""
-    names = [name] + ([f"--{name[2:].replace('-', '_')}"] if "-" in name[2:] else [])
-    parser.add_argument(*names, **keywords)  # type: ignore[arg-type]

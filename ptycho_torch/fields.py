@@ -15,12 +15,9 @@ pydantic does the checking. A list passes for a tuple, text for the number or ma
 """
 
 import ast
-import dataclasses
 import difflib
 import functools
 import json
-import types
-import typing
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields
 from typing import Annotated, Any, TypeVar, dataclass_transform
@@ -103,15 +100,6 @@ def config(cls: type[T]) -> type[T]:
 
 def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
     """Build a configuration from plain values, nested ones too; an unknown key fails."""
-    if "__pydantic_fields__" not in vars(cls):  # TRANSITION
-        refuse_unknown(values, field_names(cls), cls.__name__)
-        hints = typing.get_type_hints(cls)
-        return cls(
-            **{
-                k: tuple(v) if isinstance(v, list) and _takes_tuple(hints[k]) else v
-                for k, v in values.items()
-            }
-        )
     return cls(**values)
 
 
@@ -130,13 +118,6 @@ def check_choice(name: str, value: object, choices: Iterable[object]) -> None:
     choices = list(choices)
     if value not in choices:
         raise ConfigError(f"{name}={value!r} is not one of {', '.join(map(repr, choices))}")
-
-
-def check_range(name: str, value: float | None, low: float, high: float = float("inf")) -> None:
-    """Refuse a number outside [low, high] or not finite; None passes (it means "not limited")."""
-    if value is not None and not (low <= value <= high and value < float("inf")):
-        end = "]" if high < float("inf") else ")"
-        raise ConfigError(f"{name}={value!r} lies outside [{low:g}, {high:g}{end}")
 
 
 def refuse_unknown(names: Iterable[str], known: Collection[str], where: str) -> None:
@@ -172,58 +153,3 @@ def _reasons(error: ValidationError, cls: type) -> Iterable[str]:
         else:
             says = one["msg"].removeprefix("Input should be ")
             yield f"{place}={one['input']!r}: expected {says}"
-
-
-# TRANSITION: classes that are not yet a `config`; goes with the last of them.
-def check_types(instance: object) -> None:
-    """Refuse field values whose type is not the annotated one. An int passes for a float (and
-    becomes one)."""
-    hints = typing.get_type_hints(type(instance))
-    for field in dataclasses.fields(instance):  # type: ignore[arg-type]
-        value = getattr(instance, field.name)
-        if hints[field.name] is float and type(value) is int:
-            object.__setattr__(instance, field.name, float(value))
-        elif not _matches(value, hints[field.name]):
-            raise ConfigError(
-                f"{field.name}={value!r} is a {type(value).__name__}, expected"
-                f" {_name(hints[field.name])}{_hint(value, hints[field.name])}"
-            )
-
-
-def _matches(value: object, hint: Any) -> bool:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return any(_matches(value, option) for option in arguments)
-    if origin is tuple:
-        if not isinstance(value, tuple):
-            return False
-        if len(arguments) == 2 and arguments[1] is Ellipsis:
-            return all(_matches(item, arguments[0]) for item in value)
-        return len(value) == len(arguments) and all(map(_matches, value, arguments))
-    if origin is dict:
-        return isinstance(value, dict) and all(
-            _matches(k, arguments[0]) and _matches(v, arguments[1]) for k, v in value.items()
-        )
-    if hint is Any:
-        return True
-    if hint is None or hint is type(None):
-        return value is None
-    if hint is float:
-        return type(value) in (int, float)
-    if hint is int or hint is bool:
-        return type(value) is hint
-    return isinstance(value, hint)
-
-
-def _takes_tuple(hint: Any) -> bool:
-    return typing.get_origin(hint) is tuple or any(map(_takes_tuple, typing.get_args(hint)))
-
-
-def _name(hint: Any) -> str:
-    return getattr(hint, "__name__", str(hint)) if not typing.get_args(hint) else str(hint)
-
-
-def _hint(value: object, hint: Any) -> str:
-    if isinstance(value, str) and hint is bool:
-        return " (papermill: pass True or False, capitalised)"
-    return ""

@@ -24,10 +24,10 @@ from fly64lib.report import answers
 from fly64lib.report.provenance import commit
 from fly64lib.report.report import TARGETS
 from fly64lib.report.rows import collect
-from fly64lib.sweep import control
+from fly64lib.sweep.folder import SweepFolder, status
 from ptycho_torch.commands import run_options
 from ptycho_torch.errors import ConfigError
-from ptycho_torch.fields import config
+from ptycho_torch.fields import config, to_dict
 from ptycho_torch.files import read_json, write_json
 
 LIMIT_MB = 15
@@ -39,8 +39,8 @@ def make(study_dir: Path, output: Path) -> float:
     """Write the reference of a finished study in place of an earlier one; return its size in MB.
     Raises ConfigError for a study that is not finished, and for a folder that holds anything but an
     earlier reference."""
-    study = control.Study.of(study_dir)
-    states = control.status(study)
+    study = SweepFolder.of(study_dir)
+    states = status(study, working=False)
     if (
         len(states["done"]) < len(study.settings.notebooks())
         or not (study.folder / "index.html").is_file()
@@ -66,7 +66,7 @@ def make(study_dir: Path, output: Path) -> float:
     rows.to_csv(output / "rows.csv", index=False)
     _write(output / "README.md", _readme(study, rows))
     write_json(
-        output / "study.json", {"profile": study.profile, "settings": study.settings.to_dict()}
+        output / "study.json", {"profile": study.profile, "settings": to_dict(study.settings)}
     )
     size_mb = sum(path.stat().st_size for path in output.rglob("*") if path.is_file()) / 1e6
     if size_mb > LIMIT_MB:
@@ -112,7 +112,7 @@ def _jpeg(png: bytes) -> bytes:
     return data.getvalue()
 
 
-def _readme(study: control.Study, rows: DataFrame) -> str:
+def _readme(study: SweepFolder, rows: DataFrame) -> str:
     views = list(rows["view"].unique())
     parts = [
         f"# Reference results: profile `{study.profile}`\n",

@@ -35,7 +35,11 @@ _EXAMPLES = """  fly64 notebook train OUT.ipynb -p dose 1000 -p view dense
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command that the arguments name; its exit code."""
-    name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv:
+        print("error: fly64 needs a command; fly64 --help lists them", file=sys.stderr)
+        return 2
+    name, *rest = argv
     if name in ("-h", "--help"):
         print("usage: fly64 [-h] [--version] COMMAND ...\n")
         print(*(f"  {one:<12} {text}" for one, (_, text) in COMMANDS.items()), sep="\n")

@@ -5,12 +5,14 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+from pydantic import Field
 from tyro.conf import Positional, UseAppendAction, arg
 
 from fly64lib.notebook.paths import notebooks_folder
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.fields import config, literal
 
+Seconds = Annotated[float, Field(ge=1)]
 Pairs = UseAppendAction[tuple[tuple[str, str], ...]]
 
 
@@ -23,8 +25,8 @@ class Notebook:
     output: Positional[Path]  # OUT.ipynb
     # a value of its first cell; may be repeated
     parameter: Annotated[Pairs, arg(aliases=["-p"], metavar="NAME VALUE")] = ()
-    timeout_s: float | None = None  # limit of the whole notebook
-    cell_timeout_s: float | None = None  # limit of each cell
+    timeout_s: Seconds | None = None  # limit of the whole notebook
+    cell_timeout_s: Seconds | None = None  # limit of each cell
 
 
 @config

@@ -19,7 +19,7 @@ before the parameter of the same name. Nothing heavy is imported here: a wrong n
 import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import field, fields, replace
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 
@@ -39,6 +39,9 @@ from ptycho_torch.fields import (
     from_dict,
     refuse_unknown,
 )
+
+if TYPE_CHECKING:
+    from fly64lib.reconstruction import MethodSettings
 
 T = TypeVar("T")
 _SHORT = {"epochs": "max_epochs"}  # a parameter: the setting that it means
@@ -174,6 +177,16 @@ class ReconstructParameters:
 
     def __post_init__(self) -> None:
         _methods_known(self.settings)
+        short = [one.name for one in fields(self) if one.default is None and one.name != "threads"]
+        if self.settings or any(getattr(self, name) is not None for name in short):
+            _ = self.how  # what it refuses is refused here
+
+    @property
+    def how(self) -> "MethodSettings":
+        """The settings of the methods."""
+        from fly64lib.reconstruction import MethodSettings  # takes some seconds
+
+        return MethodSettings(**given(self, field_names(MethodSettings)))
 
 
 @config

@@ -7,23 +7,15 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from fly64lib.evaluation.judgement import has_truth, region_of
-from fly64lib.notebook.parameters import ReconstructParameters, given
+from fly64lib.notebook.parameters import ReconstructParameters
 from fly64lib.plots import figures
-from fly64lib.reconstruction import (
-    MethodSettings,
-    ReconstructionJob,
-    build_reconstruction_jobs,
-    load_object,
-)
-from ptycho_torch.fields import field_names
+from fly64lib.reconstruction import ReconstructionJob, build_reconstruction_jobs, load_object
 from ptycho_torch.memmap_bridge import open_scan
 
 
-def reconstructions_of(
-    parameters: ReconstructParameters,
-) -> tuple[list[ReconstructionJob], MethodSettings]:
-    """The jobs, view by view, and the settings that reconstruct.ipynb asks for."""
-    jobs = build_reconstruction_jobs(
+def jobs_of(parameters: ReconstructParameters) -> list[ReconstructionJob]:
+    """The jobs that reconstruct.ipynb asks for, view by view."""
+    return build_reconstruction_jobs(
         parameters.phase_c_root,
         parameters.phase_d_root,
         parameters.artifact_root,
@@ -32,7 +24,6 @@ def reconstructions_of(
         views=parameters.view,
         split=parameters.split,
     )
-    return jobs, MethodSettings(**given(parameters, field_names(MethodSettings)))
 
 
 def pictures(jobs: list[ReconstructionJob]) -> Iterator[tuple[Figure, Path]]:
