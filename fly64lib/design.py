@@ -185,9 +185,3 @@ def view_file(
     if view == "baseline":
         return split_file(phase_c_root, dose, split)
     return Path(phase_d_root) / dose_folder(dose) / view / f"{view}_{split}.npz"
-
-
-# TRANSITION: the views that other rooms still name in tables of their own.
-VIEWS = ("baseline", *OVERLAPS)
-VIEW_GRIDSIZE = {view: gridsize_of(view) for view in VIEWS}
-CONTROL_VIEWS = tuple(f"{view}_{control}" for control in CONTROLS for view in OVERLAPS)
