@@ -815,6 +815,7 @@ def test_the_corpus_is_large_and_of_many_kinds():
     assert len(ROWS) >= 100 and len(kinds) >= 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ROWS)
 def test_bad_input_is_refused_in_one_line_and_nothing_is_left(
     what, sound, tmp_path, monkeypatch, capsys

@@ -49,6 +49,7 @@ def counts(tmp_path_factory) -> dict:
     return json.loads(result.read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_phase_that_was_killed_at_random_moments_or_ran_out_of_disk_ends_as_if_undisturbed(
     counts, phase
@@ -181,6 +182,7 @@ def test_the_same_tensors_give_the_same_bytes(tmp_path):
     assert torch.load(tmp_path / "a.pt", weights_only=True)["n"] == 3
 
 
+@pytest.mark.slow
 def test_a_full_temporary_folder_is_an_error_and_not_a_bus_error_in_the_middle_of_training(
     tmp_path,
 ):
@@ -202,6 +204,7 @@ def test_a_full_temporary_folder_is_an_error_and_not_a_bus_error_in_the_middle_o
     ), (run.stdout, run.stderr)
 
 
+@pytest.mark.slow
 def test_a_writer_killed_while_it_writes_large_arrays_again_and_again_leaves_one_whole_file(
     tmp_path,
 ):

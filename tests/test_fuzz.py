@@ -227,6 +227,7 @@ def lying(content: dict) -> bytes:
     return blank.replace(b"0" * 64, hashlib.sha256(blank).hexdigest().encode(), 1)
 
 
+@pytest.mark.slow
 def test_lying_sizes_and_decompression_bombs_are_refused_within_256_megabytes(folder, tmp_path):
     tensors, content = read_sealed(folder / "bundle.pt")
     content["config"]["model"].update(width=512, depth=6)  # 10 GB of weights

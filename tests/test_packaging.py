@@ -76,6 +76,7 @@ def wheel(tmp_path_factory) -> Path:
     return built
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_every_file_of_both_packages_every_notebook_the_licence_and_nothing_else(
     wheel,
 ):
@@ -99,6 +100,7 @@ def test_the_wheel_holds_every_file_of_both_packages_every_notebook_the_licence_
     assert all(f"{script} = {target}" in scripts for script, target in PROJECT["scripts"].items())
 
 
+@pytest.mark.slow
 def test_an_installed_wheel_runs_train_outside_the_repository(wheel, tmp_path):
     """An editable installation puts the checkout on the path too: the wheel has to come first, and
     be all that is used."""

@@ -99,6 +99,7 @@ def test_the_command_alone_lists_its_commands_and_knows_its_version(
     assert "did you mean 'reconstruct'?" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_doctor_runs_a_real_kernel_and_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

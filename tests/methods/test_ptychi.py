@@ -28,6 +28,7 @@ def quality(image: np.ndarray, raw: RawDataTorch) -> float:
     return oracle.psnr_phase(image[region], raw.scan.object_guess[region])
 
 
+@pytest.mark.slow
 def test_from_bright_data_lsqml_puts_the_object_on_our_canvas_to_a_fiftieth_of_a_pixel():
     """Sub-pixel positions, a canvas of odd sides with the scan off its middle, only the global
     phase removed."""
@@ -53,6 +54,7 @@ def test_from_bright_data_lsqml_puts_the_object_on_our_canvas_to_a_fiftieth_of_a
     assert "pty-chi" in result.note
 
 
+@pytest.mark.slow
 def test_lsqml_refines_a_defocused_probe_and_returns_it_in_photons():
     raw = small_raw(1e6, **GEOMETRY)
     scan, start = raw.scan, defocused(raw.probe, 0.7).numpy()
@@ -71,6 +73,7 @@ def test_lsqml_refines_a_defocused_probe_and_returns_it_in_photons():
     assert np.abs(result.object[region]).mean() == pytest.approx(level, rel=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "batch_size"), [(RPIE, 1), (DM, 200)])
 def test_its_other_methods_reconstruct_as_well(method, batch_size):
     raw = small_raw(1e6, **GEOMETRY)

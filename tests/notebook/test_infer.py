@@ -80,6 +80,7 @@ def test_the_command_writes_a_scan_with_the_object_of_reconstruct_and_a_picture(
     )  # an untrained correction of the steps: DATA-001 it is
 
 
+@pytest.mark.slow
 def test_the_notebook_gives_the_same_file(work):
     assert (
         main(["reconstruct", "--bundle=bundle.pt", "--data=scan.npz", "--output", "by_shell.npz"])

@@ -103,6 +103,7 @@ def test_the_guard_is_the_first_thing_that_runs_after_the_parameters(name):
     assert "read_parameters" in cells[1].source and cells[1].source.count("import ") == 1
 
 
+@pytest.mark.slow
 def test_a_misspelt_parameter_fails_under_plain_papermill_within_seconds_and_is_named(tmp_path):
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     run = papermill(notebook("train"), tmp_path, dosee=1000)
@@ -118,6 +119,7 @@ def test_a_misspelt_parameter_fails_under_plain_papermill_within_seconds_and_is_
     assert "read_parameters(" in executed.cells[last].source
 
 
+@pytest.mark.slow
 def test_the_data_notebooks_make_phases_c_and_d_and_write_their_results_last(tmp_path):
     run = papermill(
         notebook("generate"),
@@ -191,6 +193,7 @@ def test_the_data_notebooks_make_phases_c_and_d_and_write_their_results_last(tmp
     )  # a picture of each view's test half
 
 
+@pytest.mark.slow
 def test_train_on_measured_patterns_fits_all_of_them_and_beside_it_one_half_for_the_other(
     real_scan_path, tmp_path
 ):

@@ -42,6 +42,7 @@ def test_the_conditions_are_the_undisturbed_one_and_the_largest_strengths_of_eac
         )
 
 
+@pytest.mark.slow
 def test_a_condition_is_scored_against_the_undisturbed_truth_and_a_rerun_goes_on(
     tmp_path, monkeypatch
 ):

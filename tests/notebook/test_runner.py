@@ -41,6 +41,7 @@ def written(folder: Path, *cells: str, name: str = "toy.ipynb") -> Path:
     return folder / name
 
 
+@pytest.mark.slow
 def test_a_run_gives_the_executed_notebook_and_the_result_that_it_wrote(tmp_path: Path) -> None:
     source = written(
         tmp_path,
@@ -63,6 +64,7 @@ def test_a_run_gives_the_executed_notebook_and_the_result_that_it_wrote(tmp_path
     )  # sockets in a folder of its own, no ports
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cell", "limits", "message"),
     [

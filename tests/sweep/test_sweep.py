@@ -204,6 +204,7 @@ def test_every_profile_is_within_its_limits() -> None:
     assert (full.replicates, full.study.scan_step, full.training["n_images"]) == (3, 1, None)
 
 
+@pytest.mark.slow
 def test_a_finished_study_has_its_report_and_runs_nothing_twice(
     finished: tuple[Path, Path],
 ) -> None:
@@ -222,6 +223,7 @@ def test_a_finished_study_has_its_report_and_runs_nothing_twice(
     assert [len(names) for names in states.values()] == [len(TOY_JOBS), 0, 0, 0]
 
 
+@pytest.mark.slow
 def test_a_changed_training_reruns_what_depends_on_it_and_nothing_else(
     finished: tuple[Path, Path], capsys: pytest.CaptureFixture
 ) -> None:
@@ -238,6 +240,7 @@ def test_a_changed_training_reruns_what_depends_on_it_and_nothing_else(
     ]
 
 
+@pytest.mark.slow
 def test_after_a_kill_no_finished_job_reruns_and_the_results_are_the_same(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -339,6 +342,7 @@ def test_the_hash_of_a_notebook_covers_the_code_that_it_reaches_and_no_other() -
     assert methods & with_method == {"ptychi.py", "ptychi_worker.py"}  # one starts the other
 
 
+@pytest.mark.slow
 def test_the_smoke_profile_runs_from_photons_to_the_report(tmp_path: Path) -> None:
     assert (
         main(["run", "--profile", "smoke", "--output", str(tmp_path / "study"), "--cores", "2"])
@@ -367,6 +371,7 @@ if [ -s {root}/$id ]; then state='"job_state": "F", "Exit_status": '$(cat {root}
 echo '{{"Jobs": {{"'$id'": {{'$state'}}}}}}'"""
 
 
+@pytest.mark.slow
 def test_on_pbs_every_notebook_is_a_job_with_the_profiles_resources(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

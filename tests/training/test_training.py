@@ -145,6 +145,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tmp_path):
     assert not same(first, other)
 
 
+@pytest.mark.slow
 def test_another_process_gives_the_same_bits(tmp_path):
     write_scan(tmp_path / "scan.npz", small_scan(1e4))
     config = small(tmp_path / "there", {"gridsize": 2}, max_epochs=2)
@@ -196,6 +197,7 @@ def crash_at(step: int, monkeypatch, error: type[BaseException] = Crash) -> None
     monkeypatch.setattr(PtychoLightning, "training_step", dying)
 
 
+@pytest.mark.slow
 def test_a_crashed_run_goes_on_from_its_checkpoint_to_the_weights_of_an_uninterrupted_one(
     tmp_path, monkeypatch
 ):
@@ -384,6 +386,7 @@ def test_unsupervised_training_never_looks_at_truth_or_object(tmp_path):
     assert same(*results)
 
 
+@pytest.mark.slow
 def test_two_processes_train_together_as_one_would(tmp_path):
     """To rounding at first; Adam then divides small gradients by their own size, rounding and
     all."""
