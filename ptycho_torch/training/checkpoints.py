@@ -1,12 +1,10 @@
-"""Checkpoints of an unfinished training: written whole, some steps apart, and found again."""
+"""Checkpoints of an unfinished training: written whole, and found again."""
 
 import io
 from pathlib import Path
 from typing import Any
 
-import lightning
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from ptycho_torch.config import TrainingConfig
@@ -49,20 +47,3 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: None = None
     ) -> None:
         write_tensors(path, checkpoint)
-
-
-class Checkpoints(ModelCheckpoint):
-    """`model.ckpt` after every few epochs and after the last: a file takes as long to reach the
-    disk as a short epoch to train."""
-
-    def __init__(self, config: TrainingConfig, epoch_steps: int):
-        once = {"enable_version_counter": False, "save_on_train_epoch_end": True}
-        super().__init__(dirpath=config.output_dir, filename="model", **once)
-        self.epochs = -(-config.checkpoint_steps // epoch_steps)
-
-    def on_train_epoch_end(
-        self, trainer: lightning.Trainer, module: lightning.LightningModule
-    ) -> None:
-        done = trainer.current_epoch + 1
-        if done % self.epochs == 0 or done == trainer.max_epochs:
-            super().on_train_epoch_end(trainer, module)

@@ -22,7 +22,7 @@ from ptycho_torch.errors import ConfigError, MissingDependencyError, PtychoError
 from ptycho_torch.files import atomic_path
 from ptycho_torch.memmap_bridge import RawDataTorch
 from ptycho_torch.training.bundle import save_bundle
-from ptycho_torch.training.checkpoints import AtomicCheckpointIO, Checkpoints, resumable
+from ptycho_torch.training.checkpoints import AtomicCheckpointIO, resumable
 from ptycho_torch.training.lightning_module import PtychoLightning
 from ptycho_torch.training.loaders import loader
 from ptycho_torch.training.samples import Split
@@ -35,8 +35,6 @@ _HARMLESS = (
     r"`isinstance\(treespec, LeafSpec\)`",
     # A job is one machine's; Lightning looks for srun wherever Slurm is installed.
     "The `srun` command is available on your system but is not used",
-    # The job's folder holds its log before its first checkpoint.
-    r"Checkpoint directory .* exists and is not empty",
     # Batches are mapped from a file and cut by index: a worker costs more than it brings.
     ".*does not have many workers.*",
     "You defined a `validation_step` but have no `val_dataloader`",  # nothing is held out
@@ -75,11 +73,11 @@ def train_cdi_model_torch(
     watched = None if test_data is None or simulated is not None else Split(test_data, config)
     shown = loader(data, config)
     module = PtychoLightning(config.to_dict(), train_data.probe)
-    checkpoint, history = output / "model.ckpt", _History(output / "metrics.csv")
+    checkpoint, history = output / "model.ckpt", _History(config, len(shown))
     epochs = config.max_epochs or -(-config.steps // len(shown))
     resumed, done = resumable(config, checkpoint, epochs)
     shown.sampler.set_epoch(done)  # Lightning draws the first order before it names the epoch
-    trainer = _trainer(config, epochs, len(shown), history)
+    trainer = _trainer(config, epochs, history)
     with warnings.catch_warnings():
         for message in _HARMLESS:
             warnings.filterwarnings("ignore", message=message)
@@ -118,14 +116,7 @@ def train_cdi_model_torch(
     }
 
 
-def _trainer(
-    config: TrainingConfig, epochs: int, epoch_steps: int, history: lightning.Callback
-) -> lightning.Trainer:
-    callbacks = [history]
-    if config.checkpointing:
-        callbacks.append(Checkpoints(config, epoch_steps))
-    if config.progress:
-        callbacks.append(TQDMProgressBar())
+def _trainer(config: TrainingConfig, epochs: int, history: lightning.Callback) -> lightning.Trainer:
     return lightning.Trainer(
         max_epochs=epochs,
         accelerator=_accelerator(config),
@@ -135,8 +126,8 @@ def _trainer(
         strategy="auto" if config.devices == 1 else "ddp_fork",
         use_distributed_sampler=False,
         logger=_logger(config),
-        callbacks=callbacks,
-        enable_checkpointing=config.checkpointing,
+        callbacks=[history, TQDMProgressBar()] if config.progress else [history],
+        enable_checkpointing=False,
         enable_progress_bar=config.progress,
         enable_model_summary=False,
         deterministic=config.deterministic,
@@ -151,10 +142,15 @@ def _trainer(
 
 class _History(lightning.Callback):
     """Losses per epoch, in a file: the process that trained may not be the one that goes on. Kept
-    here and not by a logger, so that every logger choice leaves the same metrics.csv."""
+    here and not by a logger, so that every logger choice leaves the same metrics.csv.
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.rows = path, []
+    And `model.ckpt` after every few epochs and after the last: a file takes as long to reach the
+    disk as a short epoch to train."""
+
+    def __init__(self, config: TrainingConfig, epoch_steps: int) -> None:
+        self.config, self.rows = config, []
+        self.path = Path(config.output_dir) / "metrics.csv"
+        self.epochs = -(-config.checkpoint_steps // epoch_steps)  # between two checkpoints
 
     def on_train_epoch_end(
         self, trainer: lightning.Trainer, module: lightning.LightningModule
@@ -162,7 +158,11 @@ class _History(lightning.Callback):
         losses = {name: float(value) for name, value in trainer.callback_metrics.items()}
         self.rows.append({"epoch": trainer.current_epoch, **losses})
         text = ", ".join(f"{name} {value:.5g}" for name, value in losses.items())
-        log.info("epoch %d of %d: %s", trainer.current_epoch + 1, trainer.max_epochs, text)
+        done = trainer.current_epoch + 1
+        log.info("epoch %d of %d: %s", done, trainer.max_epochs, text)
+        due = done % self.epochs == 0 or done == trainer.max_epochs
+        if self.config.checkpointing and due:
+            trainer.save_checkpoint(self.path.with_name("model.ckpt"))
 
     def on_train_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         if not trainer.is_global_zero:
