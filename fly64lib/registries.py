@@ -50,13 +50,13 @@ FORMATS = Registry(
     "format",
     "fly64.formats",
     {
-        "fly64": "fly64lib.formats.upstream:FORMAT",
-        "tike": "fly64lib.formats.tike:FORMAT",
+        "fly64": "fly64lib.formats.npz_files:FLY64",
+        "tike": "fly64lib.formats.npz_files:TIKE",
         "cxi": "fly64lib.formats.cxi:FORMAT",
         "ptychi": "fly64lib.formats.ptychi:FORMAT",
         "ptypy": "fly64lib.formats.ptypy:FORMAT",
         "tiff": "fly64lib.formats.images:TIFF",
         "png": "fly64lib.formats.images:PNG",
-        "data": "fly64lib.formats.data001:FORMAT",
+        "data": "fly64lib.formats.exporting:DATA001",
     },
 )

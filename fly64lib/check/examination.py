@@ -1,14 +1,238 @@
-"""A scan with all that was measured of it, and what it is judged to be."""
+"""What a scan is judged by: one function a check, with its thresholds and what to do about a
+warning.
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+A warning is a reason to look at the picture, not a judgement on the science. A new check is one
+function under :func:`check`. Thresholds of what is marked in the picture stand where it is
+measured: in :mod:`fly64lib.check.measurements` and :mod:`ptycho_torch.data.count_statistics`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from fly64lib.check.measurements import Measurements
-from fly64lib.check.verdicts import CHECKS, Verdict
-from ptycho_torch.data.contract import read_scan
+import numpy as np
+import torch
 
-GOOD, WARNINGS = 0, 1  # exit codes; 2: the file breaks DATA-001
+from fly64lib.check.measurements import DARK, UNEVEN_FACTOR, Measurements
+from fly64lib.simulation.overlap_measures import geometry_figures
+from ptycho_torch.data.contract import read_scan
+from ptycho_torch.physics.noise import perfect_deviance, poisson_deviance
+
+NEIGHBOURS = 7  # K of the overlap figures
+DOSE_FACTOR = 1.5  # between the photons of the patterns and those of the probe
+OFFSET_PX = 0.5  # of the beam from where the file's probe puts it
+FAR_SHARE = 0.05  # of images without another one within D / 2
+EXPLAINED = 0.5  # share of the deviance between patterns
+ALIKE = 0.05  # of a perfect model's deviance, below which there is none between patterns
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One line of the examination; `values` are its numbers for scripts."""
+
+    good: bool
+    found: str
+    values: dict
+    advice: str = ""  # what to do, where it is not good
+
+
+Judge = Callable[[Measurements], Verdict]
+CHECKS: dict[str, tuple[Judge, str]] = {}  # and the advice with a warning that has no other
+
+
+def check(name: str, advice: str = "") -> Callable[[Judge], Judge]:
+    """Make a function a check of this name."""
+
+    def register(judge: Judge) -> Judge:
+        CHECKS[name] = judge, advice
+        return judge
+
+    return register
+
+
+@check("contract")
+def contract(of: Measurements) -> Verdict:
+    """A file that can be examined keeps it."""
+    scan, about = of.scan, of.scan.metadata
+    kinds = {name: about.get(f"{name}_kind", "of unstated kind") for name in ("object", "probe")}
+    values = {"patterns": scan.n, "N": scan.N, "modes": scan.modes, **kinds}
+    (height, width), modes = scan.canvas_shape, f"{scan.modes} probe mode{'s' * (scan.modes > 1)}"
+    found = f"DATA-001: {scan.n} patterns of {scan.N} x {scan.N} px, object of {height} x {width}"
+    found += f" px ({kinds['object']}), {modes} ({kinds['probe']})"
+    return Verdict(True, found, values)
+
+
+@check(
+    "photons",
+    "training and reconstruction refuse what is not a count: undo the scaling or the background"
+    " subtraction, or draw counts from the expectation",
+)
+def whole_counts(of: Measurements) -> Verdict:
+    """Counts are whole numbers."""
+    share = of.counts.not_whole
+    found = f"{100 * (1 - share):.4g} % of diffraction^2 are whole numbers"
+    return Verdict(share == 0, found, {"not_whole": share})
+
+
+@check(
+    "dose",
+    "the probe carries the photon scale, and every method trusts it: scale probeGuess by the root"
+    " of the ratio, unless the object absorbs or amplifies that much",
+)
+def dose(of: Measurements) -> Verdict:
+    """The probe has the measured photons."""
+    summary, probe = of.counts.summary(), of.probe_photons
+    mean, empty = summary["photons_mean"], 100 * summary["share_of_empty_pixels"]
+    found = f"{mean:.4g} photons per exposure, up to {summary['brightest_pixel']:.0f} in a pixel,"
+    found += f" {empty:.3g} % of the pixels empty; the probe brings {probe:.4g}"
+    good = 1 / DOSE_FACTOR < probe / mean < DOSE_FACTOR
+    return Verdict(good, found, summary | {"probe_photons": probe})
+
+
+@check("exposures", "shutter, beam loss or a double exposure? leave these patterns out of the file")
+def even_exposures(of: Measurements) -> Verdict:
+    """No pattern is far off the median's photons."""
+    photons, off = of.counts.photons, of.uneven
+    found = f"patterns of {photons.min():.4g} to {photons.max():.4g} photons"
+    if len(off):
+        found = f"{len(off)} patterns are off the median of {np.median(photons):.4g} photons by"
+        found += f" more than {UNEVEN_FACTOR:g} times: {_first_five(off)}"
+    return Verdict(not len(off), found, {"uneven": off.tolist()})
+
+
+@check(
+    "saturation",
+    "counts there are lower bounds, which the Poisson likelihood takes for measurements: attenuate"
+    " the beam, expose shorter, or move the beam stop",
+)
+def unsaturated(of: Measurements) -> Verdict:
+    """Counts do not pile up at the largest one."""
+    if of.saturated is None:
+        found = f"none up to {of.counts.values[-1]:.0f} photons"
+        return Verdict(True, found, {"level": None, "values": 0})
+    level, values = of.saturated
+    found = f"{values} values pile up at the largest count, {level:.0f}"
+    return Verdict(False, found, {"level": level, "values": values})
+
+
+NO_MASK = (
+    "rows and columns of patterns; there is no mask in DATA-001: give these pixels the rounded mean"
+    " count of their neighbours, and say so in the metadata"
+)
+
+
+@check("dead pixels", NO_MASK)
+def dead_pixels(of: Measurements) -> Verdict:
+    """No pixel sees nothing where its neighbours are lit."""
+    never = int((of.counts.mean == 0).sum())
+    dark = f" among lit ones; {never} pixels in the dark saw no photon at all" if never else ""
+    return _pixels(of.dead, f"none{dark}")
+
+
+@check("hot pixels", NO_MASK)
+def hot_pixels(of: Measurements) -> Verdict:
+    """No pixel stands out of its neighbours."""
+    return _pixels(of.hot, "none")
+
+
+@check(
+    "beam centre",
+    "zero frequency belongs on pixel N // 2: crop the patterns from the detector about the beam, by"
+    " whole pixels (a rest below a pixel is a ramp on the probe)",
+)
+def beam_centre(of: Measurements) -> Verdict:
+    """The beam is where the file's probe and object put it."""
+    (rows, columns), mean = of.offset_px, of.measured.mean(0)
+    moments = [(axis * mean).sum() for axis in np.indices(mean.shape)]
+    middle = [float(moment / mean.sum()) - len(mean) // 2 for moment in moments]
+    found = f"{rows:+.2f} rows, {columns:+.2f} columns off the probe's own pattern; centre of mass"
+    found += f" at {middle[0]:+.2f}, {middle[1]:+.2f} from pixel N // 2"
+    values = {"offset_px": [rows, columns], "centre_of_mass_px": middle}
+    return Verdict(max(abs(rows), abs(columns)) <= OFFSET_PX, found, values)
+
+
+@check(
+    "object",
+    "the file's object, probe, positions and patterns do not belong together: x and y swapped,"
+    " patterns transposed or mirrored, the conjugate, or another scan's object",
+)
+def explained(of: Measurements) -> Verdict:
+    """How much of what tells the patterns apart the file's own object, probe and positions explain.
+
+    Each measured pattern is compared with the one calculated for it, and with that of a position
+    half a scan away: of the Poisson deviance by which the second is worse than a perfect model, the
+    share that the first does not have. 1: all; 0: the object might as well be another one. Both at
+    the patterns' photons: the scale is the dose's business. Beside it R = sum |a - A| / sum a of
+    amplitudes, the field's number.
+    """
+    scaled = of.modelled * of.measured.sum() / of.modelled.sum()
+    calculated, counts = torch.from_numpy(scaled), torch.from_numpy(of.measured)
+    R = float((counts.sqrt() - calculated.sqrt()).abs().sum() / counts.sqrt().sum())
+    kind = of.scan.metadata.get("object_kind", "object")
+    amplitudes = f"R = {100 * R:.1f} % between measured and calculated amplitudes"
+    places = counts, counts.roll(len(counts) // 2, 0)
+    own, other = (float(poisson_deviance(calculated, image).mean()) for image in places)
+    least = float(perfect_deviance(calculated[::16]).mean())
+    empty = not np.ptp(of.scan.object_guess.view(np.float32).reshape(-1, 2), axis=0).any()
+    if empty or other - least < ALIKE * least:
+        found = f"empty, or the patterns are too alike to tell ({kind}); {amplitudes}"
+        return Verdict(True, found, {"R": R, "explained": None})
+    share = (other - own) / (other - least)
+    percent = f"{100 * max(share, 0):.0f} %"
+    found = f"the stored {kind} explains {percent} of what tells the patterns apart; {amplitudes}"
+    return Verdict(share > EXPLAINED, found, {"R": R, "explained": share})
+
+
+@check(
+    "overlap",
+    "overlap is what makes the object unique: scan with steps below D / 2, or check that positions"
+    " are in pixels of objectGuess",
+)
+def overlap(of: Measurements) -> Verdict:
+    """Nearly every image has another one within half a probe."""
+    diameter = of.diameter_px
+    if diameter is None:
+        advice = "overlap needs the probe's diameter: give a probe that falls off within its window"
+        larger = "from a larger crop of the detector if need be"
+        return Verdict(False, of.no_edge, {}, f"{advice}, {larger}")
+    figures = geometry_figures(of.scan.positions, of.scan.groups, diameter, NEIGHBOURS)
+    far = float((of.nearest_px > diameter / 2).mean()) if of.nearest_px.size else 1.0
+    between, found = figures["between_images"], "a single image"
+    if between["mean_disc_overlap"] is not None:
+        K, nearest_px = min(NEIGHBOURS, of.scan.n - 1), between["mean_nearest_px"]
+        found = f"{between['mean_disc_overlap']:.2f} of the disc with the {K} nearest images, the"
+        found += f" nearest {nearest_px:.1f} px away; probe D = {diameter:.1f} px;"
+        found += f" {100 * far:.3g} % of the images have none within D / 2"
+    return Verdict(far <= FAR_SHARE, found, figures | {"share_far": far})
+
+
+@check(
+    "coverage",
+    "nothing can be reconstructed there: scan these places, or leave them out of what is shown",
+)
+def coverage(of: Measurements) -> Verdict:
+    """No hole in the fluence within the hull of the positions."""
+    density, scanned = float(of.fluence[of.inside].mean()), int(of.inside.sum())
+    holes, sizes = of.holes
+    found = f"{density:.4g} photons per object pixel, no hole among the {scanned} scanned pixels"
+    if sizes:
+        area, row, column = max(sizes)
+        found = f"{len(sizes)} hole{'s' * (len(sizes) > 1)} with less than {DARK:g} of the median"
+        found += (
+            f" fluence, {int(holes.sum())} of {scanned} scanned pixels; the largest, {area} px,"
+        )
+        found += f" about row {row}, column {column}"
+    return Verdict(not sizes, found, {"photons_per_pixel": density, "holes": sizes})
+
+
+def _pixels(where: np.ndarray, none: str) -> Verdict:
+    named = [f"[{row}, {column}]" for row, column in where]
+    found = f"{len(where)}: {_first_five(named)}" if named else none
+    return Verdict(not named, found, {"pixels": where.tolist()})
+
+
+def _first_five(items: Sequence[object]) -> str:
+    return ", ".join(map(str, items[:5])) + (", ..." if len(items) > 5 else "")
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +244,8 @@ class Examination:
 
     @property
     def exit_code(self) -> int:
-        return GOOD if all(one.good for one in self.verdicts.values()) else WARNINGS
+        """0 without a warning, else 1; a file that breaks DATA-001 gives 2."""
+        return int(not all(one.good for one in self.verdicts.values()))
 
     def text(self) -> str:
         """A line per verdict, and under a warning what to do."""
@@ -38,5 +263,8 @@ class Examination:
 
 def examine_scan(path: str | Path, cache_dir: str | Path | None = None) -> Examination:
     """Check a DATA-001 file. Raises DataContractError where it breaks the contract."""
-    of = Measurements(Path(path), read_scan(path, cache_dir=cache_dir))
-    return Examination(of, {name: judge(of) for name, judge in CHECKS.items()})
+    of, verdicts = Measurements(Path(path), read_scan(path, cache_dir=cache_dir)), {}
+    for name, (judge, advice) in CHECKS.items():
+        one = judge(of)
+        verdicts[name] = replace(one, advice="" if one.good else one.advice or advice)
+    return Examination(of, verdicts)

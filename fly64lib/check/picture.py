@@ -12,8 +12,7 @@ HOLLOW = {"markerfacecolor": "none", "linestyle": "none"}
 
 
 def draw(found: Examination) -> Figure:
-    """Mean pattern, counts, exposures; coverage, spacing, object: with the faults that were found
-    marked, and the verdicts."""
+    """Six panels with the faults that were found marked, and the verdicts under them."""
     figure = Figure(figsize=(14.5, 10.8), layout="constrained")
     panels = (_pattern, _counts, _exposures, _coverage, _spacing, _object)
     axes = figure.subplot_mosaic("012;345;ttt", height_ratios=(1, 1, 0.62))
@@ -30,9 +29,10 @@ def _pattern(ax: Axes, of: Measurements) -> None:
     middle, (rows, columns) = of.scan.N // 2, of.offset_px
     ax.plot(middle, middle, "+", color="white", markersize=12, label="N // 2")
     ax.plot(middle + columns, middle + rows, "x", color="tab:cyan", markersize=8, label="beam")
-    for where, style, name in ((of.dead, "s", "dead"), (of.hot, "o", "hot")):
+    faults = (of.dead, "s", "lime", "dead"), (of.hot, "o", "red", "hot")
+    for where, style, colour, name in faults:
         if len(where):
-            look = {"color": {"s": "lime", "o": "red"}[style], "markersize": 9} | HOLLOW
+            look = {"color": colour, "markersize": 9} | HOLLOW
             ax.plot(where[:, 1], where[:, 0], style, label=f"{name}, {len(where)}", **look)
     ax.set(title="mean pattern", xlabel="column", ylabel="row")
     ax.legend(fontsize="x-small", loc="upper right", facecolor="0.25", labelcolor="white")
@@ -79,7 +79,7 @@ def _coverage(ax: Axes, of: Measurements) -> None:
 
 
 def _spacing(ax: Axes, of: Measurements) -> None:
-    diameter = of.edge[0] or 0
+    diameter = of.diameter_px or 0
     if of.nearest_px.size:
         edges = np.linspace(0, max(of.nearest_px.max(), diameter) * 1.02, 61)
         ax.hist(of.nearest_px, edges, color="tab:blue")
@@ -97,9 +97,9 @@ def _object(ax: Axes, of: Measurements) -> None:
     scale = {"cmap": "gray", "vmin": low, "vmax": max(high, low + 1e-3)}
     drawn = ax.imshow(phase, interpolation="nearest", **scale)
     ax.contour(of.inside, [0.5], colors="tab:orange", linewidths=0.7)
-    if of.edge[0]:
+    if of.diameter_px:
         first = (of.scan.xcoords[0], of.scan.ycoords[0])
-        ax.add_patch(Circle(first, of.edge[0] / 2, fill=False, color="tab:cyan"))
+        ax.add_patch(Circle(first, of.diameter_px / 2, fill=False, color="tab:cyan"))
     kind = of.scan.metadata.get("object_kind", "of unstated kind")
     ax.set(title=f"object ({kind}); circle: probe, D", xlabel="x / px", ylabel="y / px")
     ax.figure.colorbar(drawn, ax=ax, shrink=0.9, label="phase / rad")

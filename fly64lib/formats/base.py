@@ -1,7 +1,7 @@
 """What a file format is to import and export, and which one a file has.
 
-A format is one file with one :class:`Format`, named by one line of
-:data:`fly64lib.registries.FORMATS`, or by an entry point of another package.
+A format is a :class:`Format`, named by one line of :data:`fly64lib.registries.FORMATS` or by an
+entry point of another package.
 """
 
 from collections.abc import Callable, Iterator
@@ -37,9 +37,10 @@ class Optics:
     def object_pixel_m(self, target: Path) -> float:
         """Size of the object's pixel, for a format that keeps positions in metres."""
         if self.pixel_size_nm is None:
-            found = "no object_pixel_nm in the metadata"
-            expected = "the size of the object's pixel, for positions in metres"
-            raise refused(target, None, f"{found}; expected {expected}; pass --pixel-size-nm NM")
+            text = (
+                "no object_pixel_nm in the metadata; expected the size of the object's pixel, for"
+            )
+            raise refused(target, None, f"{text} positions in metres; pass --pixel-size-nm NM")
         return self.pixel_size_nm * 1e-9
 
 
@@ -63,60 +64,48 @@ class Format:
     # returns the files that were written; None: it cannot be exported
     write: Callable[[Path, ScanData, Optics], list[Path]] | None = None
 
-    def known_by(self) -> str:
-        """How a file is known, in words."""
-        return f"{self.kind or 'name'} with {' or '.join(self.keys or self.endings)}"
 
-
-def readers() -> dict[str, Format]:
-    """Formats that can be imported."""
-    return {name: entry for name, entry in FORMATS.items() if entry.read}
-
-
-def writers() -> dict[str, Format]:
-    """Formats that can be exported."""
-    return {name: entry for name, entry in FORMATS.items() if entry.write}
+def formats_that(way: Literal["read", "write"]) -> dict[str, Format]:
+    """Formats that can be imported, or exported."""
+    return {name: entry for name, entry in FORMATS.items() if getattr(entry, way)}
 
 
 def reader_of(path: Path, asked: str | None = None) -> str:
     """Name of the format in which a file is read: the one asked for, or the only one that fits."""
+    known, found = formats_that("read"), []
     if asked is not None:
         if FORMATS[asked].read is None:
-            raise ConfigError(f"{asked} cannot be imported; there are {', '.join(readers())}")
+            raise ConfigError(f"{asked} cannot be imported; there are {', '.join(known)}")
         return asked
-    known, found = readers(), []
     with _opened(path) as (kind, file):
         if kind == "npz" and _is_data001(file):
-            raise refused(
-                path,
-                None,
-                "this is a DATA-001 file already; expected another program's file; use it as it is:"
-                " every command of fly64 reads it (fly64 export writes it in other formats)",
-            )
+            text = "this is a DATA-001 file already; expected another program's file; use it as it"
+            text += " is: every command of fly64 reads it (fly64 export writes it in other formats)"
+            raise refused(path, None, text)
         for name, entry in known.items():
             by_keys = kind == entry.kind and file is not None and file.find(*entry.keys)
             if by_keys if entry.keys else path.name.endswith(entry.endings):
                 found.append(name)
         held = f"an {kind} file with {', '.join(file.keys()[:12]) or 'no keys'}" if file else kind
     if len(found) != 1:
-        listed = "; ".join(f"{name}: {entry.known_by()}" for name, entry in known.items())
-        fits = f", which fits {' and '.join(found)}" if found else ""
-        raise refused(
-            path,
-            None,
-            f"{held}{fits}; expected one format ({listed}); name it with --format, or rename the"
-            " keys (docs/import_export.md)",
+        listed = "; ".join(
+            f"{name}: {entry.kind or 'name'} with {' or '.join(entry.keys or entry.endings)}"
+            for name, entry in known.items()
         )
+        fits = f", which fits {' and '.join(found)}" if found else ""
+        text = f"{held}{fits}; expected one format ({listed}); name it with --format, or rename the"
+        raise refused(path, None, f"{text} keys (docs/import_export.md)")
     return found[0]
 
 
 def writer_of(target: Path, asked: str | None = None) -> str:
-    """Name of the format in which a file is written: the one asked for, or by the name's ending."""
-    fits = (name for name, entry in writers().items() if target.name.endswith(entry.endings))
+    """Name of the format in which a file is written: the one asked for, or by its ending."""
+    known = formats_that("write")
+    fits = (name for name, entry in known.items() if target.name.endswith(entry.endings))
     name = asked or next(fits, None)
     if name is None or FORMATS[name].write is None:
         found = f"{asked} cannot be exported" if asked else f"no format goes with {target.suffix!r}"
-        raise ConfigError(f"{target}: {found}; pass --format {' | '.join(writers())}")
+        raise ConfigError(f"{target}: {found}; pass --format {' | '.join(known)}")
     return name
 
 

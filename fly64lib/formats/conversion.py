@@ -1,4 +1,4 @@
-"""From a raw scan to DATA-001: patterns, probe, positions and object on one grid, in the
+"""From a raw scan to DATA-001: patterns, probe, positions and object on one pixel grid, in the
 orientation that the forward model agrees with, and a record of what was decided."""
 
 from dataclasses import asdict, replace
@@ -6,36 +6,54 @@ from pathlib import Path
 
 import numpy as np
 
-from fly64lib.formats.frames import Frames, Reading, decide, look, patterns, window
+from fly64lib.formats import frames
 from fly64lib.formats.options import ImportOptions
 from fly64lib.formats.orientation import OrientationChoice, find_orientation, turned
-from fly64lib.formats.pixel_grid import object_for, object_pixel_m, positions_for, probe_for
-from fly64lib.formats.raw import RawScan
+from fly64lib.formats.raw import RawScan, as_modes, need
 from ptycho_torch.data.checks import mean_photons
+from ptycho_torch.data.container import refused
 from ptycho_torch.data.contract import check_scan
+from ptycho_torch.data.npz import open_npz
 from ptycho_torch.data.scan import KEYS, ScanData
+
+UNITS_M = {"m": 1.0, "um": 1e-6, "nm": 1e-9}
+MOST_CANVAS_PX, MARGIN_PX = 2**27, 2
+MOST = 1e15  # of an absolute value that is taken for a number
+SCALE = 2.0  # a probe within this factor of the measured photons is in photons
+_KNOWN = {row.name for row in KEYS}
 
 
 def converted(
     raw: RawScan, work: Path, options: ImportOptions
 ) -> tuple[ScanData, OrientationChoice]:
     """The scan, with patterns in a file of the folder `work`, and how its orientation was found."""
-    frames = look(raw)
-    reading = decide(raw, frames, options)
-    bad = _bad_pixels(raw, frames, reading, options)
-    diffraction = _stored_patterns(raw, reading, frames.bad, work / "patterns.npy")
+    seen = frames.look(raw)
+    reading = frames.decide(raw, seen, options)
+    bad = frames.window(seen.bad, reading)
+    if bad.any() and options.bad_pixels != "zero":
+        text = f"{int(bad.sum())} bad pixels ({seen.masked} by the file's mask, the others"
+        text += " negative, not finite or saturated in some pattern); expected photon counts in"
+        text += " every pixel; crop them away, or pass --bad-pixels zero to count nothing there"
+        raise raw.refused(text)
+    # in a mapped file, which may be larger than memory
+    shape, first = (raw.n, reading.N, reading.N), 0
+    diffraction = np.lib.format.open_memmap(work / "patterns.npy", "w+", np.float32, shape)
+    for block in frames.patterns(raw, reading, seen.bad):
+        diffraction[first : first + len(block)] = block
+        first += len(block)
     photons = mean_photons(diffraction)
     if not photons > 0:
-        raise raw.refused(
-            "no photon in the cropped square; expected the beam inside; correct --crop or --centre"
-        )
-    probe, scaled = probe_for(raw, reading, photons, options)
-    pixel_m = object_pixel_m(raw, reading, options)
-    positions = positions_for(raw, reading, pixel_m, options)
-    positions, image, known = object_for(raw, reading, positions, options)
+        text = "no photon in the cropped square; expected the beam inside; correct --crop or"
+        raise raw.refused(f"{text} --centre")
+    probe, scaled = _probe_for(raw, reading, photons, options)
+    step = raw.detector_step_per_m
+    if options.pixel_size_nm:
+        step = 1e9 / (reading.frame_px * options.pixel_size_nm)
+    pixel_m = 1 / (reading.crop * step) if step else None
+    positions = _positions_for(raw, reading, pixel_m, options)
+    positions, image, known = _object_for(raw, reading, positions, options)
     changed = raw.detector_px != (reading.N, reading.N)
     kept = {} if changed else raw.extra  # extra arrays are on the frame's grid, or perhaps
-    known_keys = {row.name for row in KEYS}
     scan = ScanData(
         diffraction,
         positions[:, 1],
@@ -45,13 +63,12 @@ def converted(
         scan_index=raw.extra.get("scan_index"),
         groups=raw.extra.get("groups"),
         truth_patches=kept.get("Y"),
-        extra={key: value for key, value in kept.items() if key not in known_keys},
+        extra={key: value for key, value in kept.items() if key not in _KNOWN},
     )
-    if options.orientation == "auto":
+    asked = options.orientation
+    choice = OrientationChoice(asked, f"positions are {asked}, as asked")
+    if asked == "auto":
         choice = find_orientation(scan, raw.source, known)
-    else:
-        reason = f"positions are {options.orientation}, as asked"
-        choice = OrientationChoice(options.orientation, reason)
     if choice.chosen != "as-given":
         scan = turned(scan, choice.chosen, known)
     if bad.any():
@@ -79,25 +96,72 @@ def converted(
     return scan, choice
 
 
-def _bad_pixels(
-    raw: RawScan, frames: Frames, reading: Reading, options: ImportOptions
+def _probe_for(
+    raw: RawScan, reading: frames.Reading, photons: float, options: ImportOptions
+) -> tuple[np.ndarray, float]:
+    """The probe on the patterns' grid, and the factor that brought its power to photons."""
+    probe, origin = raw.probe, options.probe or raw.source
+    if options.probe:
+        with open_npz(options.probe) as archive:
+            key = need(archive, "a probe (N, N) or (modes, N, N)", "probeGuess", "probe")
+            probe = as_modes(archive, key)
+    if probe is None:
+        text = f"a {raw.format} file without a probe; expected a probe to start from; pass --probe"
+        text += " FILE.npz with an array probeGuess, such as another scan of the same beam"
+        raise raw.refused(text)
+    if not (np.abs(probe) < MOST).all() or not probe.any():
+        found = "values that are not finite, or all 0"
+        raise refused(origin, "probe", f"{found}; expected a probe; give one: --probe FILE.npz")
+    size, N = probe.shape[-1], reading.N
+    if size not in (reading.frame_px, N) or size == reading.frame_px > raw.detector_px[0]:
+        text = f"{size} px; expected {reading.frame_px} px as the frames, or {N} px as the patterns"
+        text += " made of them; give one on either grid: --probe FILE.npz"
+        raise refused(origin, "probe", text)
+    probe = frames.probe_on_grid(probe, reading) if size == reading.frame_px else probe
+    power = float((np.abs(probe) ** 2).sum())
+    if raw.ours and not options.probe or photons / SCALE <= power <= photons * SCALE:
+        return probe, 1.0
+    if not power > 0:
+        text = "no power on the cropped detector; expected a probe that reaches it; correct --crop"
+        raise raw.refused(text, "probe")
+    return probe * (photons / power) ** 0.5, (photons / power) ** 0.5
+
+
+def _positions_for(
+    raw: RawScan, reading: frames.Reading, pixel_m: float | None, options: ImportOptions
 ) -> np.ndarray:
-    """Bad pixels (crop, crop) within the cropped square; refused unless they may count nothing."""
-    bad = window(frames.bad, reading)
-    if bad.any() and options.bad_pixels != "zero":
-        raise raw.refused(
-            f"{int(bad.sum())} bad pixels ({frames.masked} by the file's mask, the others negative,"
-            " not finite or saturated in some pattern); expected photon counts in every pixel; crop"
-            " them away, or pass --bad-pixels zero to count nothing there",
-        )
-    return bad
+    """Positions (n, 2) as (y, x) in pixels of the result, from the file's origin."""
+    unit = options.position_unit or raw.position_unit
+    if unit != "px" and pixel_m is None:
+        text = f"positions in {unit}, and no size of the object's pixel; expected energy, distance"
+        text += " and detector pixel in the file; pass --pixel-size-nm: wavelength x distance /"
+        raise raw.refused(f"{text} (frame width x detector pixel)")
+    if not (np.abs(raw.positions) < MOST).all():
+        text = "positions that are not finite; expected one for each pattern; measure or leave out"
+        raise raw.refused(f"{text} these")
+    positions = raw.positions * (reading.ratio if unit == "px" else UNITS_M[unit] / pixel_m)
+    span = np.ptp(positions, axis=0)
+    if raw.n > 1 and span.max() < 1 or (span + reading.N).prod() > MOST_CANVAS_PX:
+        text = f"positions that span {span[0]:.3g} x {span[1]:.3g} px (read as {unit}); expected"
+        text += f" between 1 px and an object of {MOST_CANVAS_PX} px; say --position-unit m, um, nm"
+        raise raw.refused(f"{text} or px, and --pixel-size-nm")
+    return positions
 
 
-def _stored_patterns(raw: RawScan, reading: Reading, bad: np.ndarray, path: Path) -> np.ndarray:
-    """Patterns (n, N, N) float32 in a mapped file, which may be larger than memory."""
-    shape = (raw.n, reading.N, reading.N)
-    stored, first = np.lib.format.open_memmap(path, "w+", np.float32, shape), 0
-    for block in patterns(raw, reading, bad):
-        stored[first : first + len(block)] = block
-        first += len(block)
-    return stored
+def _object_for(
+    raw: RawScan, reading: frames.Reading, positions: np.ndarray, options: ImportOptions
+) -> tuple[np.ndarray, np.ndarray, bool]:
+    """(positions from the object's corner, object (H, W), whether it is more than a constant)."""
+    image = None if options.no_object or raw.offset_px is None else raw.object_guess
+    if image is None:
+        span = np.ptp(positions, axis=0)
+        shape = 2 * np.ceil((span + reading.N) / 2).astype(int) + MARGIN_PX
+        middle = (positions.max(0) + positions.min(0)) / 2
+        return positions - middle + shape / 2, np.ones(shape, np.complex128), False
+    if not (np.abs(image) < MOST).all():
+        text = "values that are not finite; expected an object; leave it out: --no-object"
+        raise raw.refused(text, "object")
+    known = bool((image != image.flat[0]).any())
+    if reading.ratio != 1:
+        image = frames.object_on_grid(image, reading)
+    return positions + np.asarray(raw.offset_px) * reading.ratio, image, known

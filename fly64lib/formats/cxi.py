@@ -28,11 +28,8 @@ from ptycho_torch.files import atomic_path
 
 DETECTOR, SOURCE = "entry_1/instrument_1/detector_1", "entry_1/instrument_1/source_1"
 DATA = ("entry_1/data_1/data", f"{DETECTOR}/data")
-TRANSLATION = (
-    "entry_1/sample_1/geometry_1/translation",
-    "entry_1/data_1/translation",
-    f"{DETECTOR}/translation",
-)
+_HOLDERS = ("entry_1/sample_1/geometry_1", "entry_1/data_1", DETECTOR)
+TRANSLATION = tuple(f"{name}/translation" for name in _HOLDERS)
 IMAGE, OWN = "entry_1/image_1/data", "entry_1/fly64"
 SIGNAL = 0x1000  # the one mask bit that marks a good pixel: it has signal above the background
 
@@ -48,25 +45,25 @@ def read(path: Path, access: Access) -> RawScan:
         raise refused(path, where, text)
     translation = np.pad(translation.astype(np.float64), ((0, 0), (0, 3 - translation.shape[1])))
     basis, step = _geometry(file)
-    scan = RawScan(
-        path,
-        [Stack(file.dataset(key), len(translation), path, key)],
-        -translation @ basis.T,
-        "m",
-        values="intensity",
-        zero_frequency="centre",
-        detector_step_per_m=step,
-    )
+    stack = Stack(file.dataset(key), len(translation), path, key)
+    scan = RawScan(path, [stack], -translation @ basis.T, "m", "intensity", "centre")
+    scan.detector_step_per_m = step
     scan.probe = optional(file, as_modes, f"{SOURCE}/illumination")
     scan.bad = _bad_pixels(file, scan.detector_px)
     read_own(file, OWN, scan)
-    _add_object(file, scan)
+    # the object is used where the file also says how it lies under the positions
+    offset = [file.attribute(OWN, f"offset_{axis}_px") for axis in "yx"]
+    pixel_m = file.attribute(OWN, "object_pixel_m")
+    if None not in offset and pixel_m and 0 < pixel_m < 1:
+        if step is None:
+            scan.detector_step_per_m = 1 / (scan.detector_px[0] * pixel_m)
+        if file.find(IMAGE):
+            scan.object_guess, scan.offset_px = as_object(file, IMAGE), tuple(offset)
     return scan
 
 
 def write(path: Path, scan: ScanData, optics: Optics) -> list[Path]:
-    """Write one entry. Without energy and distance the file states positions and object pixel, and
-    no optics."""
+    """Write one entry; its optics only if energy and distance are given."""
     h5py, object_pixel_m = h5py_module(), optics.object_pixel_m(path)
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
         file["cxi_version"], file["number_of_entries"] = 160, 1
@@ -82,8 +79,8 @@ def write(path: Path, scan: ScanData, optics: Optics) -> list[Path]:
             detector["basis_vectors"] = np.array([[0, -pixel_m], [-pixel_m, 0], [0, 0]])
         source["illumination"] = scan.probe
         file[IMAGE] = scan.object_guess
-        metres = np.stack([scan.xcoords, scan.ycoords, np.zeros(scan.n)], 1) * object_pixel_m
-        file[TRANSLATION[0]] = metres
+        places = np.stack([scan.xcoords, scan.ycoords, np.zeros(scan.n)], 1)
+        file[TRANSLATION[0]] = places * object_pixel_m
         file[DATA[0]] = h5py.SoftLink(f"/{DATA[1]}")
         for name in TRANSLATION[1:]:
             file[name] = h5py.SoftLink(f"/{TRANSLATION[0]}")
@@ -106,8 +103,7 @@ def _bad_pixels(file: Hdf5File, detector_px: tuple[int, int]) -> np.ndarray | No
 
 
 def _geometry(file: Hdf5File) -> tuple[np.ndarray, float | None]:
-    """Unit vectors (2, 3) of detector rows and columns, and the detector's step in 1/m if the file
-    says it."""
+    """Unit vectors (2, 3) of detector rows and columns; the detector's step in 1/m, if known."""
     basis = np.array([[0.0, -1.0, 0.0], [-1.0, 0.0, 0.0]])
     x_pixel, y_pixel = (file.number(f"{DETECTOR}/{name}_pixel_size") for name in "xy")
     pixel_m = y_pixel or x_pixel
@@ -122,26 +118,12 @@ def _geometry(file: Hdf5File) -> tuple[np.ndarray, float | None]:
             raise refused(file.path, named, f"{found}; expected {expected}")
         basis, pixel_m, (y_pixel, x_pixel) = vectors / lengths[:, None], float(lengths[0]), lengths
     if x_pixel and y_pixel and abs(x_pixel - y_pixel) > 1e-3 * x_pixel:
-        found, do = f"{x_pixel:g} m, and {y_pixel:g} m along y", "resample the patterns to them"
-        name = f"{DETECTOR}/x_pixel_size"
-        raise refused(file.path, name, f"{found}; expected square pixels; {do} first")
+        text = f"{x_pixel:g} m, and {y_pixel:g} m along y; expected square pixels; resample the"
+        raise refused(file.path, f"{DETECTOR}/x_pixel_size", f"{text} patterns to them first")
     energy, distance_m = file.number(f"{SOURCE}/energy"), file.number(f"{DETECTOR}/distance")
     wavelength_m = file.number(f"{SOURCE}/wavelength") or (h * c / energy if energy else None)
     known = pixel_m and wavelength_m and distance_m
     return basis, pixel_m / (wavelength_m * distance_m) if known else None
-
-
-def _add_object(file: Hdf5File, scan: RawScan) -> None:
-    """The image that is larger than the detector, if the file also says where it lies under the
-    positions."""
-    offset = [file.attribute(OWN, f"offset_{axis}_px") for axis in "yx"]
-    pixel_m = file.attribute(OWN, "object_pixel_m")
-    if None in offset or not pixel_m or not 0 < pixel_m < 1:
-        return
-    if scan.detector_step_per_m is None:
-        scan.detector_step_per_m = 1 / (scan.detector_px[0] * pixel_m)
-    if file.find(IMAGE):
-        scan.object_guess, scan.offset_px = as_object(file, IMAGE), tuple(offset)
 
 
 FORMAT = Format(kind="HDF5", keys=DATA, read=read, write=write, endings=(".cxi",))

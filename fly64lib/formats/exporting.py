@@ -7,22 +7,20 @@ from pathlib import Path
 
 import numpy as np
 
-from fly64lib.formats.base import writer_of
+from fly64lib.formats.base import Format, Optics, writer_of
 from fly64lib.formats.options import ExportOptions
 from fly64lib.formats.raw import as_modes, as_object, need, optional
 from fly64lib.registries import FORMATS
 from ptycho_torch.commands import run_options
 from ptycho_torch.data.container import refused
-from ptycho_torch.data.contract import read_scan
+from ptycho_torch.data.contract import read_scan, write_scan
 from ptycho_torch.data.npz import open_npz
 from ptycho_torch.data.scan import ScanData
 from ptycho_torch.errors import ConfigError
 
 
 def export_scan(options: ExportOptions) -> list[Path]:
-    """Write a DATA-001 file in another format; the files that were written.
-
-    The size of the object's pixel is the metadata's, unless given."""
+    """Write a DATA-001 file in another format; the files that were written."""
     source, target = options.source, options.target
     write = FORMATS[writer_of(target, options.format)].write
     if target.exists() and target.samefile(source):
@@ -32,31 +30,34 @@ def export_scan(options: ExportOptions) -> list[Path]:
         scan = with_object(scan, options.object)
     pixel_nm = options.optics.pixel_size_nm or scan.metadata.get("object_pixel_nm")
     if pixel_nm is not None and not (type(pixel_nm) in (int, float) and 0 < pixel_nm < 1e9):
-        text = (
-            f"object_pixel_nm is {pixel_nm!r}; expected a size in nm > 0; pass --pixel-size-nm NM"
-        )
-        raise refused(source, "metadata", text)
+        text = f"object_pixel_nm is {pixel_nm!r}; expected a size in nm > 0"
+        raise refused(source, "metadata", f"{text}; pass --pixel-size-nm NM")
     return write(target, scan, replace(options.optics, pixel_size_nm=pixel_nm))
 
 
 def with_object(scan: ScanData, path: Path) -> ScanData:
-    """The scan with the object, and the probe if there is one, that a reconstruction left in
-    `path`, an npz with `object`, and perhaps `probe`."""
+    """The scan with the `object`, and `probe` if there is one, of a reconstruction's npz."""
     with open_npz(path) as archive:
         key = need(archive, "the object (H, W) of a reconstruction", "object", "objectGuess")
         image = as_object(archive, key).astype(np.complex64)
         probe = optional(archive, as_modes, "probe")
     if image.shape != scan.canvas_shape:
         size, canvas = ("{} x {}".format(*shape) for shape in (image.shape, scan.canvas_shape))
-        do = "name the scan that this object was reconstructed from"
-        text = f"{size} px; expected {canvas} px, the scan's canvas; {do}"
-        raise refused(path, key, text)
+        text = f"{size} px; expected {canvas} px, the scan's canvas; name the scan that this object"
+        raise refused(path, key, f"{text} was reconstructed from")
     about = scan.metadata | {"object_kind": "reconstruction"}
-    scan = replace(scan, object_guess=image, metadata=about)
-    if probe is None:
-        return scan
-    about = about | {"probe_kind": "reconstruction"}
-    return replace(scan, probe=probe.astype(np.complex64), metadata=about)
+    if probe is not None:
+        about["probe_kind"] = "reconstruction"
+        scan = replace(scan, probe=probe.astype(np.complex64))
+    return replace(scan, object_guess=image, metadata=about)
+
+
+def _write_data001(path: Path, scan: ScanData, optics: Optics) -> list[Path]:
+    write_scan(path, scan)
+    return [path]
+
+
+DATA001 = Format(write=_write_data001, endings=(".npz",))  # for a scan with another object in it
 
 
 def exported(options: ExportOptions) -> int:

@@ -17,8 +17,7 @@ _OPTIONAL = {"Y": "truth_patches", "scan_index": "scan_index", "groups": "groups
 
 
 def write_own(group: object, scan: ScanData, **numbers: float) -> None:
-    """Metadata, optional and unknown keys of a scan, and `numbers` as attributes, into an h5py
-    group."""
+    """Metadata, optional and unknown keys, and `numbers` as attributes, into an h5py group."""
     group["metadata"] = json_text(scan.metadata)
     kept = {key: getattr(scan, name) for key, name in _OPTIONAL.items()}
     for key, value in ({k: v for k, v in kept.items() if v is not None} | scan.extra).items():
@@ -32,22 +31,17 @@ def read_own(file: Hdf5File, name: str, scan: RawScan) -> None:
     if text is None:
         return
     try:
-        scan.metadata = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        said = f"not JSON ({str(error)[:100]}); expected what fly64 export wrote; export again"
-        raise refused(file.path, f"{name}/metadata", said) from error
-    if not isinstance(scan.metadata, dict):
-        said = "not a JSON object; expected what fly64 export wrote; export again"
-        raise refused(file.path, f"{name}/metadata", said)
-    scan.ours = True
+        scan.metadata, scan.ours = {**json.loads(text)}, True
+    except (ValueError, RecursionError, TypeError) as error:
+        said = f"no JSON object ({str(error)[:100]}); expected what fly64 export wrote"
+        raise refused(file.path, f"{name}/metadata", f"{said}; export again") from error
     for key in file.keys(f"{name}/keys"):
         value = file.read(f"{name}/keys/{key}", "iufcbS")
         scan.extra[key] = np.char.decode(value, "utf-8") if value.dtype.kind == "S" else value
 
 
 def store_counts(group: object, name: str, scan: ScanData) -> None:
-    """diffraction^2 as a data set, a pattern at a time: uint32 where every square is whole, else
-    float64 (exact)."""
+    """diffraction^2 as a data set: uint32 where every square is whole, else float64 (exact)."""
     whole = all(
         (np.abs(squares - np.rint(squares)) <= 1e-6 * squares + 0.05).all()
         and squares.max() < 2**32 - 1

@@ -30,8 +30,7 @@ class Frames:
     """What one pass over all frames found."""
 
     mean: np.ndarray  # (rows, columns) of |value|, bad pixels 0
-    # (rows, columns) bool: bad by the file's mask, or negative, not finite or saturated in a frame
-    bad: np.ndarray
+    bad: np.ndarray  # (rows, columns) bool: masked, or negative, not finite or saturated somewhere
     masked: int  # how many of them the file calls bad
     whole: bool
     squares_whole: bool
@@ -80,35 +79,28 @@ def look(scan: RawScan) -> Frames:
         squares_whole = squares_whole and bool(near.all())
     total[bad] = 0
     if not total.any():
-        raise scan.refused(
-            "every value of every pattern is 0 or unusable; expected photons in at least one"
-            " pattern; check the source"
-        )
+        text = "every value of every pattern is 0 or unusable; expected photons in at least one"
+        raise scan.refused(f"{text} pattern; check the source")
     return Frames(total / scan.n, bad, masked, whole, squares_whole)
 
 
 def decide(scan: RawScan, frames: Frames, options: ImportOptions) -> Reading:
-    """The reading that options, the file and the frames themselves lead to; refused where they
-    leave it open."""
+    """What options, the file and the frames lead to; refused where they leave it open."""
     values = options.values or _values(scan, frames, options.photons_per_unit)
     (rows, columns), k = scan.detector_px, options.bin
     crop = options.crop or rows
     not_square = crop == rows != columns
     if crop > min(rows, columns) or crop % k or crop // k < 2 or not_square:
-        raise scan.refused(
-            f"frames of {rows} x {columns} px, to be cropped to {crop} and binned by {k}; expected"
-            " a square of at most the frame's size, a multiple of the bin; pass --crop N, N <="
-            f" {min(rows, columns)}",
-        )
+        text = f"frames of {rows} x {columns} px, to be cropped to {crop} and binned by {k};"
+        text += " expected a square of at most the frame's size, a multiple of the bin; pass --crop"
+        raise scan.refused(f"{text} N, N <= {min(rows, columns)}")
     zero = _zero_frequency(scan, frames, values, options.zero_frequency)
     centre = options.centre or (rows // 2, columns // 2)
     ends = [(at - crop // 2, at - crop // 2 + crop) for at in centre]
     if any(low < 0 or high > edge for (low, high), edge in zip(ends, (rows, columns), strict=True)):
-        raise scan.refused(
-            f"a square of {crop} px about ({centre[0]}, {centre[1]}) leaves the frame of {rows} x"
-            f" {columns} px; expected a square inside; crop to less, or correct --centre ROW"
-            " COLUMN",
-        )
+        text = f"a square of {crop} px about ({centre[0]}, {centre[1]}) leaves the frame of {rows}"
+        text += f" x {columns} px; expected a square inside; crop to less, or correct --centre ROW"
+        raise scan.refused(f"{text} COLUMN")
     frame_px = rows if rows == columns else crop  # of the square taken, if frames are not square
     scale = options.photons_per_unit or 1.0
     squares_whole = values == "amplitude" and frames.squares_whole
@@ -137,14 +129,12 @@ def patterns(scan: RawScan, reading: Reading, bad: np.ndarray) -> Iterator[np.nd
 
 
 def probe_on_grid(probe: np.ndarray, reading: Reading) -> np.ndarray:
-    """Probe modes (modes, source_N, source_N) as the cropped and binned detector sees them,
-    complex128."""
+    """Probe (modes, source_N, source_N) complex128, as the cropped and binned detector sees it."""
     probe = np.stack([fourier_crop(mode, (reading.crop, reading.crop), "power") for mode in probe])
     if reading.bin == 1:
         return probe
     r = np.arange(reading.crop) - reading.crop // 2
-    # The pixel that holds zero frequency is number N // 2 of the binned ones, whose block has its
-    # middle beside it.
+    # the middle of the block that zero frequency falls into, number N // 2, lies beside it
     beside = reading.N // 2 * reading.bin + (reading.bin - 1) / 2 - reading.crop // 2
     ramp = np.exp(-2j * np.pi * beside * r / reading.crop)
     first = reading.crop // 2 - reading.N // 2
@@ -153,8 +143,7 @@ def probe_on_grid(probe: np.ndarray, reading: Reading) -> np.ndarray:
 
 
 def object_on_grid(image: np.ndarray, reading: Reading) -> np.ndarray:
-    """The object on the cropped detector's pixels. Its edges are first grown by ones to a multiple
-    of the ratio."""
+    """The object on the cropped detector's pixels, its edges grown to a multiple of the ratio."""
     step = reading.frame_px // np.gcd(reading.frame_px, reading.crop)
     image = np.pad(image, [(0, -edge % step) for edge in image.shape], constant_values=1)
     shape = tuple(edge * reading.crop // reading.frame_px for edge in image.shape)
@@ -163,19 +152,14 @@ def object_on_grid(image: np.ndarray, reading: Reading) -> np.ndarray:
 
 def _values(scan: RawScan, frames: Frames, photons_per_unit: float | None) -> str:
     """The format's word, unless the values speak against it; then what the values look like."""
-    if scan.values == "intensity" and (frames.whole or not frames.squares_whole):
-        return "intensity"
-    if scan.values == "amplitude" and frames.squares_whole and not frames.whole:
+    roots = frames.squares_whole and not frames.whole
+    if roots and (scan.values == "amplitude" or not photons_per_unit):
         return "amplitude"
-    if frames.whole or photons_per_unit:
+    if frames.whole or photons_per_unit or scan.values == "intensity":
         return "intensity"
-    if frames.squares_whole:
-        return "amplitude"
-    raise scan.refused(
-        "patterns whose values are not whole, and neither are their squares; expected photon"
-        " counts, or their square root; say --values intensity or --values amplitude, and for"
-        " scaled intensity --photons-per-unit K",
-    )
+    text = "patterns whose values are not whole, and neither are their squares; expected photon"
+    text += " counts, or their square root; say --values intensity or --values amplitude, and for"
+    raise scan.refused(f"{text} scaled intensity --photons-per-unit K")
 
 
 def _zero_frequency(scan: RawScan, frames: Frames, values: str, asked: str | None) -> str:
@@ -188,13 +172,10 @@ def _zero_frequency(scan: RawScan, frames: Frames, values: str, asked: str | Non
     clear = max(centre, corner) > CLEAR * min(centre, corner)
     found = "corner" if corner < centre else "centre"
     if said is None and not clear:
-        raise scan.refused(
-            "a mean pattern that is as wide about its centre as about its corner; expected one"
-            " place of zero frequency; say --zero-frequency centre or --zero-frequency corner",
-        )
+        text = "a mean pattern that is as wide about its centre as about its corner; expected one"
+        text += " place of zero frequency; say --zero-frequency centre or --zero-frequency corner"
+        raise scan.refused(text)
     if asked is None and said is not None and clear and found != said:
-        raise scan.refused(
-            f"zero frequency at the {found}; expected at the {said}, as this format has it; say"
-            " which holds with --zero-frequency centre or corner",
-        )
+        text = f"zero frequency at the {found}; expected at the {said}, as this format has it; say"
+        raise scan.refused(f"{text} which holds with --zero-frequency centre or corner")
     return said or found

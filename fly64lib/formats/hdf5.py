@@ -1,11 +1,10 @@
 """HDF5 files read without trusting them: nothing outside the file is opened, and no claim is
 believed before it is checked.
 
-h5py reports a damaged file by nearly any exception, and follows links to other files. Here every
-access goes through :class:`Hdf5File`: what the library trips over is a :class:`DataContractError`,
-a data set whose shape claims far more than the file stores is refused before anything is allocated,
-and external links, external storage and virtual data sets (all of which read other files of whoever
-opens them) are refused by name.
+Every access goes through :class:`Hdf5File`: whatever h5py trips over is a
+:class:`DataContractError`, a shape that claims far more than the file stores is refused before
+anything is allocated, and external links, external storage and virtual data sets (which read other
+files of whoever opens them) are refused by name.
 """
 
 import math
@@ -20,9 +19,7 @@ from ptycho_torch.data.container import BOMB_BYTES, BOMB_RATIO, MAX_BYTES, refus
 from ptycho_torch.errors import MissingDependencyError, PtychoError
 
 MAX_TEXT = 2**24  # bytes of one text, such as metadata
-_OWN_DATA = (
-    "expected a file that holds its own data; copy it whole first, for instance with h5repack"
-)
+_OWN_DATA = "expected a file that holds its own data; copy it whole first, say with h5repack"
 
 
 def h5py_module() -> ModuleType:
@@ -58,8 +55,7 @@ class Hdf5File:
         return next(sets, None)
 
     def keys(self, group: str = "/") -> list[str]:
-        """Names in a group; none if there is no such group. What is not text (h5py gives bytes)
-        names nothing known."""
+        """Names in a group, if it is there; not those that h5py gives as bytes, as no text."""
         item = self._item(group)
         with _blamed(self.path, group):
             names = item if isinstance(item, self._h5py.Group) else ()
@@ -83,13 +79,10 @@ class Hdf5File:
             chunk = math.prod(item.chunks or (1,)) * dtype.itemsize
             packed = claimed > BOMB_BYTES and claimed > BOMB_RATIO * stored
             if claimed > MAX_BYTES or chunk > BOMB_BYTES or packed:
-                raise refused(
-                    self.path,
-                    name,
-                    f"{stored} stored bytes claim to hold {claimed} ({shape} {dtype}); expected at"
-                    f" most {MAX_BYTES} bytes, at most {BOMB_RATIO} times what is stored, in chunks"
-                    f" of at most {BOMB_BYTES}; store it uncompressed if it is real",
-                )
+                text = f"{stored} stored bytes claim to hold {claimed} ({shape} {dtype}); expected"
+                text += f" at most {MAX_BYTES} bytes, at most {BOMB_RATIO} times what is stored, in"
+                text += f" chunks of at most {BOMB_BYTES}; store it uncompressed if it is real"
+                raise refused(self.path, name, text)
         return Dataset(self.path, name, item)
 
     def read(self, name: str, kinds: str = "iufc") -> np.ndarray:
@@ -114,8 +107,7 @@ class Hdf5File:
             return value.decode("utf-8") if isinstance(value, bytes) else str(value)
 
     def attribute(self, name: str, attribute: str) -> float | None:
-        """A positive or negative number kept as an attribute of a data set or group; None if there
-        is none."""
+        """A number kept as an attribute of a data set or group; None if there is none."""
         item = self._item(name)
         with _blamed(self.path, name):
             value = None if item is None else item.attrs.get(attribute)
@@ -124,8 +116,7 @@ class Hdf5File:
             return float(np.reshape(value, -1)[0])
 
     def _item(self, name: str, hops: int = 16) -> object:
-        """The group or data set, None if absent. Soft links are followed here, so that none leads
-        to another file."""
+        """The group or data set, if there. Soft links are followed here: none leaves the file."""
         parts = [part for part in name.split("/") if part]
         with _blamed(self.path, name):
             links, kinds = self._handle.id.links, self._h5py.h5l

@@ -28,14 +28,13 @@ from ptycho_torch.errors import ConfigError, DataContractError, PtychoError
 
 
 def import_scan(options: ImportOptions) -> tuple[ScanData, OrientationChoice]:
-    """Convert a scan to a DATA-001 file, in a folder with room for the scan twice. Raises
-    :class:`PtychoError`."""
+    """Convert a scan to DATA-001, in a folder with room for it twice. Raises PtychoError."""
     source, target = options.source, options.target
     if target.suffix != ".npz":
         raise ConfigError(f"{target}: the result is an .npz file; name it so")
     if target.exists() and not options.overwrite:
-        there = "it is there already; choose another name, or pass --overwrite"
-        raise ConfigError(f"{target}: {there}")
+        text = "it is there already; choose another name, or pass --overwrite"
+        raise ConfigError(f"{target}: {text}")
     if not source.is_file():
         raise refused(source, None, "no such file; expected a scan to import; check the path")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -46,7 +45,7 @@ def import_scan(options: ImportOptions) -> tuple[ScanData, OrientationChoice]:
         scan, choice = converted(raw, Path(work), options)
         write_scan(target, scan)
         if options.picture != "none":
-            from fly64lib.formats.import_picture import draw_import
+            from fly64lib.formats.images import draw_import
 
             draw_import(options.picture or target.with_suffix(".png"), scan, choice)
         return scan, choice
@@ -54,8 +53,7 @@ def import_scan(options: ImportOptions) -> tuple[ScanData, OrientationChoice]:
 
 @contextmanager
 def opened(options: ImportOptions, work: Path) -> Iterator[RawScan]:
-    """The scan in the format that the file has, or that was asked for; errors name the file that
-    was given."""
+    """The scan in its format, or the one asked for; errors name the file that was given."""
     source = options.source
     with source.open("rb") as handle:
         packed = handle.read(3) == b"BZh"
@@ -81,9 +79,9 @@ def unpacked(path: Path, work: Path) -> Path:
             while chunk := packed.read(CHUNK):
                 written += len(chunk)
                 if written > limit:
-                    found = f"unpacks to more than {limit} bytes; expected a scan that fits"
-                    do = "unpack it by hand if it is real, where there is room"
-                    raise refused(path, None, f"{found}; {do}")
+                    text = f"unpacks to more than {limit} bytes; expected a scan that fits; unpack"
+                    text += " it by hand if it is real, where there is room"
+                    raise refused(path, None, text)
                 out.write(chunk)
     except (OSError, EOFError, ValueError) as error:
         if isinstance(error, PtychoError):
@@ -98,18 +96,15 @@ def imported(options: ImportOptions) -> int:
     scan, choice = import_scan(options)
     about, (rows, columns) = scan.metadata, scan.canvas_shape
     done, pixel = about["import"], about.get("object_pixel_nm")
+    patterns = f"{options.target}: {scan.n} patterns of {scan.N} x {scan.N} px"
     print(
-        f"{options.target}: {scan.n} patterns of {scan.N} x {scan.N} px from {done['format']},"
-        f" {done['values']}, zero frequency at the {done['zero_frequency']},"
-        f" {about['photons_per_exposure']:.4g} photons per exposure"
+        f"{patterns} from {done['format']}, {done['values']}, zero frequency at the"
+        f" {done['zero_frequency']}, {about['photons_per_exposure']:.4g} photons per exposure"
     )
-    of_size = f" of {pixel:.4g} nm" if pixel else ""
-    factor = done["probe_scaled_by"]
+    of_size, factor = f" of {pixel:.4g} nm" if pixel else "", done["probe_scaled_by"]
     scaled = f", scaled by {factor:.4g} to the measured photons" if factor != 1 else ""
-    print(
-        f"object: {rows} x {columns} px{of_size}, {about['object_kind']}; probe:"
-        f" {about['probe_kind']}{scaled}"
-    )
+    image, probe = f"{rows} x {columns} px{of_size}, {about['object_kind']}", about["probe_kind"]
+    print(f"object: {image}; probe: {probe}{scaled}")
     if done["left_out"]:
         keys = ", ".join(done["left_out"])
         print(f"left out, since they may belong to the uncropped pixels: {keys}")

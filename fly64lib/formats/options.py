@@ -1,13 +1,12 @@
 """What an import and an export are asked to do: the options of their command lines."""
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 from pydantic import Field
 
-from fly64lib.formats.base import Above0, Optics, readers, writers
+from fly64lib.formats.base import Above0, Optics, formats_that
 from ptycho_torch.fields import Positive, Whole, config
 
 Orientation = Literal[
@@ -16,10 +15,11 @@ Orientation = Literal[
 Kind = Literal["truth", "reconstruction", "initial"]
 
 
-def _listed(formats: Callable[[], Mapping[str, object]], default: str) -> object:
+def _listed(way: Literal["read", "write"], default: str) -> object:
     """Help of --format, with the names that the registry has when it is asked."""
     return tyro.conf.arg(
-        metavar="NAME", help_behavior_hint=lambda _: f"({', '.join(formats())}; default: {default})"
+        metavar="NAME",
+        help_behavior_hint=lambda _: f"({', '.join(formats_that(way))}; default: {default})",
     )
 
 
@@ -33,7 +33,7 @@ class ImportOptions:
 
     source: tyro.conf.Positional[Path]  # a scan, perhaps packed as .bz2
     target: tyro.conf.Positional[Path]  # DST.npz
-    format: Annotated[str | None, _listed(readers, "found by the file's keys")] = None  # of SRC
+    format: Annotated[str | None, _listed("read", "found by the file's keys")] = None  # of SRC
     parameters: Path | None = None  # pty-chi's second file, if it has another name
     probe: Path | None = None  # take probeGuess from this npz
     crop: Annotated[Whole, Field(ge=2)] | None = None  # keep the central N x N detector pixels
@@ -66,6 +66,6 @@ class ExportOptions:
 
     source: tyro.conf.Positional[Path]  # SRC.npz, a DATA-001 scan
     target: tyro.conf.Positional[Path]  # DST
-    format: Annotated[str | None, _listed(writers, "by the ending of DST")] = None  # of DST
+    format: Annotated[str | None, _listed("write", "by the ending of DST")] = None  # of DST
     object: Path | None = None  # a reconstruction's object.npz, in place of objectGuess
     optics: Optics = Optics()

@@ -23,21 +23,17 @@ from ptycho_torch.physics.geometry import Geometry, Patterns
 
 ORIENTATIONS: tuple[str, ...] = get_args(Orientation)
 NEIGHBOURS, STEPS, CHECK_PX = 100, 8, 64
-# by which the deviance of the next best has to be larger; on real data 8 % with a poor probe, 70 %
-# with a good one
-GAP = 0.02
+GAP = 0.02  # by which the next best has to be worse; real data: 0.08 (poor probe) to 0.7 (good)
 
 
 @dataclass(frozen=True)
 class OrientationChoice:
-    """The chosen orientation, why, and the deviance per pixel of all eight (empty if none was
-    scored)."""
+    """The chosen orientation, and why."""
 
     chosen: str
     reason: str
-    deviance: dict[str, float] = field(default_factory=dict)
-    # (h, w) complex, what the steps made of the neighbouring patterns, or the object
-    canvas: np.ndarray | None = None
+    deviance: dict[str, float] = field(default_factory=dict)  # per pixel, of all that were scored
+    canvas: np.ndarray | None = None  # (h, w) complex, the object or what the steps made
 
     def text(self) -> str:
         """The reason, and the deviances from the lowest on."""
@@ -46,49 +42,41 @@ class OrientationChoice:
 
 
 def oriented(
-    positions: np.ndarray, orientation: str, about: tuple[float, float] = (0.0, 0.0)
+    positions: np.ndarray, orientation: str, about: np.ndarray | float = 0.0
 ) -> np.ndarray:
-    """Positions (n, 2) as (y, x), first swapped if it says so, then flipped, about the point
-    `about`."""
-    centred = positions - np.asarray(about)
+    """Positions (n, 2) as (y, x), first swapped if it says so, then flipped, about a point."""
+    centred = positions - about
     y, x = (centred[:, ::-1] if orientation.startswith("swap") else centred).T
     flips = orientation.rpartition("flip-")[2] if "flip" in orientation else ""
-    return np.stack([-y if "y" in flips else y, -x if "x" in flips else x], 1) + np.asarray(about)
+    return np.stack([-y if "y" in flips else y, -x if "x" in flips else x], 1) + about
 
 
 def find_orientation(scan: ScanData, source: object, with_object: bool) -> OrientationChoice:
-    """Score all eight. The given one is kept if it is the best or none is clearly better; a tie of
-    others is refused."""
+    """Score all eight. The given one is kept unless one is clearly better; ties are refused."""
     found = {name: _fit(scan, name, with_object) for name in ORIENTATIONS}
     scores = {name: fit[0] for name, fit in found.items() if fit is not None}
     if not scores:
         reason = "positions are kept as given: no orientation could be scored on this object"
         return OrientationChoice("as-given", reason)
-    best = min(scores, key=scores.get)
     order = sorted(scores, key=scores.get)
+    best = order[0]
     tied = [name for name in order if scores[name] <= scores[best] * (1 + GAP)]
-    others = [name for name in tied if name != "as-given"]
     if "as-given" in tied:
-        best = "as-given"
+        best, others = "as-given", ", ".join(name for name in tied if name != "as-given")
         reason = "positions lie as given: no flip or transpose explains the patterns as well"
         if others:
-            cannot = f"the patterns cannot tell this from {', '.join(others)}"
-            reason = f"positions are kept as given, but {cannot}"
+            reason = f"positions are kept as given, but the patterns cannot tell this from {others}"
     elif len(tied) > 1:
-        raise refused(
-            source,
-            None,
-            f"positions that fit the patterns equally well under {', '.join(tied)}, and worse as"
-            " given; expected one orientation; say which with --orientation",
-        )
+        text = f"positions that fit the patterns equally well under {', '.join(tied)}, and worse as"
+        text += " given; expected one orientation; say which with --orientation"
+        raise refused(source, None, text)
     else:
         reason = f"positions are changed by {best}: as given they fit the patterns worse"
     return OrientationChoice(best, reason, scores, found[best][1])
 
 
 def _fit(scan: ScanData, orientation: str, with_object: bool) -> tuple[float, np.ndarray] | None:
-    """Mean Poisson deviance per pixel of neighbouring patterns on at most CHECK_PX detector pixels,
-    and the canvas."""
+    """Poisson deviance per pixel of neighbouring patterns, cropped to CHECK_PX, and the canvas."""
     distance = np.hypot(*(scan.positions - np.median(scan.positions, axis=0)).T)
     near = np.sort(np.argsort(distance, kind="stable")[:NEIGHBOURS])
     crop = min(scan.N, CHECK_PX)
@@ -96,8 +84,9 @@ def _fit(scan: ScanData, orientation: str, with_object: bool) -> tuple[float, np
     probe = probe_on_grid(scan.probe.astype(np.complex128), small).astype(np.complex64)
     counts = torch.from_numpy(window(np.asarray(scan.diffraction[near]), small)).square()
     if with_object:
-        image = object_on_grid(scan.object_guess.astype(np.complex128), small)
-        places = oriented(scan.positions[near], orientation, _middle(scan)) * small.ratio
+        image, middle = scan.object_guess.astype(np.complex128), np.array(scan.canvas_shape) / 2
+        image = object_on_grid(image, small)
+        places = oriented(scan.positions[near], orientation, middle) * small.ratio
     else:
         places = oriented(scan.positions[near], orientation) * small.ratio
         places += crop / 2 + 1 - places.min(0)
@@ -118,15 +107,10 @@ def _fit(scan: ScanData, orientation: str, with_object: bool) -> tuple[float, np
 
 
 def turned(scan: ScanData, orientation: str, with_object: bool) -> ScanData:
-    """The scan with its positions in this orientation, on the same canvas if it holds an object,
-    else on a new one."""
-    positions = oriented(scan.positions, orientation, _middle(scan))
-    image = scan.object_guess
+    """The scan with its positions turned, on the same canvas if it holds an object."""
+    image, middle = scan.object_guess, np.array(scan.canvas_shape) / 2
+    positions = oriented(scan.positions, orientation, middle)
     if not with_object and orientation.startswith("swap"):
         image = np.ascontiguousarray(image.T)
     y, x = (positions + (np.array(image.shape) - scan.canvas_shape) / 2).T
     return replace(scan, ycoords=y, xcoords=x, object_guess=image)
-
-
-def _middle(scan: ScanData) -> tuple[float, float]:
-    return scan.canvas_shape[0] / 2, scan.canvas_shape[1] / 2

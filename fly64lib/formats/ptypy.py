@@ -17,6 +17,7 @@ from scipy.constants import c, e, h
 from fly64lib.formats.base import Access, Format
 from fly64lib.formats.hdf5 import Hdf5File, open_hdf5
 from fly64lib.formats.raw import RawScan, Stack
+from ptycho_torch.data.container import refused
 
 
 def read(path: Path, access: Access) -> RawScan:
@@ -31,21 +32,14 @@ def read(path: Path, access: Access) -> RawScan:
     px = stacks[0].detector_px
     for number, stack in zip(numbers, stacks, strict=True):
         if stack.detector_px != px:
-            expected = f"{px} px as in the first chunk; prepare the file again"
-            text = f"patterns of {stack.detector_px} px; expected {expected}"
-            raise refused(path, f"chunks/{number}/data", text)
+            text = f"patterns of {stack.detector_px} px; expected {px} px as in the first chunk"
+            raise refused(path, f"chunks/{number}/data", f"{text}; prepare the file again")
+    positions = np.concatenate([positions for _, positions in chunks])
+    scan = RawScan(path, stacks, positions, "m", "intensity", "centre")
+    scan.bad, scan.detector_step_per_m = _bad_pixels(file, numbers, px), _step(file)
     label = file.text("meta/label")
-    return RawScan(
-        path,
-        stacks,
-        np.concatenate([positions for _, positions in chunks]),
-        "m",
-        values="intensity",
-        zero_frequency="centre",
-        bad=_bad_pixels(file, numbers, px),
-        detector_step_per_m=_step(file),
-        metadata={} if label in (None, "None", "") else {"label": label},
-    )
+    scan.metadata = {} if label in (None, "None", "") else {"label": label}
+    return scan
 
 
 def _chunk(file: Hdf5File, name: str) -> tuple[Stack, np.ndarray]:

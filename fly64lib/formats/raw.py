@@ -30,11 +30,9 @@ class Arrays(Protocol):
 
 
 class Stack:
-    """`n` patterns (n, rows, columns) or (rows, columns, n) of an array or data set, in blocks.
-
-    The pattern axis is as long as the list of positions; where both are, the first. Leading axes of
-    length 1 are passed over. Other shapes, and values that are not real, are refused.
-    """
+    """`n` patterns (n, rows, columns), or (rows, columns, n) if only the last axis is as long as
+    the list of positions, of an array or data set. Leading axes of length 1 are passed over; other
+    shapes, and values that are not real, are refused."""
 
     def __init__(self, array: np.ndarray, n: int, source: Path, key: str) -> None:
         shape, self.n = tuple(array.shape), n
@@ -47,13 +45,9 @@ class Stack:
             text = f"shape {shape}; expected a stack of patterns (n, N, N) or (N, N, n); reshape it"
             raise refused(source, key, text)
         if n not in (rest[0], rest[2]):
-            raise refused(
-                source,
-                key,
-                f"shape {shape}, and {n} positions; expected one pattern for each position, along"
-                " the first or the last axis; leave out the positions without a pattern, or the"
-                " other way round",
-            )
+            text = f"shape {shape}, and {n} positions; expected one pattern for each position,"
+            text += " along the first or the last axis; leave out the positions without a pattern,"
+            raise refused(source, key, f"{text} or the other way round")
         self._axis = 0 if rest[0] == n else 2
         self.detector_px: tuple[int, int] = rest[1:] if rest[0] == n else rest[:2]
 
@@ -75,19 +69,15 @@ class RawScan:
     stacks: Sequence[Stack]  # patterns, one stack after the other
     positions: np.ndarray  # (n, 2) float64, (y, x) of the probe on the object, in `position_unit`
     position_unit: str = "px"  # px of an object whose patches are detector_px wide; or m, um, nm
-    # added to positions in px: patch centres from the object's corner
-    offset_px: tuple[float, float] | None = None
-    # (modes, N, N) complex; sum |P|^2 is photons, or else it is rescaled
-    probe: np.ndarray | None = None
-    object_guess: np.ndarray | None = None  # (H, W) complex
     values: str | None = None  # intensity | amplitude
     zero_frequency: str | None = None  # centre | corner
-    # spatial frequency from one detector pixel to the next
-    detector_step_per_m: float | None = None
+    offset_px: tuple[float, float] | None = None  # added in px: patch centres from the corner
+    probe: np.ndarray | None = None  # (modes, N, N) complex; sum |P|^2 is photons, or it is scaled
+    object_guess: np.ndarray | None = None  # (H, W) complex
+    detector_step_per_m: float | None = None  # spatial frequency from pixel to pixel
     bad: np.ndarray | None = None  # (rows, columns) bool, pixels that the file calls invalid
     metadata: dict = field(default_factory=dict)
-    # keys of DATA-001 beside the required ones, and unknown ones that are kept
-    extra: dict[str, np.ndarray] = field(default_factory=dict)
+    extra: dict[str, np.ndarray] = field(default_factory=dict)  # optional and unknown DATA-001 keys
     format: str = ""  # its name in FORMATS; import fills it in
     ours: bool = False  # fly64 export wrote it: the probe is in photons, whatever its power
 
@@ -133,12 +123,8 @@ def columns(file: Arrays, *names: str) -> np.ndarray:
     for name in names:
         values = file.read(need(file, "one number for each pattern", name))
         if values.dtype.kind not in "iuf" or values.size != max(values.shape, default=0):
-            raise refused(
-                file.path,
-                name,
-                f"{values.dtype} {values.shape}; expected a list of real numbers (n,); store one"
-                " number for each pattern",
-            )
+            text = f"{values.dtype} {values.shape}; expected a list of real numbers (n,); store one"
+            raise refused(file.path, name, f"{text} number for each pattern")
         found.append(values.reshape(-1).astype(np.float64))
         if len(found[0]) != len(found[-1]):
             expected = f"{len(found[0])} as in {names[0]!r}; store both for every pattern"
@@ -154,12 +140,8 @@ def as_modes(file: Arrays, key: str) -> np.ndarray:
         probe = probe[0]
     square = probe.ndim in (2, 3) and probe.shape[-1] == probe.shape[-2]
     if not square or probe.dtype.kind not in "cf" or 0 in probe.shape:
-        raise refused(
-            file.path,
-            key,
-            f"{probe.dtype} {probe.shape}; expected a complex probe (N, N) or (modes, N, N); give"
-            " another one with --probe FILE.npz",
-        )
+        text = f"{probe.dtype} {probe.shape}; expected a complex probe (N, N) or (modes, N, N);"
+        raise refused(file.path, key, f"{text} give another one with --probe FILE.npz")
     return probe.reshape(-1, *probe.shape[-2:]).astype(np.complex128)
 
 
@@ -168,12 +150,8 @@ def as_object(file: Arrays, key: str) -> np.ndarray:
     image = _complex(file.read(key))
     plane = image.ndim >= 2 and image.size == image.shape[-1] * image.shape[-2]
     if not plane or image.dtype.kind not in "cf" or not image.size:
-        raise refused(
-            file.path,
-            key,
-            f"{image.dtype} {image.shape}; expected one complex object (H, W); leave it out with"
-            " --no-object (several slices cannot be kept)",
-        )
+        text = f"{image.dtype} {image.shape}; expected one complex object (H, W); leave it out with"
+        raise refused(file.path, key, f"{text} --no-object (several slices cannot be kept)")
     return image.reshape(image.shape[-2:]).astype(np.complex128)
 
 
