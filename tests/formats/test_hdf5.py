@@ -70,3 +70,9 @@ def test_without_h5py_the_message_says_what_to_install(tmp_path, refused, monkey
         file["entry_1/data_1/data"] = np.ones((2, 4, 4))
     monkeypatch.setitem(sys.modules, "h5py", None)
     assert "need h5py: pip install 'fly64[formats]'" in refused(tmp_path / "x.cxi", "")
+
+
+def test_ptypy_positions_that_do_not_go_with_the_patterns_are_refused(tmp_path, refused):
+    with h5py.File(tmp_path / "x.ptyd", "w") as file:
+        file["chunks/0/data"], file["chunks/0/positions"] = np.ones((3, 8, 8)), np.ones((2, 2))
+    assert "patterns (3, 8, 8) and positions (2, 2)" in refused(tmp_path / "x.ptyd", "")
