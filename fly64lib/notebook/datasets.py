@@ -5,11 +5,19 @@ import hashlib
 import json
 from pathlib import Path
 
-from fly64lib.design import SPLITS, ScanDesign, ViewDesign, controlled_view, view_file
+from fly64lib.design import (
+    SPLITS,
+    ScanDesign,
+    ViewDesign,
+    controlled_view,
+    split_file,
+    view_file,
+)
 from fly64lib.generation import generate_datasets
 from fly64lib.notebook.code_hash import source_files
 from fly64lib.overlap import generate_overlap_views
 from fly64lib.registries import PROBES, SPECIMENS
+from fly64lib.simulation.imperfections import PERFECT, Imperfections
 from ptycho_torch.fields import to_dict
 
 
@@ -18,13 +26,26 @@ def simulate(
 ) -> list[Path]:
     """Train and test file of a view, such as `"dense"`, at the design's first dose; made if they
     are not there yet."""
-    root = Path(data_dir) / data_key(design)
-    phases = root / "phase_c", root / "phase_d"
-    generate_datasets(phases[0], design, progress=progress)
+    files = made(Path(data_dir) / data_key(design), design, view, progress)
+    return [files[split] for split in SPLITS]
+
+
+def made(
+    root: Path,
+    design: ScanDesign,
+    view: str,
+    progress: bool = False,
+    imperfections: Imperfections = PERFECT,
+) -> dict[str, Path]:
+    """Both halves of a view at the design's first dose, made under `root` if they are not there
+    yet; `whole` is the test half with all its images."""
+    phases, dose = (root / "phase_c", root / "phase_d"), design.doses[0]
+    generate_datasets(phases[0], design, progress=progress, imperfections=imperfections)
     if view != "baseline":
         views = ViewDesign(views=controlled_view(view), replicate=design.replicate)
         generate_overlap_views(*phases, root / "overlap", views, progress=progress)
-    return [view_file(*phases, design.doses[0], view, split) for split in SPLITS]
+    files = {split: view_file(*phases, dose, view, split) for split in SPLITS}
+    return files | {"whole": split_file(phases[0], dose, "test")}
 
 
 def data_key(design: ScanDesign) -> str:

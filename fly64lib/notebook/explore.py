@@ -1,5 +1,4 @@
-"""explore.ipynb: one condition of a finished study at a time, chosen by drop-down menus, all from
-the files on disk."""
+"""explore.ipynb: one condition of a finished study at a time, chosen by drop-down menus."""
 
 from collections.abc import Mapping
 from io import BytesIO
@@ -21,15 +20,14 @@ KEYS = ("replicate", "dose", "view", "method")
 
 def choices(study: StudyRows) -> dict[str, list]:
     """What there is to choose from, by key, in order of appearance."""
-    rows = [row for row in study.rows if row["method"] not in REFERENCES]
+    rows = _rows(study, {})
     return {key: list(dict.fromkeys(row[key] for row in rows)) for key in KEYS}
 
 
 def start(study: StudyRows, parameters: ExploreParameters) -> dict:
-    """The first condition to show: what the parameters say, and for what they leave open the first
-    that there is."""
+    """The first condition that is what the parameters say, where they say anything."""
     asked = {key: getattr(parameters, key) for key in KEYS if getattr(parameters, key) is not None}
-    found = [row for row in _rows(study, asked) if row["method"] not in REFERENCES]
+    found = _rows(study, asked)
     if not found:
         raise DataContractError(f"{study.root} has no {asked}; there are {choices(study)}")
     return {key: found[0][key] for key in KEYS}
@@ -59,31 +57,27 @@ def show(study: StudyRows, choice: Mapping) -> None:
 
 def _overlap(measured: Mapping) -> str:
     """The figures of a view's overlap as a table."""
-    entries = {
-        "groups": str(measured["groups"]),
-        "probe diameter D / px": number(measured["probe_diameter_px"]),
-    }
-    for name in ("within_groups", "between_images", "between_groups"):
-        overlap = number(measured[name]["mean_disc_overlap"])
-        entries[f"disc overlap {name.replace('_', ' ')}"] = overlap
-    share = measured["fluence"]["share_under_tenth"]
-    entries["pixels under a tenth of the mean fluence"] = f"{share:.1%}"
-    return markdown_table(list(entries), [list(entries.values())])
+    names = ("within_groups", "between_images", "between_groups")
+    heads = [f"disc overlap {name.replace('_', ' ')}" for name in names]
+    overlaps = [number(measured[name]["mean_disc_overlap"]) for name in names]
+    heads = ["groups", "probe diameter D / px", *heads, "pixels under a tenth of the mean fluence"]
+    line = [str(measured["groups"]), number(measured["probe_diameter_px"]), *overlaps]
+    return markdown_table(heads, [[*line, f"{measured['fluence']['share_under_tenth']:.1%}"]])
 
 
 def _rows(study: StudyRows, choice: Mapping) -> list[dict]:
-    return [row for row in study.rows if choice.items() <= row.items()]
+    """Rows of reconstructions."""
+    rows = (row for row in study.rows if row["method"] not in REFERENCES)
+    return [row for row in rows if choice.items() <= row.items()]
 
 
 def browser(study: StudyRows, first: Mapping) -> object:
-    """Drop-down menus above what :func:`show` displays. Raises MissingDependencyError without
-    ipywidgets."""
+    """Menus above what :func:`show` displays. Raises MissingDependencyError without ipywidgets."""
     try:
         import ipywidgets
     except ImportError as error:
-        raise MissingDependencyError(
-            "choosing needs ipywidgets: pip install 'fly64[lab]'"
-        ) from error
+        advice = "choosing needs ipywidgets: pip install 'fly64[lab]'"
+        raise MissingDependencyError(advice) from error
     menus = {
         key: ipywidgets.Dropdown(options=options, value=first[key], description=key)
         for key, options in choices(study).items()

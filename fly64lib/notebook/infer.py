@@ -1,8 +1,5 @@
 """A trained model applied to a scan: `fly64 reconstruct --bundle B --data X.npz`, and what
-infer.ipynb does between its prose.
-
-    fly64 reconstruct --bundle runs/train/bundle.pt --data scan.npz [--output scan_object.npz]
-    [--threads 2]
+infer.ipynb does.
 
 Writes OUTPUT.png and then OUTPUT: the scan with the reconstruction for its object, in DATA-001,
 labelled `reconstruction`, with the fluence beside it. The bundle has to be of the scan's probe and
@@ -43,8 +40,7 @@ class Applied(Judged):
 
 
 def output_of(parameters: InferParameters) -> Path:
-    """The result's path: `output_npz`, or the data file's name with `_object`, in this folder.
-    Never the data file itself."""
+    """The result's path: `output_npz`, or the data's name with `_object`; never the data file."""
     output = Path(parameters.output_npz or f"{Path(parameters.data_npz).stem}_object.npz")
     if output.suffix != ".npz" or output.resolve() == Path(parameters.data_npz).resolve():
         raise ConfigError(f"output {output}: expected another file than the data, named *.npz")
@@ -60,11 +56,8 @@ def output_of(parameters: InferParameters) -> Path:
 
 def apply_bundle(parameters: InferParameters) -> Applied:
     """Reconstruct all patterns of a file and judge the object: against the truth where the file's
-    object is that, else in data space.
-
-    Raises DataContractError for a broken bundle or file, ConfigError where they do not fit each
-    other.
-    """
+    object is that, else in data space. Raises DataContractError for a broken bundle or file,
+    ConfigError where they do not fit each other."""
     bundle, raw = load_bundle(parameters.bundle), open_scan(parameters.data_npz)
     method = Learned(bundle=Path(parameters.bundle), threads=parameters.threads)
     result, name = method.reconstruct(raw), method_of(bundle.config.model.objective)
@@ -75,17 +68,14 @@ def apply_bundle(parameters: InferParameters) -> Applied:
         rows = judge({name: result.object}, raw)
     except DataContractError as error:  # a scan too small for the metrics still gets its object
         remarks.append(f"not scored against the truth: {error}")
-        images = {name: result.object, "flat": np.ones_like(result.object)}
-        rows = [
-            {"method": one, "deviance": data_deviance(torch.from_numpy(image), raw)}
-            for one, image in images.items()
-        ]
+        images = ((name, result.object), ("flat", np.ones_like(result.object)))
+        deviances = ((one, data_deviance(torch.from_numpy(image), raw)) for one, image in images)
+        rows = [{"method": one, "deviance": deviance} for one, deviance in deviances]
     return Applied(result.object, raw, rows, tuple(remarks), bundle)
 
 
 def write_applied(output: Path, applied: Applied, parameters: InferParameters) -> Path:
-    """Write the picture and, last, the scan with the new object; return the absolute path of the
-    latter."""
+    """Write the picture and, last, the scan with the new object; return the latter's path."""
     raw = applied.raw
     provenance = {
         "bundle": str(parameters.bundle),
@@ -120,12 +110,8 @@ class Options:
 
 def command(options: Options) -> int:
     """Apply the bundle, print the table and the file that was written."""
-    parameters = InferParameters(
-        bundle=options.bundle,
-        data_npz=options.data,
-        output_npz=options.output,
-        threads=options.threads,
-    )
+    files = {"bundle": options.bundle, "data_npz": options.data, "output_npz": options.output}
+    parameters = InferParameters(**files, threads=options.threads)
     output = output_of(parameters)
     applied = apply_bundle(parameters)
     print(applied.text())

@@ -1,5 +1,4 @@
-"""A papermill engine, `papermill --engine fly64`: private sockets, and a time limit for the
-notebook as a whole.
+"""A papermill engine, `papermill --engine fly64`.
 
 Kernels talk over IPC sockets in a folder of their own: TCP ports of kernels that start together can
 collide. papermill imports this module while it is itself imported (its entry points), so import
@@ -42,22 +41,16 @@ class PrivateKernelEngine(NBClientEngine):
             return None if left == float("inf") else left
 
         with private_folder() as folder:
-            private = Config(
-                {"KernelManager": {"transport": "ipc", "connection_file": str(folder / "k.json")}}
-            )
-            return super().execute_managed_notebook(
-                nb_man, kernel_name, config=private, timeout_func=seconds_for, **options
-            )
+            sockets = {"transport": "ipc", "connection_file": str(folder / "k.json")}
+            options |= {"config": Config(KernelManager=sockets), "timeout_func": seconds_for}
+            return super().execute_managed_notebook(nb_man, kernel_name, **options)
 
 
 @contextmanager
 def private_folder() -> Iterator[Path]:
-    """A folder that only this user can enter, with a path short enough for sockets; removed
-    afterwards."""
+    """A folder for this user only, with a path short enough for sockets; removed afterwards."""
     with tempfile.TemporaryDirectory(prefix="fly64-") as folder:
         if len(os.fsencode(folder)) > _SOCKET_PATH_LIMIT - len("/k-ipc-99"):
-            raise ConfigError(
-                f"{folder} is too long a path for a socket; set TMPDIR to a shorter one, such as"
-                " /tmp"
-            )
+            advice = "set TMPDIR to a shorter one, such as /tmp"
+            raise ConfigError(f"{folder} is too long a path for a socket; {advice}")
         yield Path(folder)

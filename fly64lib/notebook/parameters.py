@@ -1,12 +1,8 @@
 """The notebooks' parameters: one checked dataclass each, and the guard against misspelt names.
 
-papermill only warns about an unknown `-p` name, and passes any type. So the first cell of every
-notebook ends with
+papermill only warns about an unknown `-p` name, and passes any type. So every notebook begins with
 
     parameters = read_parameters(TrainParameters, globals(), In)
-
-which compares the names assigned in papermill's injected cell (kept by IPython in `In`) with the
-dataclass, and then builds it from the notebook's variables.
 
 A setting has its default and its range in its own configuration: ScanDesign, ViewDesign,
 TrainingConfig, ModelConfig, MethodSettings and the methods' classes. generate.ipynb and
@@ -51,25 +47,19 @@ Methods = Annotated[tuple[METHODS.names, ...], SEVERAL, DIFFERENT]
 
 
 def read_parameters(cls: type[T], namespace: Mapping[str, Any], cells: Sequence[str]) -> T:
-    """Build `cls` from the notebook's variables; `cells` is IPython's `In`. Raises ConfigError
-    naming the parameter."""
+    """Build `cls` from the notebook's variables, once the names that papermill's injected cell
+    assigns are known; `cells` is IPython's `In`. Raises ConfigError naming the parameter."""
     known = field_names(cls)
-    injected = [cell for cell in cells if cell.lstrip().startswith("# Parameters")]
-    if injected:
-        assigned = [
-            target.id
-            for node in ast.parse(injected[-1]).body
-            if isinstance(node, ast.Assign)
-            for target in node.targets
-            if isinstance(target, ast.Name)
-        ]
-        refuse_unknown(assigned, known, cls.__name__)
+    injected = ["", *(cell for cell in cells if cell.lstrip().startswith("# Parameters"))][-1]
+    assignments = (node for node in ast.parse(injected).body if isinstance(node, ast.Assign))
+    targets = (target for node in assignments for target in node.targets)
+    assigned = [target.id for target in targets if isinstance(target, ast.Name)]
+    refuse_unknown(assigned, known, cls.__name__)
     return from_dict(cls, {name: namespace[name] for name in known if name in namespace})
 
 
 def given(parameters: object, names: Sequence[str]) -> dict[str, Any]:
-    """Of settings with these names those that a notebook's parameters give, by the setting's
-    name."""
+    """Of settings with these names those that a notebook's parameters give."""
     found = {_SHORT.get(one.name, one.name): one.name for one in fields(parameters)}
     values = {name: getattr(parameters, found[name]) for name in names if name in found}
     return {name: value for name, value in values.items() if value is not None}
@@ -106,17 +96,39 @@ class OverlapParameters(ViewDesign):
 
 
 @config
-class TrainParameters:
-    """Parameters of train.ipynb."""
+class _Simulated:
+    """What notebooks share that simulate one dose and train on it."""
 
-    dose: Dose = 1e5  # of the simulation
+    dose: Dose = 1e5
     view: View = "baseline"
-    gridsize: Literal[1, 2] | None = None  # None: the view's
     specimen: str | None = None
     simulation: str | None = None
-    N: Whole | None = None
     replicate: Whole | None = None
     design: Settings = field(default_factory=dict)
+    training: Settings = field(default_factory=dict)
+
+    @property
+    def scan_design(self) -> ScanDesign:
+        """What is simulated."""
+        if "doses" in self.design:
+            text = "design holds doses; this notebook has one dose, the parameter `dose`"
+            raise ConfigError(text)
+        values = given(self, field_names(ScanDesign)) | self.design
+        return from_dict(ScanDesign, values | {"doses": (self.dose,)})
+
+    def _trained(self, settings: Mapping[str, Any]) -> TrainingConfig:
+        """A training's configuration on the simulated data; the mapping's settings go first."""
+        scan = self.scan_design
+        config = TrainingConfig().with_settings({"N": scan.N} | settings | self.training)
+        return replace(config, seed=scan.seed(config.seed))
+
+
+@config
+class TrainParameters(_Simulated):
+    """Parameters of train.ipynb."""
+
+    gridsize: Literal[1, 2] | None = None  # None: the view's
+    N: Whole | None = None
     train_npz: str | None = None  # a DATA-001 file of your own instead of the simulation
     test_npz: str | None = None  # its held-out half, if there is one
     objective: str | None = None
@@ -129,7 +141,6 @@ class TrainParameters:
     learning_rate: float | None = None
     accelerator: str | None = None
     threads: Whole | None = None
-    training: Settings = field(default_factory=dict)
     progress: bool = False
     data_dir: str = "runs/data"  # simulated data are kept here, keyed by what they are made of
     output_dir: str = "runs/train"
@@ -140,18 +151,9 @@ class TrainParameters:
             raise ConfigError("test_npz is given without train_npz; give both, or neither")
 
     @property
-    def scan_design(self) -> ScanDesign:
-        """What is simulated where there is no file."""
-        return _at_one_dose(self)
-
-    @property
     def config(self) -> TrainingConfig:
-        """The settings of a job; :func:`fly64lib.training.run_training_job` adds what the job
-        decides."""
-        scan = self.scan_design
-        settings = {"N": scan.N} | given(self, SETTINGS) | self.training
-        config = TrainingConfig().with_settings(settings)
-        return replace(config, seed=scan.seed(config.seed))
+        """The settings of a job; :func:`fly64lib.training.run_training_job` adds the job's own."""
+        return self._trained(given(self, SETTINGS))
 
 
 @config
@@ -241,7 +243,7 @@ class ExploreParameters:
 
 
 @config
-class RobustnessParameters:
+class RobustnessParameters(_Simulated):
     """Parameters of robustness.ipynb."""
 
     imperfection: Annotated[tuple[str, ...], SEVERAL, DIFFERENT] = (
@@ -250,14 +252,9 @@ class RobustnessParameters:
     strengths: Annotated[Whole, Field(ge=1, le=4)] = 2  # of the four of each, the largest ones
     method: Methods = ("pinn", "lsqml")
     dose: Dose = 1e4
-    view: View = "baseline"
     scan_step: Whole | None = 6
-    specimen: str | None = None
     simulation: str | None = "matched"
-    replicate: Whole | None = None
-    design: Settings = field(default_factory=dict)
     training_steps: Positive = 24
-    training: Settings = field(default_factory=dict)
     num_epochs: Whole | None = 30
     steps: Whole | None = None
     settings: Settings = field(default_factory=dict)
@@ -269,24 +266,10 @@ class RobustnessParameters:
         _methods_known(self.settings)
 
     @property
-    def scan_design(self) -> ScanDesign:
-        """What is simulated, and disturbed."""
-        return _at_one_dose(self)
-
-    @property
     def config(self) -> TrainingConfig:
         """The settings of the trainings: short ones."""
         short = {"steps": self.training_steps, "thinnings": 4, "logger": "none"}
-        own = {"threads": self.threads, "N": self.scan_design.N}
-        config = TrainingConfig().with_settings(short | own | self.training)
-        return replace(config, seed=self.scan_design.seed(config.seed))
-
-
-def _at_one_dose(parameters: TrainParameters | RobustnessParameters) -> ScanDesign:
-    if "doses" in parameters.design:
-        raise ConfigError("design holds doses; this notebook has one dose, the parameter `dose`")
-    values = given(parameters, field_names(ScanDesign)) | parameters.design
-    return from_dict(ScanDesign, values | {"doses": (parameters.dose,)})
+        return self._trained(short | {"threads": self.threads})
 
 
 def _methods_known(settings: Settings) -> None:

@@ -1,5 +1,4 @@
-"""Where the notebooks are: beside the packages in a checkout, inside `fly64lib` in an installed
-wheel."""
+"""Where the notebooks are: beside the packages in a checkout, in `fly64lib` in a wheel."""
 
 from pathlib import Path
 
@@ -18,8 +17,7 @@ def notebooks_folder() -> Path:
 
 
 def notebook(name: str, folder: str | Path | None = None) -> Path:
-    """Path of a source notebook by name, such as "train"; `folder` holds edited copies of one's
-    own."""
+    """Path of a notebook by name, such as "train"; `folder` holds edited copies of one's own."""
     folder = Path(folder) if folder else notebooks_folder()
     path = folder / f"{name}.ipynb"
     if not path.is_file():

@@ -15,15 +15,9 @@ from ptycho_torch.memmap_bridge import open_scan
 
 def jobs_of(parameters: ReconstructParameters) -> list[ReconstructionJob]:
     """The jobs that reconstruct.ipynb asks for, view by view."""
-    return build_reconstruction_jobs(
-        parameters.phase_c_root,
-        parameters.phase_d_root,
-        parameters.artifact_root,
-        methods=parameters.method,
-        doses=(parameters.dose,),
-        views=parameters.view,
-        split=parameters.split,
-    )
+    roots = parameters.phase_c_root, parameters.phase_d_root, parameters.artifact_root
+    asked = {"methods": parameters.method, "doses": (parameters.dose,), "views": parameters.view}
+    return build_reconstruction_jobs(*roots, **asked, split=parameters.split)
 
 
 def pictures(jobs: list[ReconstructionJob]) -> Iterator[tuple[Figure, Path]]:

@@ -1,5 +1,4 @@
-"""Numbers of a result file held against stored ones, with a tolerance for each column: the
-science's regression check.
+"""Numbers of a result file held against stored ones: the science's regression check.
 
     print(check("runs/study/phase_g/dose_10000/dense/comparison.json", "expected/compare.json"))
 
@@ -8,7 +7,7 @@ entry of a list or dictionary. The stored file holds its values in that order an
 tolerance; 0 asks for equality, as names and counts do."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,30 +21,23 @@ class DifferentNumbers(AssertionError):
 
 
 def column(content: Any, path: str) -> list:
-    """All values of a column, in order. Raises DataContractError where the content has no such
-    place."""
-    return list(_walk(content, path.split("/"), path))
+    """All values of a column, in order. Raises DataContractError where there is no such place."""
+    found = [content]
+    for step in path.split("/"):
+        found = [entry for place in found for entry in _entries(place, step, path)]
+    return found
 
 
-def _walk(content: Any, steps: list[str], path: str) -> Iterator[Any]:
-    if not steps:
-        yield content
-        return
-    step, rest = steps[0], steps[1:]
+def _entries(content: Any, step: str, path: str) -> list:
+    """What one step of a path leads to."""
     if step == "*" and isinstance(content, dict | list):
-        for entry in content.values() if isinstance(content, dict) else content:
-            yield from _walk(entry, rest, path)
-        return
+        return list(content.values()) if isinstance(content, dict) else content
     try:
-        entry = content[int(step)] if isinstance(content, list) else content[step]
+        return [content[int(step)] if isinstance(content, list) else content[step]]
     except (KeyError, IndexError, ValueError, TypeError) as error:
-        there = (
-            ", ".join(map(str, content))
-            if isinstance(content, dict)
-            else f"a {type(content).__name__}"
-        )
+        keys = ", ".join(map(str, content)) if isinstance(content, dict) else ""
+        there = keys or f"a {type(content).__name__}"
         raise DataContractError(f"column {path}: expected {step!r}, there is {there}") from error
-    yield from _walk(entry, rest, path)
 
 
 def _content(result: Path) -> Any:
@@ -55,21 +47,17 @@ def _content(result: Path) -> Any:
 
 def store(result: str | Path, expected: str | Path, tolerances: Mapping[str, float]) -> None:
     """Write a result's columns and their tolerances for :func:`check`."""
-    content = _content(Path(result))
-    write_json(
-        Path(expected),
-        {
-            path: {"tolerance": tolerance, "values": column(content, path)}
-            for path, tolerance in tolerances.items()
-        },
-    )
+    content, columns = _content(Path(result)), {}
+    for path, tolerance in tolerances.items():
+        columns[path] = {"tolerance": tolerance, "values": column(content, path)}
+    write_json(expected, columns)
 
 
 def check(result: str | Path, expected: str | Path) -> str:
     """A line for each column that holds. Raises DifferentNumbers with every value that left its
     tolerance."""
     content, wrong, held = _content(Path(result)), [], []
-    for path, stored in read_json(Path(expected)).items():
+    for path, stored in read_json(expected).items():
         found, values, tolerance = column(content, path), stored["values"], stored["tolerance"]
         if len(found) != len(values):
             wrong.append(f"{path}: {len(found)} values, expected {len(values)}")
@@ -78,22 +66,14 @@ def check(result: str | Path, expected: str | Path) -> str:
             for k, (a, b) in enumerate(zip(found, values, strict=False))
             if not _close(a, b, tolerance)
         ]
-        held.append(
-            f"{path}: as stored, {len(values)} within {tolerance:g}"
-            if tolerance
-            else f"{path}: as stored, {len(values)} equal"
-        )
+        how = f"within {tolerance:g}" if tolerance else "equal"
+        held.append(f"{path}: as stored, {len(values)} {how}")
     if wrong:
         raise DifferentNumbers(f"{result} against {expected}:\n  " + "\n  ".join(wrong))
     return "\n".join(held)
 
 
 def _close(found: Any, stored: Any, tolerance: float) -> bool:
-    numbers = all(
-        isinstance(value, int | float) and not isinstance(value, bool) for value in (found, stored)
-    )
-    return (
-        math.isclose(found, stored, rel_tol=0, abs_tol=tolerance)
-        if numbers and tolerance
-        else found == stored
-    )
+    if tolerance and {type(found), type(stored)} <= {int, float}:
+        return math.isclose(found, stored, rel_tol=0, abs_tol=tolerance)
+    return found == stored

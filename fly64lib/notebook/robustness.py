@@ -1,9 +1,8 @@
 """Robustness: what each imperfection of the experiment costs each method that does not know of it.
 
-A condition is one imperfection at one strength. Its data are simulated, the network is trained on
-the disturbed training half, and every method reconstructs the disturbed test half; the truth is the
-undisturbed object. A condition's folder keeps its objects and, last, `rows.json`: a rerun of the
-same parameters goes on where an earlier one was stopped.
+A condition is one imperfection at one strength: the network is trained on the disturbed training
+half, every method reconstructs the disturbed test half; the truth is the undisturbed object. Its
+folder keeps the objects and, last, `rows.json`: a rerun of the same parameters goes on from there.
 """
 
 import shutil
@@ -14,14 +13,13 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from pandas import DataFrame
 
-from fly64lib.design import SPLITS, ViewDesign, controlled_view, gridsize_of, view_file
+from fly64lib.design import gridsize_of
 from fly64lib.evaluation.columns import markdown_table, table
 from fly64lib.evaluation.judgement import judge, region_of
 from fly64lib.evaluation.scores import json_rows
-from fly64lib.generation import generate_datasets
 from fly64lib.methods.by_name import networks
+from fly64lib.notebook.datasets import made
 from fly64lib.notebook.parameters import RobustnessParameters, given
-from fly64lib.overlap import generate_overlap_views
 from fly64lib.plots.styles import method_colour
 from fly64lib.reconstruction import (
     MethodSettings,
@@ -37,6 +35,7 @@ from ptycho_torch.fields import field_names, to_dict
 from ptycho_torch.files import atomic_path, folder_lock, read_json, write_json
 from ptycho_torch.memmap_bridge import open_scan
 
+Rows = list[dict]
 STRENGTHS = {  # of each imperfection, weakest first, and how its axis is called
     "probe_error": ((0.02, 0.05, 0.1, 0.2), "error of the file's probe, share of its norm"),
     "probe_defocus_rad": ((0.2, 0.5, 1.0, 2.0), "defocus error of the file's probe / rad"),
@@ -51,17 +50,15 @@ PERFECT_NAME = "none"
 
 def conditions(parameters: RobustnessParameters) -> list[tuple[str, float]]:
     """(imperfection, strength) of the undisturbed experiment and of every point of the curves."""
-    unknown = [name for name in parameters.imperfection if name not in STRENGTHS]
-    if unknown:
-        raise ConfigError(f"imperfection={unknown[0]!r} is not one of {', '.join(STRENGTHS)}")
-    return [(PERFECT_NAME, 0.0)] + [
-        (name, strength)
-        for name in parameters.imperfection
-        for strength in STRENGTHS[name][0][-parameters.strengths :]
-    ]
+    found = [(PERFECT_NAME, 0.0)]
+    for name in parameters.imperfection:
+        if name not in STRENGTHS:
+            raise ConfigError(f"imperfection={name!r} is not one of {', '.join(STRENGTHS)}")
+        found += [(name, strength) for strength in STRENGTHS[name][0][-parameters.strengths :]]
+    return found
 
 
-def run_conditions(parameters: RobustnessParameters) -> Iterator[list[dict]]:
+def run_conditions(parameters: RobustnessParameters) -> Iterator[Rows]:
     """The rows of one condition after another."""
     root = Path(parameters.output_root)
     with folder_lock(root):
@@ -70,9 +67,7 @@ def run_conditions(parameters: RobustnessParameters) -> Iterator[list[dict]]:
             yield _condition(parameters, name, strength, root / place)
 
 
-def _condition(
-    parameters: RobustnessParameters, name: str, strength: float, folder: Path
-) -> list[dict]:
+def _condition(parameters: RobustnessParameters, name: str, strength: float, folder: Path) -> Rows:
     """Rows of a condition, one a method: made, or kept from an earlier run of the same
     parameters."""
     asked = to_dict(parameters)
@@ -82,41 +77,22 @@ def _condition(
     if done.is_file() and (earlier := read_json(done))["parameters"] == asked:
         return earlier["rows"]
     imperfections = Imperfections(**({} if name == PERFECT_NAME else {name: strength}))
-    files = _data(parameters, imperfections, folder / "data")
-    _train(parameters, files, folder / "training")
-    settings = MethodSettings(
-        training_root=str(folder / "training"), **given(parameters, field_names(MethodSettings))
-    )
+    dose, view, training = parameters.dose, parameters.view, folder / "training"
+    files = made(folder / "data", parameters.scan_design, view, imperfections=imperfections)
+    _train(parameters, files, training)
+    methods = given(parameters, field_names(MethodSettings))
+    settings = MethodSettings(training_root=str(training), **methods)
     objects, cost = {}, {}
     for method in parameters.method:
-        place = folder / method
-        job = ReconstructionJob(
-            parameters.dose, parameters.view, "test", method, files["test"], place
-        )
+        job = ReconstructionJob(dose, view, "test", method, files["test"], folder / method)
         cost[method] = run_reconstruction_job(job, settings)["cpu_seconds"]
-        objects[method] = load_object(place)
+        objects[method] = load_object(job.artifact_dir)
     scored = judge(objects, open_scan(files["test"]), region=region_of(open_scan(files["whole"])))
-    condition = {"imperfection": name, "strength": strength}
-    rows = json_rows(
-        [{**condition, **row, "cpu_seconds": cost.get(row["method"])} for row in scored]
-    )
-    about = {"parameters": asked, "imperfections": to_dict(imperfections)}
-    write_json(done, {**about, "rows": rows})
+    about = {"imperfection": name, "strength": strength}
+    rows = json_rows([about | row | {"cpu_seconds": cost.get(row["method"])} for row in scored])
+    write_json(done, {"parameters": asked, "imperfections": to_dict(imperfections), "rows": rows})
     shutil.rmtree(folder / "data")  # tens of megabytes a condition, and soon made again
     return rows
-
-
-def _data(
-    parameters: RobustnessParameters, imperfections: Imperfections, data: Path
-) -> dict[str, Path]:
-    """Both halves of the view under imperfections, and the whole test half."""
-    dose, view, design = parameters.dose, parameters.view, parameters.scan_design
-    generate_datasets(data / "C", design, imperfections=imperfections)
-    if view != "baseline":
-        views = ViewDesign(views=controlled_view(view), replicate=design.replicate)
-        generate_overlap_views(data / "C", data / "D", data / "overlap", views)
-    files = {split: view_file(data / "C", data / "D", dose, view, split) for split in SPLITS}
-    return files | {"whole": view_file(data / "C", data / "D", dose, "baseline", "test")}
 
 
 def _train(parameters: RobustnessParameters, files: Mapping[str, Path], root: Path) -> None:
@@ -144,22 +120,21 @@ def text(rows: Sequence[dict], methods: Sequence[str]) -> str:
 
 
 def curves(rows: Sequence[dict], methods: Sequence[str]) -> Figure:
-    """Phase PSNR above the flat object over the strength, a panel an imperfection; the dotted line
-    is without any."""
+    """Phase PSNR above the flat object over the strength, a panel an imperfection; dotted: without
+    any."""
     names = [name for name in STRENGTHS if any(row["imperfection"] == name for row in rows)]
-    columns = min(3, len(names))
-    figure = Figure(figsize=(3.7 * columns, 3.1 * -(-len(names) // columns)), layout="constrained")
-    axes = figure.subplots(-(-len(names) // columns), columns, squeeze=False, sharey=True)
+    across = min(3, len(names))
+    down = -(-len(names) // across)
+    figure = Figure(figsize=(3.7 * across, 3.1 * down), layout="constrained")
+    axes = figure.subplots(down, across, squeeze=False, sharey=True)
     for ax in axes.flat[len(names) :]:
         ax.set_axis_off()
     for name, ax in zip(names, axes.flat, strict=False):
         for method in methods:
             colour = method_colour(method, methods)
-            points = sorted(
-                (row["strength"], row["phase_psnr_skill"])
-                for row in rows
-                if row["method"] == method and row["imperfection"] in (name, PERFECT_NAME)
-            )
+            own = (row for row in rows if row["method"] == method)
+            there = (row for row in own if row["imperfection"] in (name, PERFECT_NAME))
+            points = sorted((row["strength"], row["phase_psnr_skill"]) for row in there)
             ax.plot(*zip(*points, strict=True), ".-", color=colour, label=method)
             ax.axhline(points[0][1], color=colour, linestyle=":", linewidth=0.8)
         ax.axhline(0, color="0.6", linewidth=0.8)

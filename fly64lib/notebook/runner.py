@@ -1,5 +1,4 @@
-"""Runs a notebook with papermill so that its output can be trusted: checked before, private while
-running, atomic after.
+"""Runs a notebook with papermill so that its output can be trusted.
 
 papermill alone only warns about an unknown parameter, passes any type, rewrites the output in place
 after every cell, and calls a notebook `completed` whose kernel died. Here a run either ends with
@@ -40,20 +39,16 @@ _FAILURES = (PapermillException, CellTimeoutError, DeadKernelError, NotebookErro
 def check_parameters(source: str | Path, given: dict[str, Any]) -> dict[str, Any]:
     """`given` with its values as the notebook's own checked dataclass holds them.
 
-    Raises ConfigError for a name that the dataclass does not have, and for a type or value that it
-    refuses. A notebook without `read_parameters(...)` has only its names checked, against its
-    parameters cell.
+    Raises ConfigError for a name or value that the dataclass refuses. A notebook without
+    `read_parameters(...)` has only its names checked, against its parameters cell.
     """
     document = _read(source)
     if given and not any("parameters" in cell.metadata.get("tags", ()) for cell in document.cells):
-        raise ConfigError(
-            f"{source} has no cell tagged 'parameters', so it takes none; got"
-            f" {', '.join(sorted(given))}"
-        )
+        got = ", ".join(sorted(given))
+        raise ConfigError(f"{source} has no cell tagged 'parameters', so it takes none; got {got}")
     if "kernelspec" not in document.metadata:
-        raise ConfigError(
-            f"{source} names no kernel; open and save it in JupyterLab with the kernel {KERNEL}"
-        )
+        advice = f"open and save it in JupyterLab with the kernel {KERNEL}"
+        raise ConfigError(f"{source} names no kernel; {advice}")
     code = "\n".join(cell.source for cell in document.cells if cell.cell_type == "code")
     guard = _GUARD.search(code)
     cls = getattr(notebook_parameters, guard[1], None) if guard else None
@@ -74,11 +69,10 @@ def _read(source: str | Path) -> nbformat.NotebookNode:
     except OSError:
         raise
     except Exception as error:  # nbformat raises nearly anything for what is not a notebook
-        why = (str(error).splitlines() or [""])[0][:200]
-        raise ConfigError(
-            f"{source}: not a notebook that Jupyter can read ({type(error).__name__}: {why}); open"
-            " it in JupyterLab and save it again"
-        ) from error
+        first, *_ = str(error).splitlines() or [""]
+        why = f"{source}: not a notebook that Jupyter can read ({type(error).__name__}:"
+        advice = "open it in JupyterLab and save it again"
+        raise ConfigError(f"{why} {first[:200]}); {advice}") from error
 
 
 def run_notebook(
@@ -92,11 +86,11 @@ def run_notebook(
     """Execute a notebook, one of the project's by name or any file, and return the result file that
     it wrote.
 
-    The last line of its last cell says which that is: `results: PATH`. Limits are in seconds: of
-    the whole notebook, of each cell. Raises ConfigError before anything is started, NotebookError
-    after a failure; then the notebook with its traceback is `OUT.failed.ipynb`, and an earlier
-    `OUT` stays as it was. The executed notebook's metadata say under `fly64` what CPU time its
-    kernel took, its child processes included."""
+    The last line of its last cell says which that is: `results: PATH`. Limits are of the whole
+    notebook and of each cell. Raises ConfigError before anything is started, NotebookError after a
+    failure; then the notebook with its traceback is `OUT.failed.ipynb`, and an earlier `OUT` stays
+    as it was. The executed notebook's metadata say under `fly64` what CPU time its kernel took, its
+    child processes included."""
     by_name = not str(name_or_path).endswith(".ipynb")
     source = notebook(str(name_or_path)) if by_name else Path(name_or_path)
     output = Path(output)
@@ -109,7 +103,7 @@ def run_notebook(
     temporary = output.with_name(f".tmp-{os.getpid()}-{output.name}")
     failed = output.with_suffix(".failed.ipynb")
     papermill_engines.register("fly64", PrivateKernelEngine)
-    started, kernels_before = time.time(), _cpu_seconds(resource.RUSAGE_CHILDREN)
+    started, kernels_before = time.time(), _children_cpu_seconds()
     try:
         executed = papermill.execute_notebook(
             source,
@@ -122,7 +116,7 @@ def run_notebook(
             notebook_timeout=timeout_s,
         )
         result = _result_of(executed, source, started)
-        taken = _cpu_seconds(resource.RUSAGE_CHILDREN) - kernels_before
+        taken = _children_cpu_seconds() - kernels_before
         executed.metadata["fly64"] = {"cpu_seconds": round(taken, 2)}
         nbformat.write(executed, temporary)
         os.replace(temporary, output)
@@ -142,10 +136,8 @@ def _result_of(executed: Any, source: Path, started: float) -> Path:
     outputs = cells[-1].outputs if cells else []
     said = _RESULT.findall("".join(part.get("text", "") for part in outputs))
     if not said:
-        raise NotebookError(
-            f"the last cell of {source.name} did not print 'results: PATH', the file that it wrote"
-            " last"
-        )
+        text = f"the last cell of {source.name} did not print 'results: PATH', the file that it"
+        raise NotebookError(f"{text} wrote last")
     result = Path(said[-1].strip())
     # Some file systems keep whole seconds.
     if not result.is_file() or result.stat().st_mtime < started - 1:
@@ -153,8 +145,8 @@ def _result_of(executed: Any, source: Path, started: float) -> Path:
     return result
 
 
-def _cpu_seconds(who: int) -> float:
-    used = resource.getrusage(who)
+def _children_cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 

@@ -1,5 +1,4 @@
-"""What train.ipynb does between its prose: parameters to jobs, a trained bundle to a judged
-reconstruction."""
+"""What train.ipynb does: parameters to jobs, a trained bundle to a judged reconstruction."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from ptycho_torch.memmap_bridge import open_scan
 from ptycho_torch.training.bundle import load_bundle
 
 _HELD_OUT_EVERY = 10  # pattern of a measured held-out half: not reconstructed from, but scored
+_UNWRITTEN = ("history", "config")  # of a training's result: its folder holds them
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +38,7 @@ def training_jobs(parameters: TrainParameters) -> dict[str, TrainingJob]:
     own.
 
     A measured file without a held-out half gives two: one fitted and scored on the same patterns,
-    and one trained on the upper part of the scan and applied to the lower one, a guard band between
-    them.
+    one trained on the upper part of the scan and applied to the lower, a guard band between them.
     """
     dose, view, output = parameters.dose, parameters.view, Path(parameters.output_dir)
     train, test = parameters.train_npz, parameters.test_npz
@@ -47,9 +46,9 @@ def training_jobs(parameters: TrainParameters) -> dict[str, TrainingJob]:
         dose = float(round(mean_photons(read_scan(train).diffraction)))
 
     def job(train: str | Path, test: str | Path, folder: Path) -> TrainingJob:
-        gridsize = parameters.gridsize or gridsize_of(view)
         return TrainingJob(dose, view, gridsize, Path(train), Path(test), folder)
 
+    gridsize = parameters.gridsize or gridsize_of(view)
     if not train:
         files = simulate(parameters.scan_design, view, parameters.data_dir)
         return {"held-out half": job(*files, output)}
@@ -63,11 +62,8 @@ def training_jobs(parameters: TrainParameters) -> dict[str, TrainingJob]:
 
 
 def judge_job(job: TrainingJob, label: str) -> JudgedTraining:
-    """Reconstruct a job's test file with the job's bundle and judge the object.
-
-    On measured data of a half that training has not seen, every tenth pattern is kept from the
-    reconstruction too, and gives `deviance_held_out`.
-    """
+    """Reconstruct a job's test file with the job's bundle and judge the object. Of a measured half
+    that training has not seen every tenth pattern is kept back, and gives `deviance_held_out`."""
     bundle = load_bundle(job.artifact_dir / "bundle.pt")
     raw, config, held_out = open_scan(job.test_data_path), bundle.config, None
     if job.view != "baseline":
@@ -80,8 +76,8 @@ def judge_job(job: TrainingJob, label: str) -> JudgedTraining:
     if not has_truth(raw):
         objects[f"stored {raw.metadata.get('object_kind', 'object')}"] = raw.scan.object_guess
     rows = judge(objects, raw, held_out=held_out)
-    remarks = (f"{len(found.images)} patterns, {label}",)
-    return JudgedTraining(found.object.numpy(), raw, rows, remarks, found)
+    remark = f"{len(found.images)} patterns, {label}"
+    return JudgedTraining(found.object.numpy(), raw, rows, (remark,), found)
 
 
 def write_results(
@@ -94,25 +90,19 @@ def write_results(
     that the run is complete."""
     runs = []
     for label, found in judged.items():
-        reconstruction = found.reconstruction
+        made = found.reconstruction
+        arrays = {"fluence": made.fluence.numpy(), "images": made.images}
         with atomic_path(jobs[label].artifact_dir / "object.npz") as temporary:
-            np.savez(
-                temporary,
-                object=found.object,
-                fluence=reconstruction.fluence.numpy(),
-                images=reconstruction.images,
-            )
-        trained = {k: v for k, v in results[label].items() if k not in ("history", "config")}
-        runs.append(
-            {
-                "label": label,
-                "scored_against": "truth" if found.truth is not None else "data only",
-                "rows": json_rows(found.rows),
-                "training": trained,
-                "inference_seconds": reconstruction.seconds,
-                "inference_cpu_seconds": reconstruction.cpu_seconds,
-            }
-        )
+            np.savez(temporary, object=found.object, **arrays)
+        run = {
+            "label": label,
+            "scored_against": "truth" if found.truth is not None else "data only",
+            "rows": json_rows(found.rows),
+            "training": {k: v for k, v in results[label].items() if k not in _UNWRITTEN},
+            "inference_seconds": made.seconds,
+            "inference_cpu_seconds": made.cpu_seconds,
+        }
+        runs.append(run)
     return write_result(Path(parameters.output_dir) / "metrics.json", parameters, runs=runs)
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from fly64lib.notebook import robustness
+from fly64lib.notebook import datasets
 from fly64lib.notebook.parameters import RobustnessParameters
 from fly64lib.notebook.robustness import STRENGTHS, conditions, curves, run_conditions, write_rows
 from fly64lib.simulation.imperfections import Imperfections
@@ -49,9 +49,9 @@ def test_a_condition_is_scored_against_the_undisturbed_truth_and_a_rerun_goes_on
     parameters = RobustnessParameters(**TINY, output_root=str(tmp_path))
     first = next(iter(run_conditions(parameters)))  # stopped after one condition
     made = []
-    original = robustness.generate_datasets
+    original = datasets.generate_datasets
     monkeypatch.setattr(
-        robustness,
+        datasets,
         "generate_datasets",
         lambda *given, **kinds: (made.append(kinds["imperfections"]), original(*given, **kinds))[1],
     )
