@@ -56,10 +56,9 @@ def doctor(asked: Doctor) -> int:
 
 def diagnose(folder: Path) -> list[Finding]:
     """All findings; `folder` is where a study would go."""
-    return [
-        *(_kernel(), _package("torch", "torch", "pip install torch", required=True), _gpu()),
-        *(_ptychi(), _snakemake(), _slurm(), _disk(folder), _threads()),
-    ]
+    torch = _package("torch", "torch", "pip install torch", required=True)
+    local = (_kernel(), torch, _gpu(), _ptychi())
+    return [*local, _snakemake(), _slurm(), _disk(folder), _threads()]
 
 
 def _kernel() -> Finding:
@@ -118,9 +117,10 @@ def _slurm() -> Finding:
         return Finding("Slurm", False, "no sbatch on this machine", advice)
     command = ("sinfo", "--noheader", "--format", "%P %a %D nodes")
     asked = subprocess.run(command, capture_output=True, text=True, timeout=30)
-    said, works = asked.stdout.strip(), asked.returncode == 0
+    said = asked.stdout.strip()
     advice = "sinfo shows no partition: ask the cluster's support, or see docs/slurm.md"
-    return Finding("Slurm", works and bool(said), said or asked.stderr.strip(), advice)
+    works = asked.returncode == 0 and bool(said)
+    return Finding("Slurm", works, said or asked.stderr.strip(), advice)
 
 
 def _disk(folder: Path) -> Finding:

@@ -1,8 +1,6 @@
-"""`fly64`: the project's one command. Each of its commands is a short call of the module that does
-the work, which is imported when its command is asked for."""
+"""`fly64`: the project's one command. A command's module is imported when it is asked for."""
 
 import sys
-from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from importlib.metadata import version
@@ -52,22 +50,18 @@ def main(argv: list[str] | None = None) -> int:
         guess = nearest(name, COMMANDS) or f"; there are {', '.join(COMMANDS)}"
         print(f"error: fly64 has no command {name!r}{guess}", file=sys.stderr)
         return 2
-    if name == "reconstruct" and any(text.startswith(("--bundle", "--data")) for text in rest):
-        return _function("notebook.infer:main")(rest)
     place, _ = COMMANDS[name]
-    command = _function(place)
-    if place.endswith(":main"):
+    if name == "reconstruct" and any(text.startswith(("--bundle", "--data")) for text in rest):
+        place = "notebook.infer:main"
+    module, function = place.split(":")
+    command = getattr(import_module(f"fly64lib.{module}"), function)
+    if function == "main":
         return command(rest)
     options, *_ = get_type_hints(command).values()
     end = rest.index("--") if "--" in rest else len(rest)  # further ones are for Snakemake
     if rest[end:]:
         command = partial(command, further=tuple(rest[end + 1 :]))
     return run_options(options, command, rest[:end], f"fly64 {name}")
-
-
-def _function(place: str) -> Callable:
-    module, name = place.split(":")
-    return getattr(import_module(f"fly64lib.{module}"), name)
 
 
 if __name__ == "__main__":

@@ -38,9 +38,8 @@ class Init:
 
 def run(asked: Notebook) -> int:
     """Execute a notebook and print the file that it wrote last."""
-    # jsonschema, where it finds this package, compiles a grammar of IRIs while it is imported: more
-    # than half of the time that this command takes to start. No field of a notebook is checked as
-    # an IRI.
+    # jsonschema, where it finds this package, compiles a grammar of IRIs, in more than half of the
+    # time that this command takes to start. No field of a notebook is checked as an IRI.
     sys.modules.setdefault("rfc3987_syntax", None)
     from fly64lib.notebook.runner import run_notebook
 
@@ -53,19 +52,15 @@ def run(asked: Notebook) -> int:
 
 def init(asked: Init) -> int:
     """Copy the notebooks into a folder that has none of their names."""
-    files = sorted(notebooks_folder().glob("*.ipynb"))
-    there = [file.name for file in files if (asked.folder / file.name).exists()]
-    if there:
-        raise ConfigError(
-            f"{asked.folder} already has {', '.join(there)}; choose another folder, so that nothing"
-            " of yours is lost"
-        )
-    asked.folder.mkdir(parents=True, exist_ok=True)
+    files, folder = sorted(notebooks_folder().glob("*.ipynb")), asked.folder
+    if there := ", ".join(file.name for file in files if (folder / file.name).exists()):
+        advice = "choose another folder, so that nothing of yours is lost"
+        raise ConfigError(f"{folder} already has {there}; {advice}")
+    folder.mkdir(parents=True, exist_ok=True)
     for file in files:
-        print(shutil.copyfile(file, asked.folder / file.name))
+        print(shutil.copyfile(file, folder / file.name))
     print(
-        f"edit them, in JupyterLab say; then: fly64 notebook {asked.folder / 'train.ipynb'}"
-        " OUT.ipynb, or the whole study with fly64 run --profile quick --output STUDY --notebooks"
-        f" {asked.folder}"
+        f"edit them, in JupyterLab say; then: fly64 notebook {folder / 'train.ipynb'} OUT.ipynb, or"
+        f" the whole study with fly64 run --profile quick --output STUDY --notebooks {folder}"
     )
     return 0

@@ -50,15 +50,9 @@ class Folder:
 
 def run(asked: Run, further: tuple[str, ...] = ()) -> int:
     """Start a study, or do what is left of it; `further` options are Snakemake's."""
-    study = SweepFolder(
-        folder=asked.output,
-        profile=asked.profile,
-        settings=load_profile(asked.profile, asked.set),
-        cores=asked.cores,
-        executor=asked.executor,
-        options=further,
-        notebooks=asked.notebooks,
-    )
+    same = {name: getattr(asked, name) for name in ("profile", "cores", "executor", "notebooks")}
+    settings = load_profile(asked.profile, asked.set)
+    study = SweepFolder(folder=asked.output, settings=settings, options=further, **same)
     return _driven(study_folder.prepared(study, asked.update))
 
 
@@ -79,11 +73,9 @@ def status(asked: Folder) -> int:
         runner += f", but {alive} processes or jobs of an earlier run go on until fly64 resume or"
         runner += " cancel"
     print(f"{study.folder}: profile {study.profile}, {study.executor}, {study.name}; {runner}")
-    others = ", ".join(
-        f"{len(names)} {state}" for state, names in states.items() if state != "done"
-    )
-    total = sum(map(len, states.values()))
-    print(f"{len(states['done'])} of {total} notebooks done, {others}")
+    counts = {state: len(names) for state, names in states.items()}
+    others = ", ".join(f"{counts[state]} {state}" for state in ("running", "failed", "remaining"))
+    print(f"{counts['done']} of {sum(counts.values())} notebooks done, {others}")
     for name in states["running"]:
         print(f"  running  {name}")
     for name in states["failed"]:
@@ -108,8 +100,6 @@ def _driven(study: SweepFolder) -> int:
     said = [f"{name}: {study_folder.why(study, name)}" for name in failed]
     for line in said or study_folder.ending(study.log):
         print(f"  {line}", file=sys.stderr)
-    print(
-        f"error: not finished (see {study.log}); go on with: fly64 resume {study.folder}",
-        file=sys.stderr,
-    )
+    advice = f"go on with: fly64 resume {study.folder}"
+    print(f"error: not finished (see {study.log}); {advice}", file=sys.stderr)
     return 1

@@ -47,8 +47,8 @@ Methods = Annotated[tuple[METHODS.names, ...], SEVERAL, DIFFERENT]
 
 
 def read_parameters(cls: type[T], namespace: Mapping[str, Any], cells: Sequence[str]) -> T:
-    """Build `cls` from the notebook's variables, once the names that papermill's injected cell
-    assigns are known; `cells` is IPython's `In`. Raises ConfigError naming the parameter."""
+    """Build `cls` from the notebook's variables; `cells` is IPython's `In`, which keeps the cell
+    that papermill injected. Raises ConfigError naming the parameter that is not `cls`'s."""
     known = field_names(cls)
     injected = ["", *(cell for cell in cells if cell.lstrip().startswith("# Parameters"))][-1]
     assignments = (node for node in ast.parse(injected).body if isinstance(node, ast.Assign))

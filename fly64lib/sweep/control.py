@@ -37,14 +37,12 @@ def snakemake(study: SweepFolder) -> list[str]:
 
 
 def run(study: SweepFolder, progress: bool = True) -> int:
-    """Do what is left of a study, and return Snakemake's exit code. Held by one process at a
-    time."""
+    """Do what is left of a study, one process at a time, and return Snakemake's exit code."""
     beside = str(Path(sys.executable).parent)
     if not shutil.which("snakemake", path=beside) and not shutil.which("snakemake"):
         raise MissingDependencyError("the sweep needs Snakemake: pip install 'fly64[sweep]'")
     with folder_lock(study.folder):
-        stopped = stop(study)
-        if stopped:
+        if stopped := stop(study):
             print(f"stopped what an earlier run had left: {', '.join(stopped)}", file=sys.stderr)
         study.write()
         study.log.parent.mkdir(exist_ok=True)
@@ -64,15 +62,10 @@ def run(study: SweepFolder, progress: bool = True) -> int:
 
 def _run(study: SweepFolder, environment: dict, log: IO[str], progress: bool) -> int:
     started, cpu_before_s = time.time(), _children_cpu_seconds()
-    with subprocess.Popen(
-        [*snakemake(study), *_how(study)],
-        env=environment,
-        text=True,
-        errors="replace",
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    ) as process:
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    reading = {"text": True, "errors": "replace"}
+    command = [*snakemake(study), *_how(study)]
+    with subprocess.Popen(command, env=environment, **streams, **reading) as process:
         try:
             _follow(process.stdout, log, progress)
         except KeyboardInterrupt:
@@ -98,18 +91,15 @@ def _children_cpu_seconds() -> float:
 
 def _how(study: SweepFolder) -> list[str]:
     """Snakemake's options: how and where jobs run."""
-    # Data files are compared by content: one that was made again with the same bytes reruns
-    # nothing.
     options = ["--rerun-incomplete", "--keep-going", "--scheduler", "greedy"]
-    options += ["--max-checksum-file-size", "64GB"]
+    options += ["--max-checksum-file-size", "64GB"]  # the same bytes made again rerun nothing
     if study.executor != "local":
         options += ["--jobs", str(study.cores), "--latency-wait", "60"]
     if study.executor == "slurm":
         # sacct may be there and fail, where Slurm keeps no accounts
-        accounts = (
-            shutil.which("sacct")
-            and not subprocess.run(["sacct", "--noheader"], capture_output=True).returncode
-        )
+        asked = ["sacct", "--noheader"]
+        there = shutil.which("sacct")
+        accounts = there and not subprocess.run(asked, capture_output=True).returncode
         options += ["--executor", "slurm", "--slurm-jobname-prefix", study.name]
         options += ["--slurm-status-command", "sacct" if accounts else "squeue"]
         options += ["--slurm-init-seconds-before-status-checks", "10"]

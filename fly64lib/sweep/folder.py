@@ -35,16 +35,13 @@ class SweepFolder:
         """What a folder's study.json holds. Raises ConfigError where there is none."""
         path = Path(folder).resolve() / "study.json"
         if not path.is_file():
-            raise ConfigError(
-                f"{folder} holds no study; start one: fly64 run --profile quick --output {folder}"
-            )
+            advice = f"start one: fly64 run --profile quick --output {folder}"
+            raise ConfigError(f"{folder} holds no study; {advice}")
         try:
             return from_dict(cls, {"folder": path.parent, **read_json(path)})
         except (TypeError, ConfigError) as error:
-            raise ConfigError(
-                f"{path}: not a study's record, or of another version ({error}); restore it, or"
-                " start the study again in another folder"
-            ) from error
+            text = f"{path}: not a study's record, or of another version ({error}); restore it, or"
+            raise ConfigError(f"{text} start the study again in another folder") from error
 
     def write(self) -> None:
         """Write study.json."""
@@ -60,16 +57,12 @@ class SweepFolder:
 
 def prepared(asked: SweepFolder, update: bool = False) -> SweepFolder:
     """`asked` in a folder that is new, empty or holds the same study; `update` takes changed
-    settings.
-
-    Raises ConfigError where the folder holds anything else.
-    """
+    settings. Raises ConfigError where the folder holds anything else."""
     folder = asked.folder.resolve()
     notebooks = asked.notebooks and str(Path(asked.notebooks).resolve())
     if notebooks and not Path(notebooks).is_dir():
-        raise ConfigError(
-            f"{notebooks}: no such folder of notebooks; make one: fly64 init {notebooks}"
-        )
+        text = "no such folder of notebooks; make one: fly64 init"
+        raise ConfigError(f"{notebooks}: {text} {notebooks}")
     name = asked.name
     if (folder / "study.json").is_file():
         held = SweepFolder.of(folder)
@@ -77,13 +70,11 @@ def prepared(asked: SweepFolder, update: bool = False) -> SweepFolder:
         changed = [key for key in there | wanted if there.get(key) != wanted.get(key)]
         if held.profile != asked.profile or changed and not update:
             what = ", ".join(f"{k} {there.get(k)} there, {wanted.get(k)} asked" for k in changed)
-            advice = "choose another folder"
+            text = f"{folder} holds a study of profile {held.profile}, asked is {asked.profile}"
+            text += f" ({what or 'same settings'}); choose another folder"
             if held.profile == asked.profile:
-                advice += ", or pass --update to rerun what the change reaches"
-            raise ConfigError(
-                f"{folder} holds a study of profile {held.profile}, asked is {asked.profile}"
-                f" ({what or 'same settings'}); {advice}"
-            )
+                text += ", or pass --update to rerun what the change reaches"
+            raise ConfigError(text)
         name = held.name
     elif folder.is_dir() and any(folder.iterdir()):
         raise ConfigError(f"{folder} is not empty and holds no study; choose another folder")
@@ -92,8 +83,8 @@ def prepared(asked: SweepFolder, update: bool = False) -> SweepFolder:
 
 
 def status(study: SweepFolder, working: bool) -> dict[str, list[str]]:
-    """The study's notebooks by state: done, running, failed, remaining (a name each, without
-    `.ipynb`). `working` says whether anything runs the study at all."""
+    """Names of the study's notebooks by state: done, running, failed, remaining. `working` says
+    whether anything runs the study at all."""
     states: dict[str, list[str]] = {"done": [], "running": [], "failed": [], "remaining": []}
     for notebook in study.settings.notebooks():
         name = notebook.removeprefix("notebooks/").removesuffix(".ipynb")
@@ -135,7 +126,6 @@ def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     """`{"training.steps": 10}` of nested settings."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
-        flat |= (
-            _flat(value, f"{above}{name}.") if isinstance(value, dict) else {above + name: value}
-        )
+        inner = isinstance(value, dict)
+        flat |= _flat(value, f"{above}{name}.") if inner else {above + name: value}
     return flat

@@ -16,31 +16,15 @@ from pathlib import Path
 
 def submit(name: str, script: str) -> str:
     """Submit a job script and print its id."""
-    properties = next(
-        line for line in Path(script).read_text().splitlines() if line.startswith("# properties = ")
-    )
-    job = json.loads(properties.removeprefix("# properties = "))
+    _, _, text = Path(script).read_text().partition("\n# properties = ")
+    job = json.loads(text.partition("\n")[0])
     asked = job["resources"]
-    minutes = asked.get("runtime", 60)
-    return subprocess.run(
-        [
-            "qsub",
-            "-N",
-            name,
-            "-V",
-            "-j",
-            "oe",
-            "-l",
-            f"select=1:ncpus={job['threads']}:mem={asked.get('mem_mb', 1000)}mb",
-            "-l",
-            f"walltime={minutes // 60:02d}:{minutes % 60:02d}:00",
-            *shlex.split(os.environ.get("QSUB_OPTIONS", "")),
-            script,
-        ],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout.strip()
+    hours, minutes = divmod(asked.get("runtime", 60), 60)
+    share = f"select=1:ncpus={job['threads']}:mem={asked.get('mem_mb', 1000)}mb"
+    limits = ("-l", share, "-l", f"walltime={hours:02d}:{minutes:02d}:00")
+    further = shlex.split(os.environ.get("QSUB_OPTIONS", ""))
+    command = ("qsub", "-N", name, "-V", "-j", "oe", *limits, *further, script)
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def status(name: str, job: str) -> str:

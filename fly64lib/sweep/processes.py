@@ -1,15 +1,14 @@
 """A study's processes and cluster jobs: found by its name, and stopped.
 
 All processes of a study carry its name in their environment, and its cluster jobs in their own, so
-that what a killed driver left behind is found and stopped before anything is started again:
-otherwise two jobs would write the same files.
+that what a killed driver left behind is stopped before another job writes the same files.
 """
 
 import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from contextlib import suppress
 
 import psutil
 
@@ -26,24 +25,23 @@ def alive(study: SweepFolder) -> int:
 
 
 def stop(study: SweepFolder) -> list[str]:
-    """Stop every process and cluster job of a study but this one's ancestors; return what was
-    stopped."""
+    """Stop every process and cluster job of a study but this one's ancestors; say which."""
     stopped = [f"Slurm job {job}" for job in slurm_jobs(study)]
     if stopped:
         subprocess.run(["scancel", *(job.split()[-1] for job in stopped)], check=True)
         while slurm_jobs(study):
             time.sleep(1)
-    if study.executor == "pbs" and shutil.which("qselect"):
-        jobs = _said("qselect", "-N", study.name).split()
-        if jobs:
-            subprocess.run(["qdel", *jobs], check=True)
-            stopped += [f"PBS job {job}" for job in jobs]
+    pbs = study.executor == "pbs" and shutil.which("qselect")
+    if jobs := _said("qselect", "-N", study.name).split() if pbs else []:
+        subprocess.run(["qdel", *jobs], check=True)
+        stopped += [f"PBS job {job}" for job in jobs]
     found = processes(study)
-    for process in found:
-        _signal(process, psutil.Process.terminate)
-    for process in psutil.wait_procs(found, timeout=8)[1]:
-        _signal(process, psutil.Process.kill)
-    psutil.wait_procs(found, timeout=5)
+    left = found
+    for send, patience_s in ((psutil.Process.terminate, 8), (psutil.Process.kill, 5)):
+        for process in left:
+            with suppress(psutil.NoSuchProcess):
+                send(process)
+        _, left = psutil.wait_procs(left, timeout=patience_s)
     return stopped + [f"process {process.pid}" for process in found]
 
 
@@ -60,14 +58,12 @@ def processes(study: SweepFolder) -> list[psutil.Process]:
 
 
 def slurm_jobs(study: SweepFolder) -> list[str]:
-    """Ids of a study's Slurm jobs that wait or run; the plugin names jobs `<study's name>_<its own
-    id>`."""
+    """Ids of a study's Slurm jobs that wait or run: the plugin's names begin with the study's."""
     if study.executor != "slurm":
         return []
     if not shutil.which("squeue"):
-        raise MissingDependencyError(
-            "this is a study on Slurm, but squeue is not on this machine; use the login node"
-        )
+        text = "this is a study on Slurm, but squeue is not on this machine; use the login node"
+        raise MissingDependencyError(text)
     listed = _said("squeue", "--me", "--noheader", "--format", "%i %T %j")
     rows = [line.split(maxsplit=2) for line in listed.splitlines()]
     return [job for job, state, name in rows if name.startswith(study.name) and state in _ALIVE]
@@ -75,10 +71,3 @@ def slurm_jobs(study: SweepFolder) -> list[str]:
 
 def _said(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-
-def _signal(process: psutil.Process, how: Callable[[psutil.Process], None]) -> None:
-    try:
-        how(process)
-    except psutil.NoSuchProcess:
-        pass

@@ -1,24 +1,17 @@
 """What a run of the study does: a profile's settings, and the notebooks that they ask for.
 
-Profiles are the small files in `profiles/`. Their numbers are of one study: results of different
-profiles are never compared with each other.
+Profiles are the small files in `profiles/`; results of different ones are not to be compared.
 """
 
 from collections.abc import Iterable
 from dataclasses import field
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
 
-from fly64lib.design import (
-    Doses,
-    StudyDesign,
-    View,
-    controlled_view,
-    controls_of,
-    dose_folder,
-)
+from fly64lib.design import Doses, StudyDesign, View, controlled_view, controls_of, dose_folder
 from fly64lib.methods.by_name import networks, own_notebook
 from fly64lib.reconstruction import MethodSettings
 from fly64lib.registries import METHODS
@@ -38,7 +31,7 @@ from ptycho_torch.fields import (
 )
 
 FOLDER = Path(__file__).parent / "profiles"
-Names = Annotated[tuple[str, ...], SEVERAL]
+Methods = Annotated[tuple[METHODS.names, ...], SEVERAL]
 Views = Annotated[tuple[View, ...], SEVERAL]
 _VIEWS = StudyDesign().views
 _SHORT = {  # what a setting may also be called
@@ -66,8 +59,8 @@ class Profile:
     views: Views = ("baseline", *_VIEWS)
     # scored with `control_methods`, without limits
     controls: Views = tuple(control for view in _VIEWS for control in controls_of(view))
-    methods: Names = ("pinn", "supervised", "classical", "lsqml")
-    control_methods: Names = ("pinn", "classical")
+    methods: Methods = ("pinn", "supervised", "classical", "lsqml")
+    control_methods: Methods = ("pinn", "classical")
     replicates: Positive = 1
     design: Settings = field(default_factory=dict)  # other fields of StudyDesign
     training: Settings = field(default_factory=dict)  # fields of TrainingConfig and ModelConfig
@@ -89,29 +82,21 @@ class Profile:
             chosen = getattr(self, name)
             if len(set(chosen)) < len(chosen) or not (chosen or name.startswith("control")):
                 raise ConfigError(f"{name}={chosen} must be different names, at least one")
-        for method in self.methods:
-            METHODS.check(method)
         for method in self.control_methods:
             check_choice("control_methods", method, self.methods)
         misplaced = [view for view in self.views if controlled_view(view) != view]
         misplaced += [view for view in self.controls if controlled_view(view) == view]
         if misplaced:
-            raise ConfigError(
-                f"{misplaced[0]!r}: views holds baseline and overlap views, controls their"
-                " controls such as 'dense_spread'"
-            )
-        slow = list(filter(own_notebook, self.control_methods))
+            text = "views holds baseline and overlap views, controls their controls such as"
+            raise ConfigError(f"{misplaced[0]!r}: {text} 'dense_spread'")
+        slow = any(map(own_notebook, self.control_methods))
         if self.controls and not self.control_methods or slow:
-            raise ConfigError(
-                f"control_methods={self.control_methods}: expected some, none of"
-                f" {', '.join(filter(own_notebook, METHODS))}"
-            )
+            text = f"expected some, none of {', '.join(filter(own_notebook, METHODS))}"
+            raise ConfigError(f"control_methods={self.control_methods}: {text}")
         of_conditions = networks(self.control_methods, "condition")
         if self.controls and of_conditions and "baseline" not in self.views:
-            raise ConfigError(
-                "control views are reconstructed by the baseline's networks: add baseline to views,"
-                " or set controls=()"
-            )
+            text = "control views are reconstructed by the baseline's networks: add baseline to"
+            raise ConfigError(f"{text} views, or set controls=()")
 
     @property
     def study(self) -> StudyDesign:
@@ -130,36 +115,31 @@ class Profile:
         return tuple(method for method in self.methods if not own_notebook(method))
 
     def notebooks(self) -> list[str]:
-        """Every executed notebook of the study, relative to its folder, in the order of the
-        phases."""
-        slow = [method for method in self.methods if own_notebook(method)]
-        phases: list[list[str]] = [[], [], [], []]
+        """Every executed notebook of the study, relative to its folder, phase by phase."""
+        data, trained, reconstructed, compared = [], [], [], []
+        own = [f"_{method}" for method in self.methods if own_notebook(method)]
+        kinds = ([""] if self.fast_methods else []) + own
         for replicate in range(self.replicates):
             root = f"notebooks/replicate_{replicate}"
-            phases[0] += [f"{root}/generate.ipynb", f"{root}/overlap.ipynb"]
+            data += [f"{root}/generate", f"{root}/overlap"]
             for network in networks(self.methods, "replicate"):
-                phases[1] += [f"{root}/sim/train_{network.objective}.ipynb"]
-            for dose in self.doses:
-                for view in self.views:
-                    here = f"{root}/{dose_folder(dose)}/{view}"
-                    for network in networks(self.methods, "condition"):
-                        folder = network.folder(dose, view).rpartition("/")[2]
-                        phases[1] += [f"{here}/train_{folder}.ipynb"]
-                    phases[2] += [f"{here}/reconstruct.ipynb"] * bool(self.fast_methods)
-                    phases[2] += [f"{here}/reconstruct_{method}.ipynb" for method in slow]
-                    phases[3] += [f"{here}/compare.ipynb"]
-                if self.controls:
-                    phases[2] += [f"{root}/{dose_folder(dose)}/controls/reconstruct.ipynb"]
-                    phases[3] += [f"{root}/{dose_folder(dose)}/controls/compare.ipynb"]
-        return [*sum(phases, []), "notebooks/report.ipynb"]
+                trained.append(f"{root}/sim/train_{network.objective}")
+            for dose, view in product(self.doses, self.views):
+                here = f"{root}/{dose_folder(dose)}/{view}"
+                for network in networks(self.methods, "condition"):
+                    trained.append(f"{here}/train_{Path(network.folder(dose, view)).name}")
+                reconstructed += [f"{here}/reconstruct{kind}" for kind in kinds]
+                compared.append(f"{here}/compare")
+            for dose in self.doses if self.controls else ():
+                reconstructed.append(f"{root}/{dose_folder(dose)}/controls/reconstruct")
+                compared.append(f"{root}/{dose_folder(dose)}/controls/compare")
+        names = (*data, *trained, *reconstructed, *compared, "notebooks/report")
+        return [f"{name}.ipynb" for name in names]
 
 
 def load_profile(name: str, settings: Iterable[str] = ()) -> Profile:
-    """The profile of a name, with `key=value` settings in place of its own.
-
-    A key may have dots: `training.width`, `settings.classical.steps`. Raises ConfigError for what
-    it does not know.
-    """
+    """The profile of a name, with `key=value` settings in place of its own; a key may have dots, as
+    in `training.width`. Raises ConfigError for what it does not know."""
     check_choice("profile", name, profile_names())
     values: dict[str, Any] = {}
     _put(values, yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8")))
