@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -57,26 +58,27 @@ def doctor(asked: Doctor) -> int:
 def diagnose(folder: Path) -> list[Finding]:
     """All findings; `folder` is where a study would go."""
     torch = _package("torch", "torch", "pip install torch", required=True)
-    local = (_kernel(), torch, _gpu(), _ptychi())
-    return [*local, _snakemake(), _slurm(), _disk(folder), _threads()]
+    cluster = (_snakemake(), _slurm())
+    return [_kernel(), torch, _gpu(), _ptychi(), *cluster, _disk(folder), _threads()]
 
 
 def _kernel() -> Finding:
     """A real kernel executes a real notebook that imports the study."""
-    name, advice = "notebook kernel", f"{sys.executable} -m ipykernel install --sys-prefix"
+    advice = f"{sys.executable} -m ipykernel install --sys-prefix --name {KERNEL}"
+    kernel = partial(Finding, "notebook kernel", required=True)
     with tempfile.TemporaryDirectory(prefix="fly64-doctor-") as folder:
         source, output = Path(folder, "probe.ipynb"), Path(folder, "out.ipynb")
         first = nbformat.v4.new_code_cell(_PARAMETERS, metadata={"tags": ["parameters"]})
-        kernel = {"kernelspec": {"name": KERNEL, "display_name": KERNEL, "language": "python"}}
+        about = {"kernelspec": {"name": KERNEL, "display_name": KERNEL, "language": "python"}}
         cells = [first, nbformat.v4.new_code_cell(_PROBE)]
-        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), source)
+        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=about), source)
         try:
             python = run_notebook(source, output, {"folder": folder}, timeout_s=120).read_text()
         except (PtychoError, OSError) as error:
-            return Finding(name, False, str(error), f"{advice} --name {KERNEL}", required=True)
+            return kernel(False, str(error), advice)
     same = os.path.realpath(python) == os.path.realpath(sys.executable)
-    advice = f"another installation's kernel is found first: {advice} --name {KERNEL}"
-    return Finding(name, same, f"{KERNEL} runs {python}", advice, required=True)
+    advice = f"another installation's kernel is found first: {advice}"
+    return kernel(same, f"{KERNEL} runs {python}", advice)
 
 
 def _package(name: str, package: str, advice: str, required: bool = False) -> Finding:

@@ -1,5 +1,4 @@
-"""Which code of the two packages a notebook runs, as one hash: Snakemake does not see library code
-on its own.
+"""Which code of the two packages a notebook runs, as one hash: Snakemake does not see it.
 
 The modules that the notebook's cells import, what those import, and so on; imports inside functions
 count, and so does text that is a module's name, as in `[sys.executable, "-m",
@@ -13,6 +12,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 
 import nbformat
@@ -36,21 +36,16 @@ def code_hash(notebook: str | Path, entries: Iterable[Path] = ()) -> str:
 
 
 def source_files(source: str, entries: Iterable[Path] = ()) -> list[Path]:
-    """`entries`, and the project's files that these and Python text reach through their imports,
-    sorted."""
+    """`entries`, and the project's files that these and Python text reach by imports, sorted."""
     found, left = set(), {*_named(source), *entries}
     while left:
         path = left.pop()
         found.add(path)
-        left |= _reached(path) - found
+        left |= _named(path.read_text(encoding="utf-8")) - found
     return sorted(found)
 
 
 @cache
-def _reached(path: Path) -> frozenset[Path]:
-    return _named(path.read_text(encoding="utf-8"))
-
-
 def _named(source: str) -> frozenset[Path]:
     names: set[str] = set()
     for node in ast.walk(ast.parse(source)):
@@ -69,9 +64,6 @@ def _files(module: str) -> list[Path]:
     package, *parts = module.split(".")
     if package not in _ROOTS:
         return []
-    folder, files = _ROOTS[package], [_ROOTS[package] / "__init__.py"]
-    for part in parts:
-        there = (folder / f"{part}.py", folder / part / "__init__.py")
-        files += [file for file in there if file.is_file()]
-        folder = folder / part
-    return files
+    places = accumulate(parts, Path.joinpath, initial=_ROOTS[package])
+    files = (file for one in places for file in (one.with_suffix(".py"), one / "__init__.py"))
+    return [file for file in files if file.is_file()]

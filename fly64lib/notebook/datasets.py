@@ -1,18 +1,10 @@
-"""Simulated data on demand: made when absent, kept in a folder named by what decides their
-content."""
+"""Simulated data on demand, kept in a folder that is named by what decides their content."""
 
 import hashlib
 import json
 from pathlib import Path
 
-from fly64lib.design import (
-    SPLITS,
-    ScanDesign,
-    ViewDesign,
-    controlled_view,
-    split_file,
-    view_file,
-)
+from fly64lib.design import SPLITS, ScanDesign, ViewDesign, controlled_view, view_file
 from fly64lib.generation import generate_datasets
 from fly64lib.notebook.code_hash import source_files
 from fly64lib.overlap import generate_overlap_views
@@ -45,7 +37,7 @@ def made(
         views = ViewDesign(views=controlled_view(view), replicate=design.replicate)
         generate_overlap_views(*phases, root / "overlap", views, progress=progress)
     files = {split: view_file(*phases, dose, view, split) for split in SPLITS}
-    return files | {"whole": split_file(phases[0], dose, "test")}
+    return files | {"whole": view_file(*phases, dose, "baseline", "test")}
 
 
 def data_key(design: ScanDesign) -> str:

@@ -4,6 +4,7 @@ Kernels talk over IPC sockets in a folder of their own: TCP ports of kernels tha
 collide. papermill imports this module while it is itself imported (its entry points), so import
 papermill first."""
 
+import math
 import os
 import tempfile
 import time
@@ -21,24 +22,17 @@ _SOCKET_PATH_LIMIT = 100  # a Unix socket's path may have 107 bytes, of which so
 
 
 class PrivateKernelEngine(NBClientEngine):
-    """papermill's engine with sockets in a private folder, and a time limit for the notebook as a
-    whole."""
+    """papermill's engine with sockets in a private folder, and a limit for the whole notebook:
+    `notebook_timeout` beside papermill's `execution_timeout` of a cell, in seconds."""
 
     @classmethod
-    def execute_managed_notebook(
-        cls,
-        nb_man: Any,
-        kernel_name: str,
-        *,
-        execution_timeout: float | None = None,
-        notebook_timeout: float | None = None,
-        **options: Any,
-    ) -> Any:
-        ends = time.monotonic() + (notebook_timeout or float("inf"))
+    def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **options: Any) -> Any:
+        cell_s = options.pop("execution_timeout", None) or math.inf
+        ends = time.monotonic() + (options.pop("notebook_timeout", None) or math.inf)
 
         def seconds_for(cell: object) -> float | None:
-            left = min(execution_timeout or float("inf"), max(ends - time.monotonic(), 0.1))
-            return None if left == float("inf") else left
+            left = min(cell_s, max(ends - time.monotonic(), 0.1))
+            return None if left == math.inf else left
 
         with private_folder() as folder:
             sockets = {"transport": "ipc", "connection_file": str(folder / "k.json")}

@@ -52,12 +52,9 @@ def check_parameters(source: str | Path, given: dict[str, Any]) -> dict[str, Any
     code = "\n".join(cell.source for cell in document.cells if cell.cell_type == "code")
     guard = _GUARD.search(code)
     cls = getattr(notebook_parameters, guard[1], None) if guard else None
-    if cls is None:
-        known = papermill.inspect_notebook(str(source)) if given else {}
-        refuse_unknown(given, known, Path(source).name)
-        return given
-    refuse_unknown(given, field_names(cls), Path(source).name)
-    checked = to_dict(from_dict(cls, given))
+    known = field_names(cls) if cls else papermill.inspect_notebook(str(source)) if given else ()
+    refuse_unknown(given, known, Path(source).name)
+    checked = to_dict(from_dict(cls, given)) if cls else given
     return {name: checked[name] for name in given}
 
 
@@ -103,18 +100,11 @@ def run_notebook(
     temporary = output.with_name(f".tmp-{os.getpid()}-{output.name}")
     failed = output.with_suffix(".failed.ipynb")
     papermill_engines.register("fly64", PrivateKernelEngine)
+    engine = {"engine_name": "fly64", "kernel_name": KERNEL, "progress_bar": False}
+    limits = {"execution_timeout": cell_timeout_s, "notebook_timeout": timeout_s}
     started, kernels_before = time.time(), _children_cpu_seconds()
     try:
-        executed = papermill.execute_notebook(
-            source,
-            temporary,
-            checked,
-            engine_name="fly64",
-            kernel_name=KERNEL,
-            progress_bar=False,
-            execution_timeout=cell_timeout_s,
-            notebook_timeout=timeout_s,
-        )
+        executed = papermill.execute_notebook(source, temporary, checked, **engine, **limits)
         result = _result_of(executed, source, started)
         taken = _children_cpu_seconds() - kernels_before
         executed.metadata["fly64"] = {"cpu_seconds": round(taken, 2)}
@@ -123,9 +113,12 @@ def run_notebook(
     except BaseException as error:
         if temporary.is_file():
             os.replace(temporary, failed)
-        if isinstance(error, _FAILURES):
-            raise NotebookError(f"{source.name} failed: {_reason(error)}; see {failed}") from error
-        raise
+        if not isinstance(error, _FAILURES):
+            raise
+        reason = str(error).splitlines()[0]
+        if isinstance(error, PapermillExecutionError):
+            reason = f"{error.ename}: {error.evalue} (code cell {error.exec_count})"
+        raise NotebookError(f"{source.name} failed: {reason}; see {failed}") from error
     failed.unlink(missing_ok=True)
     return result
 
@@ -148,9 +141,3 @@ def _result_of(executed: Any, source: Path, started: float) -> Path:
 def _children_cpu_seconds() -> float:
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, PapermillExecutionError):
-        return f"{error.ename}: {error.evalue} (code cell {error.exec_count})"
-    return str(error).splitlines()[0]

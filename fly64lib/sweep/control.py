@@ -1,6 +1,6 @@
-"""Runs what is left of a study, by Snakemake: on this machine, Slurm or PBS.
+"""Runs what is left of a study (Snakemake's records say it) on this machine, Slurm or PBS.
 
-Snakemake's own records say what is done; `logs/runs.jsonl` gets a line for each finished run.
+`logs/runs.jsonl` gets a line for each finished run.
 """
 
 import json
@@ -97,9 +97,8 @@ def _how(study: SweepFolder) -> list[str]:
         options += ["--jobs", str(study.cores), "--latency-wait", "60"]
     if study.executor == "slurm":
         # sacct may be there and fail, where Slurm keeps no accounts
-        asked = ["sacct", "--noheader"]
-        there = shutil.which("sacct")
-        accounts = there and not subprocess.run(asked, capture_output=True).returncode
+        tried = shutil.which("sacct") and subprocess.run(["sacct", "-n"], capture_output=True)
+        accounts = tried and tried.returncode == 0
         options += ["--executor", "slurm", "--slurm-jobname-prefix", study.name]
         options += ["--slurm-status-command", "sacct" if accounts else "squeue"]
         options += ["--slurm-init-seconds-before-status-checks", "10"]

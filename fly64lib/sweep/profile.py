@@ -35,15 +35,10 @@ Methods = Annotated[tuple[METHODS.names, ...], SEVERAL]
 Views = Annotated[tuple[View, ...], SEVERAL]
 _VIEWS = StudyDesign().views
 _SHORT = {  # what a setting may also be called
-    "specimen": "design.specimen",
-    "simulation": "design.simulation",
-    "N": "design.N",
-    "scan_step": "design.scan_step",
+    **{name: f"design.{name}" for name in ("specimen", "simulation", "N", "scan_step")},
+    **{name: f"training.{name}" for name in ("batch_size", "canvas_passes", "accelerator")},
     "train_steps": "training.steps",
     "train_images": "training.n_images",
-    "batch_size": "training.batch_size",
-    "canvas_passes": "training.canvas_passes",
-    "accelerator": "training.accelerator",
     "shared_train_steps": "pretraining.steps",
     "classical_steps": "settings.classical.steps",
     "lsqml_epochs": "settings.lsqml.epochs",
@@ -52,8 +47,7 @@ _SHORT = {  # what a setting may also be called
 
 @config
 class Profile:
-    """Everything that decides a run's results, and its limits. Threads are fixed: `--cores` changes
-    no result."""
+    """All that decides a run's results, and its limits. `--cores` changes no result."""
 
     doses: Doses
     views: Views = ("baseline", *_VIEWS)
