@@ -43,15 +43,13 @@ def object_picture(image: np.ndarray) -> Figure:
 
 
 def probe_picture(probe: np.ndarray) -> Figure:
-    """The probe (modes, N, N) on the object, with its diameter D, and as the detector sees it
-    without an object."""
+    """The probe (modes, N, N) on the object, with its diameter D, and on the detector without."""
     waves = torch.from_numpy(np.asarray(probe, dtype=np.complex64))
     figure = Figure(figsize=(9.5, 3.9), layout="constrained")
     place, detector = figure.subplots(1, 2)
     middle, D_px = probe.shape[-1] // 2, outer_half_maximum_diameter(probe)
     drawn = place.imshow(waves.abs().square().sum(0).numpy(), cmap="magma")
-    circle = Circle((middle, middle), D_px / 2, fill=False, color="white", linestyle=":")
-    place.add_patch(circle)
+    place.add_patch(Circle((middle, middle), D_px / 2, fill=False, color="white", linestyle=":"))
     place.set(title=f"on the object; circle: D = {D_px:.1f} px", xlabel="x / px", ylabel="y / px")
     figure.colorbar(drawn, ax=place, label="photons per pixel and exposure")
     seen = optics.propagate(waves).abs().square().sum(0).numpy()
@@ -62,8 +60,7 @@ def probe_picture(probe: np.ndarray) -> Figure:
 
 
 def patterns_picture(scans: Mapping[float, Halves], split: str = "test", count: int = 4) -> Figure:
-    """Counts of the same `count` positions at every dose: log10(1 + photons), one colour scale a
-    dose."""
+    """Counts of the same positions at every dose: log10(1 + photons), a colour scale each."""
     figure = Figure(figsize=(2.4 * count + 1, 2.5 * len(scans)), layout="constrained")
     axes = figure.subplots(len(scans), count, squeeze=False)
     for row, (dose, halves) in zip(axes, scans.items(), strict=True):
@@ -81,8 +78,7 @@ def patterns_picture(scans: Mapping[float, Halves], split: str = "test", count: 
 
 
 def split_picture(halves: Halves) -> Figure:
-    """Positions of both halves on the object's phase with the guard band between them, and the
-    light along y."""
+    """Positions of both halves on the object's phase, their guard band, and the light along y."""
     scan, colours = halves["train"], {"train": "tab:orange", "test": "tab:cyan"}
     geometry = scan.metadata["geometry"]
     figure = Figure(figsize=(12, 5), layout="constrained")
@@ -101,12 +97,9 @@ def split_picture(halves: Halves) -> Figure:
         band(low, high, color="tab:red", alpha=0.15, label="guard band")
         ax.legend(fontsize="small", loc="upper right")
     place.set(title="patch centres on the object's phase", xlabel="x / px", ylabel="y / px")
-    light.set(
-        title=f"{geometry['pixels_lit_by_both_halves']} pixels are lit by both halves",
-        xlabel="y / px",
-        ylabel="brightest pixel of the row / median fluence",
-        ylim=(1e-5, 30),
-    )
+    light.set_title(f"{geometry['pixels_lit_by_both_halves']} pixels are lit by both halves")
+    light.set(xlabel="y / px", ylabel="brightest pixel of the row / median fluence")
+    light.set_ylim(1e-5, 30)
     return figure
 
 
@@ -131,8 +124,7 @@ def dose_rows(scans: Mapping[float, Halves]) -> list[dict]:
 
 
 def overlap_rows(bundle: Mapping[str, Mapping[str, Mapping[str, dict]]]) -> list[dict]:
-    """A row per view and split of `overlap_figures.json`: the four figures of VIEW-001, the fourth
-    at every dose."""
+    """A row per view and split of `overlap_figures.json`: VIEW-001's four, the fourth by dose."""
     doses, rows = sorted(bundle, key=lambda name: float(name.removeprefix("dose_"))), []
     for view, splits in bundle[doses[0]].items():
         for split, figures in splits.items():
@@ -158,11 +150,10 @@ def markdown(rows: Sequence[Mapping[str, object]]) -> str:
 
 
 def write_result(path: str | Path, parameters: object, **content: object) -> Path:
-    """Write a notebook's result, the file whose presence says that it ran to its end; return its
-    absolute path."""
-    path, given = Path(path).resolve(), to_dict(parameters)
-    write_json(path, {"parameters": given, **content, "versions": software_versions()})
-    return path
+    """Write the file whose presence says that a notebook ran to its end; its absolute path."""
+    about = {"parameters": to_dict(parameters), "versions": software_versions()}
+    write_json(path, about | content)
+    return Path(path).resolve()
 
 
 def _fluence(scan: ScanData) -> tuple[np.ndarray, np.ndarray]:

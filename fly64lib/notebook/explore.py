@@ -34,8 +34,7 @@ def start(study: StudyRows, parameters: ExploreParameters) -> dict:
 
 
 def show(study: StudyRows, choice: Mapping) -> None:
-    """Display metrics, object and error, FRC, scan positions and measured overlap of one row; says
-    what is missing."""
+    """Display metrics, object and error, FRC, scan positions and measured overlap of one row."""
     found = _rows(study, choice)
     if not found:
         display(Markdown(f"**There is no {choice['method']} for this condition.**"))
@@ -78,10 +77,9 @@ def browser(study: StudyRows, first: Mapping) -> object:
     except ImportError as error:
         advice = "choosing needs ipywidgets: pip install 'fly64[lab]'"
         raise MissingDependencyError(advice) from error
-    menus = {
-        key: ipywidgets.Dropdown(options=options, value=first[key], description=key)
-        for key, options in choices(study).items()
-    }
+    menus = {}
+    for key, options in choices(study).items():
+        menus[key] = ipywidgets.Dropdown(options=options, value=first[key], description=key)
     output = ipywidgets.interactive_output(lambda **choice: show(study, choice), menus)
     return ipywidgets.VBox([ipywidgets.HBox(list(menus.values())), output])
 

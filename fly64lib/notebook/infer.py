@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from fly64lib.evaluation.judgement import judge
 from fly64lib.evaluation.scores import json_rows
@@ -26,7 +25,6 @@ from ptycho_torch.data.contract import write_scan
 from ptycho_torch.errors import ConfigError, DataContractError
 from ptycho_torch.fields import Threads, config
 from ptycho_torch.files import sha256_file
-from ptycho_torch.inference.apply import data_deviance
 from ptycho_torch.memmap_bridge import open_scan
 from ptycho_torch.training.bundle import Bundle, load_bundle
 from ptycho_torch.versions import software_versions
@@ -48,9 +46,8 @@ def output_of(parameters: InferParameters) -> Path:
         raise ConfigError(f"output {output} is a folder; give the name of a file in it")
     there = next(folder for folder in output.parents if folder.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
-        raise ConfigError(
-            f"output {output}: {there} is not a folder that can be written to; choose another one"
-        )
+        text = "is not a folder that can be written to; choose another one"
+        raise ConfigError(f"output {output}: {there} {text}")
     return output
 
 
@@ -68,9 +65,7 @@ def apply_bundle(parameters: InferParameters) -> Applied:
         rows = judge({name: result.object}, raw)
     except DataContractError as error:  # a scan too small for the metrics still gets its object
         remarks.append(f"not scored against the truth: {error}")
-        images = ((name, result.object), ("flat", np.ones_like(result.object)))
-        deviances = ((one, data_deviance(torch.from_numpy(image), raw)) for one, image in images)
-        rows = [{"method": one, "deviance": deviance} for one, deviance in deviances]
+        rows = judge({name: result.object}, raw.without_truth())
     return Applied(result.object, raw, rows, tuple(remarks), bundle)
 
 

@@ -178,7 +178,6 @@ class ReconstructParameters:
     artifact_root: str = "runs/study/phase_f"
 
     def __post_init__(self) -> None:
-        _methods_known(self.settings)
         short = [one.name for one in fields(self) if one.default is None and one.name != "threads"]
         if self.settings or any(getattr(self, name) is not None for name in short):
             _ = self.how  # what it refuses is refused here
@@ -263,16 +262,11 @@ class RobustnessParameters(_Simulated):
 
     def __post_init__(self) -> None:
         _ = self.scan_design, self.config  # what they refuse is refused here
-        _methods_known(self.settings)
+        for method in self.settings:  # its own class checks them
+            METHODS.check(method)
 
     @property
     def config(self) -> TrainingConfig:
         """The settings of the trainings: short ones."""
         short = {"steps": self.training_steps, "thinnings": 4, "logger": "none"}
         return self._trained(short | {"threads": self.threads})
-
-
-def _methods_known(settings: Settings) -> None:
-    """Refuse settings of a method that there is not; its own class refuses the rest."""
-    for method in settings:
-        METHODS.check(method)

@@ -11,9 +11,7 @@ def notebooks_folder() -> Path:
     for folder in (here / "_notebooks", here.parent / "notebooks"):
         if (folder / "train.ipynb").is_file():
             return folder
-    raise ConfigError(
-        f"no notebooks beside {here}: the installation is not whole, install fly64 again"
-    )
+    raise ConfigError(f"no notebooks beside {here}: fly64 is not whole, install it again")
 
 
 def notebook(name: str, folder: str | Path | None = None) -> Path:

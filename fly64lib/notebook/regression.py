@@ -54,8 +54,7 @@ def store(result: str | Path, expected: str | Path, tolerances: Mapping[str, flo
 
 
 def check(result: str | Path, expected: str | Path) -> str:
-    """A line for each column that holds. Raises DifferentNumbers with every value that left its
-    tolerance."""
+    """A line for each column that holds. Raises DifferentNumbers with every value that does not."""
     content, wrong, held = _content(Path(result)), [], []
     for path, stored in read_json(expected).items():
         found, values, tolerance = column(content, path), stored["values"], stored["tolerance"]

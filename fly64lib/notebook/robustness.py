@@ -68,8 +68,7 @@ def run_conditions(parameters: RobustnessParameters) -> Iterator[Rows]:
 
 
 def _condition(parameters: RobustnessParameters, name: str, strength: float, folder: Path) -> Rows:
-    """Rows of a condition, one a method: made, or kept from an earlier run of the same
-    parameters."""
+    """Rows of a condition, one a method: made, or those of a run with the same parameters."""
     asked = to_dict(parameters)
     for changes_nothing in ("imperfection", "strengths", "output_root", "threads"):
         del asked[changes_nothing]
@@ -120,8 +119,7 @@ def text(rows: Sequence[dict], methods: Sequence[str]) -> str:
 
 
 def curves(rows: Sequence[dict], methods: Sequence[str]) -> Figure:
-    """Phase PSNR above the flat object over the strength, a panel an imperfection; dotted: without
-    any."""
+    """Phase PSNR above flat over the strength, a panel an imperfection; dotted: without any."""
     names = [name for name in STRENGTHS if any(row["imperfection"] == name for row in rows)]
     across = min(3, len(names))
     down = -(-len(names) // across)

@@ -34,8 +34,7 @@ class JudgedTraining(Judged):
 
 
 def training_jobs(parameters: TrainParameters) -> dict[str, TrainingJob]:
-    """The notebook's jobs by label: one on simulated data, made if absent, or on files of one's
-    own.
+    """The notebook's jobs by label: one on simulated data, made if absent, or on one's own files.
 
     A measured file without a held-out half gives two: one fitted and scored on the same patterns,
     one trained on the upper part of the scan and applied to the lower, a guard band between them.
@@ -86,8 +85,7 @@ def write_results(
     results: dict[str, dict],
     judged: dict[str, JudgedTraining],
 ) -> Path:
-    """Write the objects with their fluence and then `metrics.json`, the file whose presence says
-    that the run is complete."""
+    """Write the objects with their fluence and then `metrics.json`: the run is complete."""
     runs = []
     for label, found in judged.items():
         made = found.reconstruction

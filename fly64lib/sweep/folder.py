@@ -61,8 +61,8 @@ def prepared(asked: SweepFolder, update: bool = False) -> SweepFolder:
     folder = asked.folder.resolve()
     notebooks = asked.notebooks and str(Path(asked.notebooks).resolve())
     if notebooks and not Path(notebooks).is_dir():
-        text = "no such folder of notebooks; make one: fly64 init"
-        raise ConfigError(f"{notebooks}: {text} {notebooks}")
+        advice = f"make one: fly64 init {notebooks}"
+        raise ConfigError(f"{notebooks}: no such folder of notebooks; {advice}")
     name = asked.name
     if (folder / "study.json").is_file():
         held = SweepFolder.of(folder)
@@ -117,9 +117,8 @@ def why(study: SweepFolder, notebook: str) -> str:
 
 def ending(log: Path, lines: int = 8) -> list[str]:
     """The last lines of a log; none where there is no log."""
-    if not log.is_file():
-        return []
-    return log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-lines:]
+    text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+    return text.strip().splitlines()[-lines:]
 
 
 def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
