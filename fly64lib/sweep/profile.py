@@ -5,7 +5,6 @@ Profiles are the small files in `profiles/`; results of different ones are not t
 
 from collections.abc import Iterable
 from dataclasses import field
-from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -118,15 +117,16 @@ class Profile:
             data += [f"{root}/generate", f"{root}/overlap"]
             for network in networks(self.methods, "replicate"):
                 trained.append(f"{root}/sim/train_{network.objective}")
-            for dose, view in product(self.doses, self.views):
-                here = f"{root}/{dose_folder(dose)}/{view}"
-                for network in networks(self.methods, "condition"):
-                    trained.append(f"{here}/train_{Path(network.folder(dose, view)).name}")
-                reconstructed += [f"{here}/reconstruct{kind}" for kind in kinds]
-                compared.append(f"{here}/compare")
-            for dose in self.doses if self.controls else ():
-                reconstructed.append(f"{root}/{dose_folder(dose)}/controls/reconstruct")
-                compared.append(f"{root}/{dose_folder(dose)}/controls/compare")
+            for dose in self.doses:
+                for view in self.views:
+                    here = f"{root}/{dose_folder(dose)}/{view}"
+                    for network in networks(self.methods, "condition"):
+                        trained.append(f"{here}/train_{Path(network.folder(dose, view)).name}")
+                    reconstructed += [f"{here}/reconstruct{kind}" for kind in kinds]
+                    compared.append(f"{here}/compare")
+                if self.controls:
+                    reconstructed.append(f"{root}/{dose_folder(dose)}/controls/reconstruct")
+                    compared.append(f"{root}/{dose_folder(dose)}/controls/compare")
         names = (*data, *trained, *reconstructed, *compared, "notebooks/report")
         return [f"{name}.ipynb" for name in names]
 
