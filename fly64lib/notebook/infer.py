@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from fly64lib.evaluation.judgement import judge
 from fly64lib.evaluation.scores import json_rows
@@ -25,6 +26,7 @@ from ptycho_torch.data.contract import write_scan
 from ptycho_torch.errors import ConfigError, DataContractError
 from ptycho_torch.fields import Threads, config
 from ptycho_torch.files import sha256_file
+from ptycho_torch.inference.apply import data_deviance
 from ptycho_torch.memmap_bridge import open_scan
 from ptycho_torch.training.bundle import Bundle, load_bundle
 from ptycho_torch.versions import software_versions
@@ -65,7 +67,9 @@ def apply_bundle(parameters: InferParameters) -> Applied:
         rows = judge({name: result.object}, raw)
     except DataContractError as error:  # a scan too small for the metrics still gets its object
         remarks.append(f"not scored against the truth: {error}")
-        rows = judge({name: result.object}, raw.without_truth())
+        images = ((name, result.object), ("flat", np.ones_like(result.object)))
+        deviances = ((one, data_deviance(torch.from_numpy(image), raw)) for one, image in images)
+        rows = [{"method": one, "deviance": deviance} for one, deviance in deviances]
     return Applied(result.object, raw, rows, tuple(remarks), bundle)
 
 
