@@ -16,7 +16,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from fly64lib.design import StudyDesign, View, dose_folder, gridsize_of, view_file
+from fly64lib.design import StudyDesign, dose_folder
+from fly64lib.jobs import GridOptions, conditions, run_in_order
 from fly64lib.methods.base import Method, MethodResult, attribute
 from fly64lib.registries import METHODS
 from ptycho_torch.commands import record_rows, run_options
@@ -119,22 +120,15 @@ def build_reconstruction_jobs(
     """The jobs of dose x view x method; touches nothing. Missing files as in phase E."""
     for method in methods:
         METHODS.check(method)
-    jobs = []
-    for dose in doses or StudyDesign().doses:
-        for view in views:
-            dataset = view_file(phase_c_root, phase_d_root, dose, view, split)
-            if dataset.is_file():
-                folder = Path(artifact_root) / dose_folder(dose) / view
-                jobs += [
-                    ReconstructionJob(dose, view, split, method, dataset, folder / method)
-                    for method in methods
-                ]
-            elif view == "baseline" or not allow_missing_phase_d:
-                phase = "fly64lib.generation" if view == "baseline" else "fly64lib.overlap"
-                raise DataContractError(f"{dataset}: no such file; run python -m {phase} first")
-            elif skipped is not None:
-                skipped.append({"dose": dose, "view": view, "reason": f"no file {dataset}"})
-    return jobs
+    grid = doses or StudyDesign().doses, views, (split,)
+    found = conditions(phase_c_root, phase_d_root, grid, allow_missing_phase_d, skipped)
+    return [
+        ReconstructionJob(
+            dose, view, split, method, file, Path(artifact_root) / dose_folder(dose) / view / method
+        )
+        for dose, view, (file,) in found
+        for method in methods
+    ]
 
 
 def run_reconstruction_job(job: ReconstructionJob, settings: MethodSettings) -> dict:
@@ -162,14 +156,10 @@ def load_object(folder: str | Path) -> np.ndarray:
 
 def _written(job: ReconstructionJob, found: MethodResult) -> dict:
     path = job.artifact_dir / "object.npz"
-    arrays = {"object": found.object} | ({} if found.probe is None else {"probe": found.probe})
+    probe = {} if found.probe is None else {"probe": found.probe}
     with atomic_path(path) as temporary:
-        np.savez(temporary, **arrays)
-    row = {
-        "dose": job.dose,
-        "view": job.view,
-        "split": job.split,
-        "method": job.method,
+        np.savez(temporary, object=found.object, **probe)
+    row = {key: getattr(job, key) for key in ("dose", "view", "split", "method")} | {
         "status": "complete",
         "dataset": str(job.dataset),
         "dataset_sha256": sha256_file(job.dataset),
@@ -185,62 +175,24 @@ def _written(job: ReconstructionJob, found: MethodResult) -> dict:
     return row
 
 
-def run_jobs(
-    jobs: list[ReconstructionJob],
-    settings: MethodSettings,
-    artifact_root: str | Path,
-    skipped: list[dict],
-    dry_run: bool = False,
-) -> list[dict]:
-    """Run jobs in order and return their rows; a failed one is recorded and the others go on. The
-    manifest keeps the rows of earlier commands for other jobs."""
-    rows: list[dict] = []
-    manifest = Path(artifact_root) / "reconstruction_manifest.json"
-    keys = ("dose", "view", "method")
-    for number, job in enumerate(jobs, 1):
-        print(f"[{number}/{len(jobs)}] {job.name}", file=sys.stderr)
-        row = {key: getattr(job, key) for key in keys}
-        if dry_run:
-            rows.append(row | {"status": "planned"})
-            continue
-        try:
-            row = run_reconstruction_job(job, settings)
-        except Exception as error:  # one job's failure, whatever it is, must not cost the others
-            row |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
-            print(f"error: {job.name}: {error}", file=sys.stderr)
-        rows.append({key: value for key, value in row.items() if key != "trace"})
-        record_rows(manifest, "F", rows, keys, skipped, settings=asdict(settings))
-    return rows
-
-
 @config
-class Options:
+class Options(GridOptions):
     """Phase F: reconstructions of the grid's test views by any method, each recorded."""
 
-    phase_c_root: Path  # phase C's folder
-    phase_d_root: Path  # phase D's folder
-    artifact_root: Path  # where objects and results go
     methods: tuple[METHODS.names, ...]  # --method may be repeated
-    doses: tuple[float, ...] = StudyDesign().doses  # only these; --dose may be repeated
-    # only these; also controls, and views at other overlaps; --view may be repeated
-    views: tuple[View, ...] = ("baseline", *StudyDesign().views)
     split: Literal["train", "test"] = "test"
-    gridsize: Literal[1, 2] | None = None  # only views of this gridsize
-    dry_run: bool = False  # print the plan, reconstruct nothing
-    allow_missing_phase_d: bool = False  # skip views whose files are absent
     how: MethodSettings = field(default_factory=lambda: MethodSettings(progress=True))
 
 
 def command(options: Options) -> int:
+    """Run the jobs that the options choose; exit code 1 where one fails or none is chosen."""
     skipped: list[dict] = []
-    views = [one for one in options.views if options.gridsize in (None, gridsize_of(one))]
+    roots = options.phase_c_root, options.phase_d_root, options.artifact_root
     jobs = build_reconstruction_jobs(
-        options.phase_c_root,
-        options.phase_d_root,
-        options.artifact_root,
+        *roots,
         methods=options.methods,
         doses=options.doses,
-        views=tuple(views),
+        views=options.chosen_views,
         split=options.split,
         allow_missing_phase_d=options.allow_missing_phase_d,
         skipped=skipped,
@@ -248,11 +200,26 @@ def command(options: Options) -> int:
     if not jobs:
         print("error: no job matches these filters", file=sys.stderr)
         return 1
-    rows = run_jobs(jobs, options.how, options.artifact_root, skipped, options.dry_run)
+    manifest = options.artifact_root / "reconstruction_manifest.json"
+    keys = ("dose", "view", "method")
+
+    def run(job: ReconstructionJob) -> dict:
+        if options.dry_run:
+            return {"status": "planned"}
+        row = run_reconstruction_job(job, options.how)
+        return {key: value for key, value in row.items() if key != "trace"}
+
+    def record(rows: list[dict]) -> None:
+        record_rows(manifest, "F", rows, keys, skipped, settings=asdict(options.how))
+
+    def row_of(job: ReconstructionJob) -> dict:
+        return {key: getattr(job, key) for key in keys}
+
+    rows = run_in_order(jobs, row_of, run, None if options.dry_run else record)
     for row in rows:
         place = f"{dose_folder(row['dose'])} {row['view']} {row['method']}"
         print(f"{row['status']}  {place}  {row.get('error', '')}")
-    return 1 if any(row["status"] == "failed" for row in rows) else 0
+    return int(any(row["status"] == "failed" for row in rows))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -10,29 +10,21 @@ A job writes `<artifact_root>/dose_1000/<view>/gs<g>/` (`train.log`, `metrics.cs
 
 import logging
 import sys
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from fly64lib.design import (
-    SPLITS,
-    Doses,
-    StudyDesign,
-    View,
-    dose_folder,
-    gridsize_of,
-    view_file,
-)
+from fly64lib.design import SPLITS, StudyDesign, dose_folder, gridsize_of
+from fly64lib.jobs import GridOptions, conditions, run_in_order
 from fly64lib.methods.by_name import method_of, network_of
 from fly64lib.simulation.procedural_canvases import ProceduralCanvases
 from ptycho_torch import params
 from ptycho_torch.commands import record_rows, run_options
 from ptycho_torch.config import TrainingConfig, update_legacy_dict
-from ptycho_torch.errors import DataContractError
 from ptycho_torch.fields import config
 from ptycho_torch.files import folder_lock, storage_checked
 from ptycho_torch.memmap_bridge import open_scan
@@ -75,29 +67,18 @@ def build_training_jobs(
     """The design's jobs, 9 by default: every dose with baseline (gridsize 1), dense and sparse
     (gridsize 2).
 
-    Touches nothing. Raises DataContractError where a data file is missing; with
-    `allow_missing_phase_d` a missing view's job is left out and its reason appended to `skipped`.
-    A network that serves all conditions needs one job for them all.
+    Touches nothing; missing files as in :func:`fly64lib.jobs.conditions`. A network that serves all
+    conditions needs one job for them all.
     """
-    jobs, design = [], design or StudyDesign()
-    network = network_of(method_of(objective))
-    for dose in design.doses:
-        for view in ("baseline", *design.views):
-            files = [view_file(phase_c_root, phase_d_root, dose, view, split) for split in SPLITS]
-            missing = [path for path in files if not path.is_file()]
-            if missing and allow_missing_phase_d and view != "baseline":
-                if skipped is not None:
-                    skipped.append({"dose": dose, "view": view, "reason": f"no file {missing[0]}"})
-                continue
-            if missing:
-                phase, advice = "fly64lib.generation", ""
-                if view != "baseline":
-                    phase, advice = "fly64lib.overlap", ", or pass --allow-missing-phase-d"
-                raise DataContractError(
-                    f"{missing[0]}: no such file; run python -m {phase} first{advice}"
-                )
-            folder = Path(artifact_root) / network.folder(dose, view)
-            jobs.append(TrainingJob(dose, view, gridsize_of(view), *files, folder))
+    design, network = design or StudyDesign(), network_of(method_of(objective))
+    grid = design.doses, ("baseline", *design.views), SPLITS
+    found = conditions(phase_c_root, phase_d_root, grid, allow_missing_phase_d, skipped)
+    jobs = [
+        TrainingJob(
+            dose, view, gridsize_of(view), *files, Path(artifact_root) / network.folder(dose, view)
+        )
+        for dose, view, files in found
+    ]
     return jobs[:1] if network.scope == "replicate" else jobs
 
 
@@ -138,15 +119,14 @@ def execute_training_job(
     with _logged(log_path):
         logging.getLogger("ptycho_torch").info("%s: %s", job.name, config.to_dict())
         truth = config.model.objective == "supervised"
-        train, test = (
+        data = [
             open_scan(path, with_truth=truth) for path in (job.train_data_path, job.test_data_path)
-        )
+        ]
         if config.model.objective == "procedural":
-            trained = components.train_cdi_model_torch(
-                train, None, config, ProceduralCanvases(train.probe, config.model)
-            )
+            canvases = ProceduralCanvases(data[0].probe, config.model)
+            trained = components.train_cdi_model_torch(data[0], None, config, canvases)
         else:
-            trained = components.train_cdi_model_torch(train, test, config)
+            trained = components.train_cdi_model_torch(*data, config)
     kept = ("final_loss", "epochs", "images", "groups", "bundle_sha256", "history", "seconds")
     kept += ("cpu_seconds", "patterns_per_second")
     return {
@@ -207,73 +187,40 @@ def run_jobs(
 ) -> list[dict]:
     """Run jobs in order and return their rows. `training_manifest.json`, which keeps the rows of
     earlier commands for other jobs, and `skip_summary.json` are written after each job."""
-    root, rows, objective = Path(artifact_root), [], config.model.objective
-    for number, job in enumerate(jobs, 1):
-        print(f"[{number}/{len(jobs)}] {job.name}", file=sys.stderr)
-        started = time.perf_counter()
-        try:
-            result = run_training_job(job, config=config, dry_run=dry_run)
-        except Exception as error:  # one job's failure, whatever it is, must not cost the others
-            result = {
-                "status": "failed",
-                "error": f"{type(error).__name__}: {error}",
-                "log": str(job.log_path),
-            }
-            print(f"error: {job.name}: {error}", file=sys.stderr)
-        rows.append(
-            {
-                "dose": job.dose,
-                "view": job.view,
-                "gridsize": job.gridsize,
-                "objective": objective,
-                "seconds": round(time.perf_counter() - started, 2),
-                **result,
-            }
-        )
-        if not dry_run:
-            record_rows(
-                root / MANIFEST, "E", rows, ("dose", "view", "gridsize", "objective"), skipped
-            )
-    return rows
+    manifest, keys = Path(artifact_root) / MANIFEST, ("dose", "view", "gridsize", "objective")
+
+    def row_of(job: TrainingJob) -> dict:
+        place = {"dose": job.dose, "view": job.view, "gridsize": job.gridsize}
+        return place | {"objective": config.model.objective, "log": str(job.log_path)}
+
+    run = partial(run_training_job, config=config, dry_run=dry_run)
+    record = partial(record_rows, manifest, "E", keys=keys, skipped=skipped)
+    return run_in_order(jobs, row_of, run, None if dry_run else record)
 
 
 @config
-class Options:
+class Options(GridOptions):
     """Phase E: the grid's training jobs, one after another, each recorded.
 
     The settings of a training and of its network are those of TrainingConfig and ModelConfig.
     """
 
-    phase_c_root: Path  # phase C's folder
-    phase_d_root: Path  # phase D's folder
-    artifact_root: Path  # where the jobs' folders go
-    doses: Doses = StudyDesign().doses  # only these
-    # only these; also views at any overlap that phase D made, such as 0.5
-    views: tuple[View, ...] = ("baseline", *StudyDesign().views)
-    gridsize: Literal[1, 2] | None = None  # only jobs of this gridsize
-    allow_missing_phase_d: bool = False  # skip views whose files are absent
-    dry_run: bool = False  # print the plan, train nothing
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
 
 def command(options: Options) -> int:
     """Run the jobs that the options choose; exit code 1 where one fails or none is chosen."""
     skipped: list[dict] = []
+    roots = options.phase_c_root, options.phase_d_root, options.artifact_root
     overlap_views = [view for view in options.views if view != "baseline"]
     jobs = build_training_jobs(
-        options.phase_c_root,
-        options.phase_d_root,
-        options.artifact_root,
+        *roots,
         StudyDesign(doses=options.doses, views=overlap_views or StudyDesign().views),
         objective=options.training.model.objective,
         allow_missing_phase_d=options.allow_missing_phase_d,
         skipped=skipped,
     )
-    chosen = [
-        job
-        for job in jobs
-        if job.view in options.views and options.gridsize in (None, job.gridsize)
-    ]
+    chosen = [job for job in jobs if job.view in options.chosen_views]
     if not chosen:
         there = ", ".join(job.name for job in jobs) or "none"
         print(f"error: no job matches; there are: {there}", file=sys.stderr)
@@ -287,7 +234,7 @@ def command(options: Options) -> int:
         print(f"{row['status']}  {job.name.replace('/', ' ')}  {loss}")
     for skip in skipped:
         print(f"skipped  {dose_folder(skip['dose'])} {skip['view']}: {skip['reason']}")
-    return 1 if any(row["status"] == "failed" for row in rows) else 0
+    return int(any(row["status"] == "failed" for row in rows))
 
 
 def _flat(config: TrainingConfig) -> dict[str, Any]:

@@ -63,7 +63,7 @@ ENGINE = (
 )
 STUDY = (
     *("registries", "design", "simulation", "evaluation", "methods", "plots"),
-    *("generation", "overlap", "training", "reconstruction", "comparison"),
+    *("jobs", "generation", "overlap", "training", "reconstruction", "comparison"),
     *("formats", "check", "report", "notebook", "sweep", "cli"),
 )
 RANK = {f"ptycho_torch.{room}": rank for rank, room in enumerate(ENGINE)} | {
