@@ -99,14 +99,14 @@ def compare(
         how = "run python -m fly64lib.reconstruction first"
         raise DataContractError(f"{folder}: no reconstructions; {how}")
     objects = {name: load_object(folder / name) for name in names}
-    results = {name: read_json(folder / name / "result.json") for name in names}
+    cost = {name: _cost(read_json(folder / name / "result.json")) for name in names}
     scored = judge(objects, raw, region=region, gauge=gauge, held_out=held_out)
     bounds = _limits(raw, region, gauge == "known_probe") if with_limits else {}
     condition = {"dose": dose, "view": view, "gauge": gauge, "images": raw.n}
     condition |= {key: raw.metadata[key] for key in ("replicate", "simulation_seed")}
     condition |= {key: raw.metadata["provenance"][key] for key in ("simulation", "specimen")}
     condition["photons_per_pixel"] = scored[0]["photons_per_pixel"]
-    rows = [{**condition, **row, **_cost(results.get(row["method"]))} for row in scored]
+    rows = [{**condition, **row, **cost.get(row["method"], {})} for row in scored]
     rows += [{**condition, **_limit_row(name, bound)} for name, bound in bounds.items()]
     return Comparison(dose, view, region, raw.scan.object_guess, objects, rows, bounds)
 
@@ -169,9 +169,7 @@ def _limit_row(name: str, bound: Limits) -> dict:
     }
 
 
-def _cost(result: dict | None) -> dict:
-    if result is None:
-        return {}
+def _cost(result: dict) -> dict:
     settings, versions = json.dumps(result["settings"], sort_keys=True), result["versions"]
     texts = {"settings": settings, "versions": json.dumps(versions)}
     return {key: result[key] for key in _COST} | texts

@@ -10,6 +10,7 @@ on them. A file that the manifest vouches for, made from the same inputs, is not
 """
 
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,8 @@ import torch
 from tqdm import tqdm
 
 from fly64lib.design import SPLITS, ScanDesign, held_out_file, part_of, split_file
-from fly64lib.simulation.experiment import (
-    Experiment,
-    draw_amplitudes,
-    embedded_experiment,
-    expected_patterns,
-)
+from fly64lib.simulation import experiment as simulated
+from fly64lib.simulation.experiment import Experiment
 from fly64lib.simulation.imperfections import PERFECT, Imperfections
 from fly64lib.simulation.manifest import MANIFEST, Manifest
 from fly64lib.simulation.split import split_scan
@@ -63,11 +60,11 @@ def generate_datasets(
     } | ({} if imperfections == PERFECT else {"imperfections": to_dict(imperfections)})
     with folder_lock(root):
         manifest = Manifest(root, "C", inputs, varying=("doses",))
-        splits = (*SPLITS, HELD_OUT)
-        files = {_file(dose, split): (dose, split) for dose in design.doses for split in splits}
+        wanted = product(design.doses, (*SPLITS, HELD_OUT))
+        files = {_file(dose, split): (dose, split) for dose, split in wanted}
         missing = [name for name in files if name not in manifest.files]
         if missing:
-            experiment = base or embedded_experiment(design)
+            experiment = base or simulated.embedded_experiment(design)
             exposures = _Exposures(experiment, design, imperfections, progress)
             for name in tqdm(missing, desc="phase C", unit=" file", disable=not progress):
                 dose, split = files[name]
@@ -99,11 +96,11 @@ class _Exposures:
         self.design, self.imperfections, positions = design, flaws, experiment.positions_px
         probe, shape = experiment.coarse_probe, experiment.canvas_shape
         self.halves = split_scan(positions, probe, shape, design.guard_power)
-        expected = expected_patterns(experiment, flaws, progress)
+        expected = simulated.expected_patterns(experiment, flaws, progress)
         # per exposure, mean over the scan, on a whole and working detector
         self.photons = float(expected.sum((1, 2), dtype=np.float64).mean())
         held_out = replace(experiment, positions_px=_between(positions[self.halves.test], design))
-        expected_held_out = expected_patterns(held_out, flaws)
+        expected_held_out = simulated.expected_patterns(held_out, flaws)
         for patterns in (expected, expected_held_out):
             patterns *= flaws.working_pixels(experiment.N)
         self.scan, self.held_out = (experiment, expected), (held_out, expected_held_out)
@@ -116,7 +113,7 @@ class _Exposures:
         factor, seed = dose / self.photons, self.design.seed(self.design.simulation_seed)
         # Doses differ in their seeds too: equal seeds would give their noise a common pattern.
         noise_seed = seed * 1_000_003 + int(dose) + (HELD_OUT_SEED if held_out else 0)
-        diffraction = draw_amplitudes(expected, images, factor, noise_seed)
+        diffraction = simulated.draw_amplitudes(expected, images, factor, noise_seed)
         probe = (flaws.file_probe(experiment.coarse_probe) * factor**0.5).astype(np.complex64)
         metadata = {
             "object_kind": "truth",
@@ -157,9 +154,8 @@ def _between(positions_px: np.ndarray, design: ScanDesign) -> np.ndarray:
 
 def _file(dose: float, split: str) -> str:
     """Name under phase C's folder."""
-    return (
-        held_out_file("", dose) if split == HELD_OUT else split_file("", dose, split)
-    ).as_posix()
+    path = held_out_file("", dose) if split == HELD_OUT else split_file("", dose, split)
+    return path.as_posix()
 
 
 @config

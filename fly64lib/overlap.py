@@ -24,6 +24,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -72,10 +73,9 @@ class _Plan:
     @classmethod
     def of(cls, scan: ScanData, design: ViewDesign) -> "_Plan":
         """The plan of a split, from its scan at any dose."""
-        diameter, positions, K = design.probe_diameter_px, scan.positions, design.neighbor_count
-        # To 1e-3 px: probes of several doses differ by rounding, which must not reach the
-        # selection.
-        diameter = diameter or round(outer_half_maximum_diameter(scan.probe), 3)
+        positions, K = scan.positions, design.neighbor_count
+        # Probes of several doses differ by rounding, which must not reach the selection.
+        diameter = design.probe_diameter_px or round(outer_half_maximum_diameter(scan.probe), 3)
         views, skipped = choose_views(positions, diameter, design)
         figures = [geometry_figures(positions[v.images], v.groups, diameter, K) for v in views]
         return cls(positions, views, figures, skipped, diameter)
@@ -118,16 +118,20 @@ def generate_overlap_views(
         drawn = intact(artifacts, manifest.earlier.get("artifacts", {}))
         bundle = read_json(artifacts / FIGURES) if FIGURES in drawn else {}
         again = (*design.views, "custom")  # decided anew, for these doses
-        skipped = [
-            row
-            for row in manifest.earlier.get("skipped", [])
-            if row["dose"] not in doses or controlled_view(row["view"]) not in again
-        ]
-        jobs = [(dose, split) for dose in doses for split in SPLITS]
+        earlier, skipped = manifest.earlier.get("skipped", []), []
+        for row in earlier:
+            if row["dose"] not in doses or controlled_view(row["view"]) not in again:
+                skipped.append(row)
+        jobs = list(product(doses, SPLITS))
         for dose, split in tqdm(jobs, desc="phase D", unit=" file", disable=not progress):
             path = split_file(source_root, dose, split)
             scan = read_scan(path, load_truth=True)
-            _check_replicate(scan, design.replicate, path)
+            if (found := scan.metadata.get("replicate", design.replicate)) != design.replicate:
+                raise ConfigError(
+                    f"{path} is of replicate {found}, the views are asked for replicate"
+                    f" {design.replicate}; a replicate moves noise, view selection and initial"
+                    " weights together: pass its own"
+                )
             plan = plans[split] = plans.get(split) or _Plan.of(scan, design)
             if not np.array_equal(scan.positions, plan.positions_px):
                 raise DataContractError(
@@ -218,7 +222,7 @@ def _doses(root: Path, doses: Doses | None) -> list[float]:
     present = (path.name.removeprefix("dose_") for path in root.glob("dose_*"))
     wanted = filter(str.isdigit, present) if doses is None else doses
     wanted = sorted({float(dose) for dose in wanted})
-    files = [split_file(root, dose, split) for dose in wanted for split in SPLITS]
+    files = (split_file(root, dose, split) for dose, split in product(wanted, SPLITS))
     absent = [str(path) for path in files if not path.is_file()]
     if absent or not wanted:
         raise DataContractError(
@@ -226,14 +230,6 @@ def _doses(root: Path, doses: Doses | None) -> list[float]:
             f"make them: python -m fly64lib.generation --output-root {root}"
         )
     return wanted
-
-
-def _check_replicate(scan: ScanData, replicate: int, path: Path) -> None:
-    if (found := scan.metadata.get("replicate", replicate)) != replicate:
-        raise ConfigError(
-            f"{path} is of replicate {found}, the views are asked for replicate {replicate}; a"
-            " replicate moves noise, view selection and initial weights together: pass its own"
-        )
 
 
 @config

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from fly64lib.design import StudyDesign, dose_folder
 from fly64lib.jobs import GridOptions, conditions, run_in_order
-from fly64lib.methods.base import Method, MethodResult, attribute
+from fly64lib.methods.base import Method, attribute
 from fly64lib.registries import METHODS
 from ptycho_torch.commands import record_rows, run_options
 from ptycho_torch.errors import ConfigError, DataContractError
@@ -140,7 +140,25 @@ def run_reconstruction_job(job: ReconstructionJob, settings: MethodSettings) -> 
     with folder_lock(job.artifact_dir):
         scan = open_scan(job.dataset)
         whole = attribute(type(method), "sees_truth")
-        return _written(job, method.reconstruct(scan if whole else scan.without_truth()))
+        found = method.reconstruct(scan if whole else scan.without_truth())
+        path = job.artifact_dir / "object.npz"
+        probe = {} if found.probe is None else {"probe": found.probe}
+        with atomic_path(path) as temporary:
+            np.savez(temporary, object=found.object, **probe)
+        row = {key: getattr(job, key) for key in ("dose", "view", "split", "method")} | {
+            "status": "complete",
+            "dataset": str(job.dataset),
+            "dataset_sha256": sha256_file(job.dataset),
+            "object": str(path),
+            "object_sha256": sha256_file(path),
+            "settings": found.settings,
+            "note": found.note,
+            **asdict(found.cost),
+            "trace": found.trace,
+            "versions": software_versions(),
+        }
+        write_json(job.artifact_dir / "result.json", row)
+        return row
 
 
 def load_object(folder: str | Path) -> np.ndarray:
@@ -152,27 +170,6 @@ def load_object(folder: str | Path) -> np.ndarray:
         raise DataContractError(f"{path} is not what its result.json says; reconstruct it again")
     with np.load(path, allow_pickle=False) as arrays:
         return arrays["object"]
-
-
-def _written(job: ReconstructionJob, found: MethodResult) -> dict:
-    path = job.artifact_dir / "object.npz"
-    probe = {} if found.probe is None else {"probe": found.probe}
-    with atomic_path(path) as temporary:
-        np.savez(temporary, object=found.object, **probe)
-    row = {key: getattr(job, key) for key in ("dose", "view", "split", "method")} | {
-        "status": "complete",
-        "dataset": str(job.dataset),
-        "dataset_sha256": sha256_file(job.dataset),
-        "object": str(path),
-        "object_sha256": sha256_file(path),
-        "settings": found.settings,
-        "note": found.note,
-        **asdict(found.cost),
-        "trace": found.trace,
-        "versions": software_versions(),
-    }
-    write_json(job.artifact_dir / "result.json", row)
-    return row
 
 
 @config

@@ -50,9 +50,8 @@ class Experiment:
     @cached_property
     def truth(self) -> Complex[np.ndarray, "H W"]:
         """The object on the reconstruction's grid, complex64."""
-        image = self.object
-        if self.fine > 1:
-            image = fourier_crop(image, self.canvas_shape, "mean")
+        whole = self.fine == 1
+        image = self.object if whole else fourier_crop(self.object, self.canvas_shape, "mean")
         return image.astype(np.complex64)
 
     @cached_property
@@ -91,13 +90,10 @@ def expected_patterns(
     the detector's affair.
     """
     true = replace(experiment, probe=imperfections.true_probe(experiment.probe))
-    moments = imperfections.true_positions(
-        experiment.positions_px, experiment.N, experiment.canvas_shape
-    )
-    expected = np.float32(0)
-    for positions in moments:
-        expected = expected + _patterns(replace(true, positions_px=positions), progress)
-    return expected / np.float32(len(moments))
+    stored, shape = experiment.positions_px, experiment.canvas_shape
+    moments = imperfections.true_positions(stored, experiment.N, shape)
+    shown = (_patterns(replace(true, positions_px=moment), progress) for moment in moments)
+    return sum(shown, np.float32(0)) / np.float32(len(moments))
 
 
 def draw_amplitudes(
