@@ -145,8 +145,7 @@ def _write_rows(path: Path, rows: list[dict]) -> Path:
 
 
 def _limits(raw: RawDataTorch, region: Region, probe_known: bool) -> dict[str, Limits]:
-    """Both limits; the prior is the spectrum of the specimen's class, from other draws, or, of
-    a base file's object, its own."""
+    """Both limits; the prior is the spectrum of other draws of the class, or a base file's own."""
     whole, name = raw.scan.object_guess, raw.metadata["provenance"]["specimen"]
     examples = [whole[region]]
     if name in SPECIMENS:

@@ -40,8 +40,7 @@ Part = TypeVar("Part")
 def linear_overlap(view: str) -> float | None:
     """f of an overlap view, whose group centres are (1 - f) D apart; None for all other views.
 
-    Raises ConfigError for what is no view's name. A number has one spelling, so that a view has
-    one folder.
+    A number has one spelling, so that a view has one folder. Raises ConfigError for other names.
     """
     if view in OVERLAPS or re.fullmatch(r"0|0\.\d*[1-9]", view):
         return OVERLAPS.get(view) or float(view)

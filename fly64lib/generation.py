@@ -1,5 +1,4 @@
-"""Phase C: one data set per dose and split, from the embedded twin or from a base file's object,
-probe and positions.
+"""Phase C: one data set per dose and split, of the embedded twin or a base file's experiment.
 
     python -m fly64lib.generation --output-root ROOT [--base-npz BASE] [--dose 1000 ...]
 

@@ -65,8 +65,8 @@ def run_in_order(
     run: Callable[[Any], dict],
     record: Callable[[list[dict]], None] | None,
 ) -> list[dict]:
-    """The jobs' rows: `row_of` each, and what `run` gives; a failed job's row says why, and the
-    others go on. `record` gets the rows after each job."""
+    """The jobs' rows, `row_of` each and what `run` gives or why it failed; `record` gets them after
+    each job."""
     rows: list[dict] = []
     for number, job in enumerate(jobs, 1):
         print(f"[{number}/{len(jobs)}] {job.name}", file=sys.stderr)

@@ -1,5 +1,4 @@
-"""Phase D: the overlap views of every dose and split of phase C, their control views, and their
-measured overlap.
+"""Phase D: overlap views and controls of phase C's data, and their measured overlap.
 
     python -m fly64lib.overlap --phase-c-root C --output-root D --artifact-root A [--views dense 0.5
     --s-img 0.5 --n-groups 200 ...]
@@ -16,8 +15,7 @@ probability p, here the overlap view's number of images over the baseline's, giv
 at p times the dose; the probe is scaled by sqrt(p). So the overlap view and its controls bring the
 same photons to the specimen: in few exposures in tight groups, in few spread ones, or in all. What
 then differs between them is overlap; between control and baseline it is dose. Equal is the total:
-groups sit at the scan's edge more often than its inside, so photons per pixel inside it differ by
-some 10 %.
+groups sit at the scan's edge more often, so photons per pixel inside it differ by some 10 %.
 """
 
 import hashlib

@@ -162,8 +162,7 @@ def run_reconstruction_job(job: ReconstructionJob, settings: MethodSettings) -> 
 
 
 def load_object(folder: str | Path) -> np.ndarray:
-    """The object that phase F wrote into `folder`; refused unless its result.json vouches for the
-    file."""
+    """The object that phase F wrote into `folder`; refused unless result.json vouches for it."""
     row = read_json(Path(folder) / "result.json")
     path = Path(folder) / "object.npz"
     if not path.is_file() or sha256_file(path) != row["object_sha256"]:

@@ -64,8 +64,7 @@ def build_training_jobs(
     allow_missing_phase_d: bool = False,
     skipped: list[dict] | None = None,
 ) -> list[TrainingJob]:
-    """The design's jobs, 9 by default: every dose with baseline (gridsize 1), dense and sparse
-    (gridsize 2).
+    """The design's jobs, 9 by default: baseline, dense and sparse at every dose.
 
     Touches nothing; missing files as in :func:`fly64lib.jobs.conditions`. A network that serves all
     conditions needs one job for them all.
@@ -89,8 +88,7 @@ def run_training_job(
     config: TrainingConfig | None = None,
     dry_run: bool = False,
 ) -> dict[str, Any]:
-    """Prepare and run one job: folders, configuration, legacy parameters (CONFIG-001: once, before
-    any data is loaded).
+    """Run one job; the legacy parameters are set once, before any data is loaded (CONFIG-001).
 
     `config` holds the knobs; what the job decides (files, gridsize, dose, folder) is put in here.
     `dry_run` returns the plan and does nothing."""
@@ -114,8 +112,7 @@ def run_training_job(
 def execute_training_job(
     *, config: TrainingConfig, job: TrainingJob, log_path: Path
 ) -> dict[str, Any]:
-    """Train one job on its two files and return status, final_loss, epochs, counts, paths, sha256
-    and times."""
+    """Train one job on its two files; its row: status, loss, counts, paths, sha256 and times."""
     with _logged(log_path):
         logging.getLogger("ptycho_torch").info("%s: %s", job.name, config.to_dict())
         truth = config.model.objective == "supervised"
@@ -161,15 +158,11 @@ def _logged(path: Path) -> Iterator[None]:
 
 
 class _LogFile(logging.FileHandler):
-    """A log that a full disk cuts short, and says so, but that costs no training: what must be
-    whole fails by itself."""
+    """A log that a full disk cuts short, with a warning, but that costs no training."""
 
     def handleError(self, record: logging.LogRecord) -> None:
-        print(
-            f"warning: {self.baseFilename} misses a line ({sys.exc_info()[1]}):"
-            f" {record.getMessage()}",
-            file=sys.stderr,
-        )
+        why = f"({sys.exc_info()[1]}): {record.getMessage()}"
+        print(f"warning: {self.baseFilename} misses a line {why}", file=sys.stderr)
 
     def close(self) -> None:
         try:

@@ -86,8 +86,7 @@ def expected_patterns(
 ) -> Float[np.ndarray, "n N N"]:
     """Expected counts, float32, at the experiment's own probe scale, detector crop included.
 
-    Of the imperfections those of the light: jitter, motion and incoherence. Which pixels work is
-    the detector's affair.
+    Of the imperfections those of the light: jitter, motion, incoherence; not the detector's.
     """
     true = replace(experiment, probe=imperfections.true_probe(experiment.probe))
     stored, shape = experiment.positions_px, experiment.canvas_shape

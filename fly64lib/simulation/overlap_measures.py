@@ -37,15 +37,13 @@ def geometry_figures(
 ) -> dict:
     """Figures 1 to 3 of a view's positions and groups of indices into them, as JSON-ready values.
 
-    null where a figure has no pairs: within groups of one image, of a single image, of groups all
-    farther than D.
+    null where a figure has no pairs: of single images, or of groups all farther than D.
     """
     groups = np.arange(len(positions_px))[:, None] if groups is None else groups
     one, other = np.triu_indices(groups.shape[1], 1)
     inner = _distances(positions_px, groups[:, one], groups[:, other])
     neighbours = nearest_distances(positions_px, neighbor_count)
-    # Groups drawn anew may share their centre: such centres are one point with a weight, and their
-    # pairs lie at d = 0.
+    # Groups drawn anew may share their centre: one point with a weight, whose pairs lie at d = 0.
     centres, weight = np.unique(groups[:, 0], return_counts=True)
     centres = positions_px[centres]
     first, second = cKDTree(centres).query_pairs(diameter_px * (1 - 1e-9), output_type="ndarray").T
@@ -112,8 +110,7 @@ def fluence_map(
 
 
 def scanned_region(positions_px: Positions) -> tuple[slice, slice]:
-    """Rows and columns of the canvas inside the bounding box of the positions, rounded inwards, at
-    least one pixel."""
+    """Rows and columns inside the positions' bounding box, rounded inwards, at least one pixel."""
     first = np.ceil(positions_px.min(axis=0)).astype(int).tolist()
     last = np.floor(positions_px.max(axis=0)).astype(int).tolist()
     return tuple(slice(a, max(a, b) + 1) for a, b in zip(first, last, strict=True))
@@ -128,8 +125,7 @@ def nearest_distances(positions_px: Positions, neighbor_count: int) -> Float[np.
 
 
 def _distances(positions_px: Positions, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Distances between the positions of two index arrays of one shape; several times faster than a
-    norm over pairs."""
+    """Distances between positions by index; several times faster than a norm over pairs."""
     y, x = np.ascontiguousarray(positions_px.T)
     return np.hypot(y[first] - y[second], x[first] - x[second])
 

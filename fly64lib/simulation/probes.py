@@ -1,5 +1,4 @@
-"""The probe of a Fresnel zone plate, computed from its optics, and tools to measure, resample and
-disturb a probe.
+"""The probe of a Fresnel zone plate from its optics; to measure, resample and disturb a probe.
 
     pupil  A(q) on the detector grid     annulus r_stop < q < 1 / (2 dr_outer), weaker towards the
     outer zones
@@ -132,8 +131,7 @@ def fourier_crop(
 
 
 def perturb_probe(probe: np.ndarray, relative_error: float, seed: int) -> np.ndarray:
-    """A wrong probe of the same power with ||P' - P|| = relative_error ||P|| exactly, P (N, N) or
-    (modes, N, N).
+    """A probe of the same power, ||P' - P|| = relative_error ||P||; P (N, N) or (modes, N, N).
 
     The error is P times a smooth complex Gaussian field (correlation length N / 8, of its own for
     each mode), made orthogonal to P so that a global phase or scale takes no part: P' = cos(a) P +
@@ -165,8 +163,7 @@ def defocused(
 
 
 def radial_intensity(probe: np.ndarray, step_px: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
-    """Radii (px) and azimuthal mean of sum_m |P_m|^2 about its centre of mass, out to where the
-    window ends."""
+    """Radii (px) and azimuthal mean of sum_m |P_m|^2 about its centre of mass, up to the edge."""
     intensity = _intensity(probe)
     rows, columns = np.indices(intensity.shape)
     centre = [(axis * intensity).sum() / intensity.sum() for axis in (rows, columns)]
@@ -200,8 +197,7 @@ def power_radius(probe: np.ndarray, fraction: float = 0.98) -> float:
     radii = np.hypot(rows[:, None], columns).ravel()
     order = np.argsort(radii, kind="stable")
     held = np.cumsum(intensity.ravel()[order])
-    # One part in 1e12 of slack: a sum's last bits must not decide between a ring of pixels and the
-    # next one.
+    # 1e-12 of slack: a sum's last bits must not decide between a ring of pixels and the next one.
     return float(radii[order][np.searchsorted(held, fraction * held[-1] * (1 - 1e-12))])
 
 

@@ -67,8 +67,7 @@ def positions(rng: np.random.Generator, diameter_px: float) -> Float[np.ndarray,
 
 
 def _object(rng: np.random.Generator, shape: tuple[int, int], N: int) -> Complex[np.ndarray, "H W"]:
-    """A window of a procedural object whose details have the size they have on a standard
-    canvas."""
+    """A window of a procedural object, with details as large as on a standard canvas."""
     side = max(*shape, round(232 * N / 64))
     whole = procedural((side, side), int(rng.integers(2**31)))
     row, column = (rng.integers(side - length + 1) for length in shape)

@@ -38,8 +38,7 @@ def snake_scan(scale: float = 1.0, step: int = 1) -> Float[np.ndarray, "n 2"]:
     rising = TURN_PX + STEP_PX * samples_from_turn
     x = np.where(row % 2 == 0, rising, CANVAS - rising)
     rows_done = row + np.interp(sample, [Y_LEAVES, Y_ARRIVES], [-1, 0])
-    # The scan ends within its last turn. Its published range says that y doesn't step there any
-    # more.
+    # The scan ends within its last turn; by its published range y doesn't step there any more.
     y = FIRST_ROW_PX - PITCH_PX * np.minimum(rows_done, ROWS - 1)
     kept = (row % step == 0) & (sample % step == 0)
     return np.stack([y * scale, x * scale], axis=1)[kept]

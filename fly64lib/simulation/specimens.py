@@ -1,5 +1,4 @@
-"""Specimens: complex objects drawn by name and seed on any grid, and the endless procedural objects
-to train on.
+"""Specimens: complex objects by name and seed on any grid, and endless objects to train on.
 
 A specimen is a function of a shape (H, W) and a seed. An object is exp(log a + i phase),
 complex128, about 1 in amplitude. Lengths are in units of 1/232 of the longer side (a pixel of the
@@ -45,8 +44,7 @@ NICKS = 3  # short pieces of spokes lost, beside the two long ones
 
 
 def siemens_star(shape: tuple[int, int], seed: int) -> Image:
-    """The twin of fly001's Siemens star; the seed chooses which pieces of spokes are missing, and
-    the texture."""
+    """The twin of fly001's Siemens star; the seed chooses the texture and which pieces are lost."""
     rows, columns, _ = _grid(shape)
     height, width = np.array(shape) / max(shape)
     down, right = rows - STAR_CENTRE[0] * height, columns - STAR_CENTRE[1] * width
@@ -70,8 +68,7 @@ def siemens_star(shape: tuple[int, int], seed: int) -> Image:
             present *= 1 - (nicked == spoke) * _between(r, middle, length)
         if spoke in lost:
             present *= _step(lost[spoke] * (RING - r))
-            # The open gaps beside it are lost too: membrane as far as under the neighbours, which
-            # lie 1 spoke away.
+            # The open gaps beside it are lost too: membrane up to the neighbours, 1 spoke away.
             wedge = along * np.tan(2 * np.pi / SPOKES) - abs(across)
             gap = _step(np.minimum(wedge, lost[spoke] * (radius - RING)))
             unwritten = np.maximum(unwritten, gap)
@@ -86,8 +83,7 @@ def siemens_star(shape: tuple[int, int], seed: int) -> Image:
 
 
 def dead_leaves(shape: tuple[int, int], seed: int) -> Image:
-    """Opaque discs fallen on each other, radii 3 .. 45 units with density r^-3: edges and areas of
-    all sizes."""
+    """Opaque discs on each other, radii 3 .. 45 units, density r^-3: details of all sizes."""
     rng = np.random.default_rng(seed)
     drawing = _Drawing(shape, rng, _leaf(rng))
     for radius in _power_law(rng, 700, 3.0, 45.0, 3.0):
@@ -96,8 +92,7 @@ def dead_leaves(shape: tuple[int, int], seed: int) -> Image:
 
 
 def lines(shape: tuple[int, int], seed: int) -> Image:
-    """Bars of random direction (length 20 .. 150, width 1.5 .. 12 units) among discs, on an empty
-    membrane."""
+    """Bars of any direction, 20 .. 150 by 1.5 .. 12 units, among discs, on an empty membrane."""
     rng = np.random.default_rng(seed)
     drawing = _Drawing(shape, rng, 0.03 + 1j * PHASE_RANGE[1])
     for kind in rng.permutation(["bar"] * 60 + ["disc"] * 40):
@@ -110,8 +105,7 @@ def lines(shape: tuple[int, int], seed: int) -> Image:
 
 
 def procedural(shape: tuple[int, int], seed: int) -> Image:
-    """An object to train on: a random mixture of discs, bars, rings, wedges and smooth fields,
-    never a star.
+    """An object to train on: a mixture of discs, bars, rings, wedges, smooth fields; never a star.
 
     Density, sizes, opacity, contrast and the mixture itself are drawn first, so that a set of seeds
     spans many classes. Most objects are written in one layer, as lithography does: two or three
@@ -195,20 +189,17 @@ def _grid(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, float]:
 
 
 def _step(distance: np.ndarray) -> np.ndarray:
-    """1 where distance (units) is well above 0, 0 well below: a straight edge blurred by a Gaussian
-    of rms EDGE."""
+    """A straight edge blurred by a Gaussian of rms EDGE: 1 well above 0 (units), 0 well below."""
     return ndtr(distance / EDGE)
 
 
 def _between(at: np.ndarray, middle: float, width: float | np.ndarray) -> np.ndarray:
-    """A bar of `width` blurred likewise: exact for bars thinner than the blur too, as the spokes
-    are at the hub."""
+    """A bar blurred likewise: exact also for those thinner than the blur, as spokes at the hub."""
     return _step(at - middle + width / 2) - _step(at - middle - width / 2)
 
 
 def _leaf(rng: np.random.Generator) -> complex:
-    """Log-transmission of one leaf: a phase within PHASE_RANGE, an amplitude that follows it in
-    part."""
+    """Log-transmission of a leaf: a phase in PHASE_RANGE, an amplitude that follows it in part."""
     phase = rng.uniform(*PHASE_RANGE)
     follows = AMPLITUDE_PER_RAD * (phase - np.mean(PHASE_RANGE))
     return complex(np.log(1 + follows + LEAF_AMPLITUDE * rng.standard_normal()), phase)
@@ -246,8 +237,7 @@ def _bar(length: float, width: float, angle: float, taper: float = 0.0) -> Shape
 def _smooth_field(
     shape: tuple[int, int], rng: np.random.Generator, detail: int
 ) -> Float[np.ndarray, "H W"]:
-    """A Gaussian field, rms 1, of plane waves with at most `detail` periods on 1.3 times the longer
-    side."""
+    """A Gaussian field, rms 1, of waves, up to `detail` periods on 1.3 times the longer side."""
     rows, columns, _ = _grid(shape)
     waves = np.arange(-detail, detail + 1)
     weights = np.exp(-2 * (waves[:, None] ** 2 + waves**2) / detail**2)

@@ -1,5 +1,4 @@
-"""SPLIT-001: training and test positions apart along y, with a guard band that no light of either
-half crosses."""
+"""SPLIT-001: training and test halves apart along y, with a guard band that no light crosses."""
 
 from dataclasses import dataclass
 
@@ -36,9 +35,8 @@ def split_scan(
 ) -> GuardedSplit:
     """Split a scan of positions (y, x) at the middle of its y range.
 
-    A pixel is lit above 1 % of its half's median fluence (the median over the half's scanned
-    rectangle). Raises ConfigError when a half is empty or a pixel is lit by both: then the halves
-    are not independent.
+    A pixel is lit above 1 % of the median fluence over its half's scanned rectangle. Raises
+    ConfigError when a half is empty, or a pixel is lit by both: they are not independent then.
     """
     guard, y = 2 * power_radius(probe, guard_power), positions_px[:, 0]
     middle = (y.min() + y.max()) / 2

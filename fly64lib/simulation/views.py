@@ -129,8 +129,7 @@ def spread(
     """Indices of `count` images spread evenly, ascending: each the farthest from all before it.
 
     Farthest-point sampling (Gonzalez 1985) from a random first image: no position is farther from a
-    chosen one than chosen ones are from each other. Costs n * count distances, 0.1 s for 400 of
-    4,000.
+    chosen one than chosen ones are from each other. 0.1 s for 400 of 4,000.
     """
     if not 1 <= count <= len(positions_px):
         raise ConfigError(
