@@ -13,13 +13,15 @@ A view says which images of a scan a method gets, and at which dose:
 """
 
 import re
+from collections.abc import Iterable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from fly64lib.registries import PROBES, SPECIMENS
-from ptycho_torch.errors import ConfigError
+from ptycho_torch.errors import ConfigError, DataContractError
 from ptycho_torch.fields import (
     DIFFERENT,
     SEVERAL,
@@ -162,6 +164,26 @@ class StudyDesign(ScanDesign, ViewDesign):
     """Everything that decides the data of the study; the methods' settings are their own."""
 
 
+@config
+class GridOptions:
+    """Which conditions a command works on, and where."""
+
+    phase_c_root: Path  # phase C's folder
+    phase_d_root: Path  # phase D's folder
+    artifact_root: Path  # where the jobs' folders go
+    doses: Doses = StudyDesign().doses  # only these; --dose may be repeated
+    # only these; also any other that phase D made, such as 0.5; --view may be repeated
+    views: tuple[View, ...] = ("baseline", *StudyDesign().views)
+    gridsize: Literal[1, 2] | None = None  # only views of this gridsize
+    allow_missing_phase_d: bool = False  # skip views whose files are absent
+    dry_run: bool = False  # print the plan, run nothing
+
+    @property
+    def chosen_views(self) -> tuple[str, ...]:
+        """The views that are of the gridsize asked for."""
+        return tuple(one for one in self.views if self.gridsize in (None, gridsize_of(one)))
+
+
 def part_of(cls: type[Part], design: Part) -> Part:
     """The part of a design that a phase's data depend on."""
     return cls(**{name: getattr(design, name) for name in field_names(cls)})
@@ -184,3 +206,30 @@ def view_file(
     if view == "baseline":
         return split_file(phase_c_root, dose, split)
     return Path(phase_d_root) / dose_folder(dose) / view / f"{view}_{split}.npz"
+
+
+def conditions(
+    phase_c_root: str | Path,
+    phase_d_root: str | Path,
+    grid: tuple[Iterable[float], Iterable[str], Iterable[str]],
+    allow_missing_phase_d: bool,
+    skipped: list[dict] | None,
+) -> Iterator[tuple[float, str, list[Path]]]:
+    """Each dose and view of a grid of (doses, views, splits), with its file of each split.
+
+    Raises DataContractError where a file is missing; with `allow_missing_phase_d` a missing view is
+    left out and its reason appended to `skipped`.
+    """
+    doses, views, splits = grid
+    for dose, view in product(doses, views):
+        files = [view_file(phase_c_root, phase_d_root, dose, view, split) for split in splits]
+        missing = next((path for path in files if not path.is_file()), None)
+        if missing is None:
+            yield dose, view, files
+        elif view == "baseline" or not allow_missing_phase_d:
+            phase = "generation" if view == "baseline" else "overlap"
+            advice = "" if view == "baseline" else ", or pass --allow-missing-phase-d"
+            how = f"run python -m fly64lib.{phase} first{advice}"
+            raise DataContractError(f"{missing}: no such file; {how}")
+        elif skipped is not None:
+            skipped.append({"dose": dose, "view": view, "reason": f"no file {missing}"})

@@ -16,11 +16,10 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from fly64lib.design import StudyDesign, dose_folder
-from fly64lib.jobs import GridOptions, conditions, run_in_order
+from fly64lib.design import GridOptions, StudyDesign, conditions, dose_folder
 from fly64lib.methods.base import Method, attribute
 from fly64lib.registries import METHODS
-from ptycho_torch.commands import record_rows, run_options
+from ptycho_torch.commands import record_rows, run_in_order, run_options
 from ptycho_torch.errors import ConfigError, DataContractError
 from ptycho_torch.fields import Positive, Settings, Threads, Whole, config
 from ptycho_torch.files import atomic_path, folder_lock, read_json, sha256_file, write_json

@@ -18,12 +18,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fly64lib.design import SPLITS, StudyDesign, dose_folder, gridsize_of
-from fly64lib.jobs import GridOptions, conditions, run_in_order
+from fly64lib.design import SPLITS, GridOptions, StudyDesign, conditions, dose_folder, gridsize_of
 from fly64lib.methods.by_name import method_of, network_of
 from fly64lib.simulation.procedural_canvases import ProceduralCanvases
 from ptycho_torch import params
-from ptycho_torch.commands import record_rows, run_options
+from ptycho_torch.commands import record_rows, run_in_order, run_options
 from ptycho_torch.config import TrainingConfig, update_legacy_dict
 from ptycho_torch.fields import config
 from ptycho_torch.files import folder_lock, storage_checked
@@ -66,8 +65,8 @@ def build_training_jobs(
 ) -> list[TrainingJob]:
     """The design's jobs, 9 by default: baseline, dense and sparse at every dose.
 
-    Touches nothing; missing files as in :func:`fly64lib.jobs.conditions`. A network that serves all
-    conditions needs one job for them all.
+    Touches nothing; missing files as in :func:`fly64lib.design.conditions`. A network that serves
+    all conditions needs one job for them all.
     """
     design, network = design or StudyDesign(), network_of(method_of(objective))
     grid = design.doses, ("baseline", *design.views), SPLITS

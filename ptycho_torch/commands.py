@@ -6,12 +6,13 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stderr
 from dataclasses import fields, is_dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar, get_origin, get_type_hints
+from typing import Any, TypeVar, get_origin, get_type_hints
 
 from ptycho_torch.errors import ConfigError, PtychoError
 from ptycho_torch.fields import literal
@@ -149,3 +150,27 @@ def record_rows(
         kept = [row for row in kept if tuple(row.get(key) for key in keys) not in replaced]
         write_json(manifest, {"phase": phase, **content, "jobs": kept + rows})
         write_json(manifest.with_name("skip_summary.json"), {"phase": phase, "skipped": skipped})
+
+
+def run_in_order(
+    jobs: list[Any],
+    row_of: Callable[[Any], dict],
+    run: Callable[[Any], dict],
+    record: Callable[[list[dict]], None] | None,
+) -> list[dict]:
+    """The jobs' rows, `row_of` each and what `run` gives or why it failed; `record` gets them after
+    each job."""
+    rows: list[dict] = []
+    for number, job in enumerate(jobs, 1):
+        print(f"[{number}/{len(jobs)}] {job.name}", file=sys.stderr)
+        started = time.perf_counter()
+        try:
+            found = run(job)
+        except Exception as error:  # one job's failure, whatever it is, must not cost the others
+            found = {"status": "failed", "error": f"{type(error).__name__}: {error}"}
+            print(f"error: {job.name}: {error}", file=sys.stderr)
+        seconds = round(time.perf_counter() - started, 2)
+        rows.append({**row_of(job), "seconds": seconds, **found})
+        if record:
+            record(rows)
+    return rows

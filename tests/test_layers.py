@@ -63,7 +63,7 @@ ENGINE = (
 )
 STUDY = (
     *("registries", "design", "simulation", "evaluation", "methods", "plots"),
-    *("jobs", "generation", "overlap", "training", "reconstruction", "comparison"),
+    *("generation", "overlap", "training", "reconstruction", "comparison"),
     *("formats", "check", "report", "notebook", "sweep", "cli"),
 )
 RANK = {f"ptycho_torch.{room}": rank for rank, room in enumerate(ENGINE)} | {
