@@ -1,5 +1,4 @@
-"""What the phases' command lines share: the design's options, and errors printed without a
-traceback."""
+"""What command lines share: options, errors without a traceback, and the manifest of a phase."""
 
 import io
 import os
@@ -19,6 +18,7 @@ from ptycho_torch.fields import literal
 from ptycho_torch.files import folder_lock, read_json, write_json
 
 Options = TypeVar("Options")
+Rows = list[dict]
 # As options that may be repeated were spelt, for a parser that knows the list only.
 _REPEATED = {"--dose": "--doses", "--view": "--views", "--method": "--methods"}
 _PATIENCE_S = 30.0  # writing a manifest takes milliseconds
@@ -30,8 +30,7 @@ def run_options(
     """Run a command on what the shell gives for its options: the fields of a configuration.
 
     Every field is an option, its comment the help (tyro); fields of configurations in it are
-    options of the same rank. `--dose 1 --dose 2` may be said for `--doses 1 2`.
-    """
+    options of the same rank. `--dose 1 --dose 2` may be said for `--doses 1 2`."""
     import tyro
     from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
@@ -111,34 +110,23 @@ def run_command(command: Callable[[], int]) -> int:
         code = command()
         sys.stdout.flush()
         return code
-    except BrokenPipeError:
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # what is still in the buffer has nowhere to go
+    except BrokenPipeError:  # what is still in the buffer has nowhere to go
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except PtychoError as error:
-        print(f"error: {error}", file=sys.stderr)
+        text = str(error)
     except OSError as error:
         if error.filename is None and error.errno is None:
             raise  # not the file system's
-        names = " -> ".join(
-            str(name) for name in (error.filename, error.filename2) if name is not None
-        )
-        print(
-            f"error: {names or 'a file'}: {error.strerror}; expected a place where files can be"
-            " read and written: choose another one, or free it",
-            file=sys.stderr,
-        )
+        names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        text = f"{' -> '.join(names) or 'a file'}: {error.strerror}; expected a place where files"
+        text += " can be read and written: choose another one, or free it"
+    print(f"error: {text}", file=sys.stderr)
     return 2
 
 
 def record_rows(
-    manifest: Path,
-    phase: str,
-    rows: list[dict],
-    keys: tuple[str, ...],
-    skipped: list[dict],
-    **content: object,
+    manifest: Path, phase: str, rows: Rows, keys: tuple[str, ...], skipped: Rows, **content: object
 ) -> None:
     """Write a command's rows, and `skip_summary.json`; the manifest's rows for other jobs are kept.
 

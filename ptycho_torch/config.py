@@ -5,29 +5,21 @@ Importing this module imports neither torch nor lightning.
 
 from collections.abc import Mapping
 from dataclasses import field, replace
+from operator import attrgetter
 from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import Field
 from tyro.conf import Suppress as OfJob  # what a job decides: neither an option nor a setting
 
 from ptycho_torch.errors import ConfigError
-from ptycho_torch.fields import (
-    SEVERAL,
-    Positive,
-    Seed,
-    Threads,
-    Whole,
-    config,
-    field_names,
-    refuse_unknown,
-    to_dict,
-)
-from ptycho_torch.fields import from_dict as _from_dict
+from ptycho_torch.fields import SEVERAL, Positive, Seed, Threads, Whole, config, refuse_unknown
+from ptycho_torch.fields import to_dict as _to_dict
 from ptycho_torch.registry import Registry
 
 # What they are: ptycho_torch.network.
 NETWORKS = Registry("network", "fly64.networks", {"unet": "ptycho_torch.network.unet:CanvasUNet"})
-Passes = Annotated[Whole, Field(ge=1, le=1000)]
+_Pass = Annotated[Whole, Field(ge=1, le=1000)]
+Passes = Annotated[tuple[_Pass, ...], Field(min_length=1, max_length=8), SEVERAL]
 
 
 @config
@@ -39,10 +31,7 @@ class ModelConfig:
     # counts only, no truth; "supervised": truth patches; "procedural": simulated canvases
     objective: Literal["poisson", "supervised", "procedural"] = "poisson"
     # the input: canvases after these many passes over the patterns, rising; 2 10 for bright data
-    canvas_passes: Annotated[tuple[Passes, ...], Field(min_length=1, max_length=8), SEVERAL] = (
-        2,
-        5,
-    )
+    canvas_passes: Passes = (2, 5)
     # penalty of those canvases' slopes, photons per object pixel
     smoothness: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
     network: str = "unet"  # a name in NETWORKS
@@ -53,10 +42,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         NETWORKS.check(self.network)
         if list(self.canvas_passes) != sorted(set(self.canvas_passes)):
-            raise ConfigError(
-                f"canvas_passes={self.canvas_passes} do not rise; the canvases come in the order of"
-                " the passes"
-            )
+            text = f"canvas_passes={self.canvas_passes} do not rise; the canvases come in the order"
+            raise ConfigError(f"{text} of the passes")
 
     @property
     def images_per_group(self) -> int:
@@ -100,28 +87,26 @@ class TrainingConfig:
     progress: bool = False  # a bar on the terminal; notebooks keep it off
 
     def __post_init__(self) -> None:
-        if self.neighbor_count < self.model.images_per_group - 1:
-            C = self.model.images_per_group
+        if self.neighbor_count < (C := self.model.images_per_group) - 1:
             text = f"neighbor_count={self.neighbor_count} is too small for groups of {C}; expected"
             raise ConfigError(f"{text} {C - 1} or more")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, JSON-ready; :meth:`from_dict` is the way back."""
-        return to_dict(self)
+        return _to_dict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TrainingConfig":
         """The inverse of :meth:`to_dict`; unknown keys fail."""
-        return _from_dict(cls, values)
+        return cls(**values)
 
     def with_settings(self, settings: Mapping[str, Any]) -> "TrainingConfig":
         """This configuration with other values; names of ModelConfig's fields go to `model`.
 
         No name stands in both, so that one flat mapping serves notebooks, profiles and the shell.
-        Raises ConfigError for an unknown name, and for one whose value the job decides.
-        """
+        Raises ConfigError for an unknown name, and for one whose value the job decides."""
         refuse_unknown(settings, SETTINGS, "a training")
-        of_model = {name: settings[name] for name in settings if name in field_names(ModelConfig)}
+        of_model = {name: settings[name] for name in settings if hasattr(self.model, name)}
         values = {name: settings[name] for name in settings if name not in of_model}
         return replace(self, model=replace(self.model, **of_model), **values)
 
@@ -149,10 +134,5 @@ LEGACY_NAMES = {  # upstream's key in params.cfg: where its value stands here
 
 
 def update_legacy_dict(cfg: dict[str, Any], config: TrainingConfig) -> None:
-    """Write the config's values under upstream's names into `cfg` (CONFIG-001: once per job, before
-    data is loaded)."""
-    for legacy, path in LEGACY_NAMES.items():
-        value: Any = config
-        for name in path.split("."):
-            value = getattr(value, name)
-        cfg[legacy] = value
+    """Write the config's values under upstream's names: CONFIG-001, once per job, before data."""
+    cfg.update((legacy, attrgetter(path)(config)) for legacy, path in LEGACY_NAMES.items())

@@ -22,14 +22,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields
 from typing import Annotated, Any, TypeVar, dataclass_transform
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from ptycho_torch.errors import ConfigError
@@ -82,9 +75,8 @@ DIFFERENT = AfterValidator(_different)  # on a tuple: at least one value, and no
 def config(cls: type[T]) -> type[T]:
     """Make a frozen keyword-only dataclass whose values are checked when it is made.
 
-    Raises :class:`ConfigError` with every value that is refused, and why.
-    """
-    checked = dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))(cls)
+    Raises :class:`ConfigError` with every value that is refused, and why."""
+    checked = dataclass(frozen=True, kw_only=True, config={"extra": "forbid"})(cls)
     build = checked.__init__
 
     @functools.wraps(build)
@@ -124,10 +116,12 @@ def refuse_unknown(names: Iterable[str], known: Collection[str], where: str) -> 
     """Refuse names that `known` does not hold, with the nearest known one."""
     for name in names:
         if name not in known:
-            raise ConfigError(
-                f"unknown parameter {name!r} of {where}{nearest(name, known) or '.'} Known:"
-                f" {', '.join(sorted(known))}"
-            )
+            raise ConfigError(_unknown(name, known, where))
+
+
+def _unknown(name: str, known: Collection[str], where: str) -> str:
+    hint = nearest(name, known) or "."
+    return f"unknown parameter {name!r} of {where}{hint} Known: {', '.join(sorted(known))}"
 
 
 def nearest(name: object, known: Iterable[str]) -> str:
@@ -142,11 +136,10 @@ def _reasons(error: ValidationError, cls: type) -> Iterable[str]:
         place = ".".join(str(part) for part in one["loc"])
         cause = one.get("ctx", {}).get("error")
         if one["type"] == "unexpected_keyword_argument":
-            known = field_names(cls)
-            owner = cls.__name__ + "".join(f".{part}" for part in one["loc"][:-1])
-            guess = nearest(one["loc"][-1], known) if len(one["loc"]) == 1 else ""
-            listed = f" Known: {', '.join(sorted(known))}" if len(one["loc"]) == 1 else ""
-            yield f"unknown parameter {one['loc'][-1]!r} of {owner}{guess or '.'}{listed}"
+            *path, name = one["loc"]
+            owner = ".".join(map(str, (cls.__name__, *path)))
+            deep = f"unknown parameter {name!r} of {owner}."
+            yield deep if path else _unknown(name, field_names(cls), owner)
         elif isinstance(cause, ConfigError):
             named = not place or str(cause).startswith(f"{place}=")
             yield str(cause) if named else f"{place}: {cause}"

@@ -1,10 +1,8 @@
-"""Files that are either complete or absent: atomic writes, checksums, JSON, and a folder lock with
-an owner.
+"""Files that are complete or absent: atomic writes, checksums, JSON, a folder lock with an owner.
 
-Every result of the project is written through :func:`atomic_path`: to a temporary name in the same
-folder, flushed to the disk, then renamed. A reader never sees half a file, and a killed writer
-leaves only a `.tmp-*` name behind, which goes when the next run takes over its lock. A disk that
-takes no more is one :class:`StorageError` that names file and disk."""
+Every result of the project is written through :func:`atomic_path`. A reader never sees half a file,
+and a killed writer leaves only a `.tmp-*` name behind, which goes when the next run takes over its
+lock. A disk that takes no more is one :class:`StorageError` that names file and disk."""
 
 import errno
 import fcntl
@@ -33,12 +31,10 @@ _REFUSALS = {
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it replaces `path`, on any error it is
-    removed.
+    """Yield a temporary path beside `path`; on success it replaces `path`, else it is removed.
 
-    The temporary name keeps the suffix (numpy and matplotlib choose the format by it). Raises
-    :class:`StorageError`, with `path` as it was before, where the disk is full, over quota,
-    read-only or broken."""
+    It keeps the suffix (numpy and matplotlib choose the format by it). :class:`StorageError`, with
+    `path` as it was, where the disk is full, over quota, read-only or broken."""
     path = Path(path)
     with storage_checked(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,29 +51,25 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def storage_checked(path: Path) -> Iterator[None]:
-    """Turn the system's refusal to write within the block into a :class:`StorageError` about `path`
-    and its disk."""
+    """Turn a refusal to write within the block into a :class:`StorageError` of `path` and disk."""
     try:
         yield
-    except StorageError:
-        raise
     except Exception as error:
         refusal = _refusal(error)
-        if refusal is None:
+        if refusal is None or isinstance(error, StorageError):
             raise
         folder = next(parent for parent in path.absolute().parents if parent.is_dir())
         mount = next(parent for parent in (folder, *folder.parents) if parent.is_mount())
         free = shutil.disk_usage(folder).free / 1e6
+        text = f"{path}: cannot be written: the disk at {mount} {_REFUSALS[refusal]}"
+        text += f" ({os.strerror(refusal)}; {free:.1f} MB free); what was there before is kept:"
         raise StorageError(
-            f"{path}: cannot be written: the disk at {mount} {_REFUSALS[refusal]}"
-            f" ({os.strerror(refusal)}; {free:.1f} MB free); what was there before is kept: make"
-            " room or choose another folder, then run it again"
+            f"{text} make room or choose another folder, then run it again"
         ) from error
 
 
 def _refusal(error: BaseException | None) -> int | None:
-    """The errno of a refusal to write. A zip that cannot be closed, say, hides it behind an error
-    of its own."""
+    """The errno of a refusal to write; a zip that cannot be closed hides it behind its own."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in _REFUSALS:
             return error.errno
@@ -93,8 +85,7 @@ def write_json(path: str | Path, value: object) -> None:
 
 
 def json_text(value: object, **layout: object) -> str:
-    """JSON of plain types, numpy scalars and arrays, and paths. NaN and what has no JSON form are
-    refused."""
+    """JSON of plain types, numpy scalars and arrays, and paths; refuses NaN and anything else."""
     try:
         return json.dumps(value, allow_nan=False, default=_plain, **layout)
     except (TypeError, ValueError, RecursionError) as error:
@@ -111,10 +102,8 @@ def read_json(path: str | Path) -> object:
     except FileNotFoundError as error:
         raise PtychoError(f"{path}: no such file; run the step that writes it") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise PtychoError(
-            f"{path}: cannot be read as JSON ({error}); remove it and run the step that wrote it"
-            " again"
-        ) from error
+        text = f"{path}: cannot be read as JSON ({error}); remove it and run the step that wrote it"
+        raise PtychoError(f"{text} again") from error
 
 
 def sha256_file(path: str | Path) -> str:
@@ -177,8 +166,8 @@ def _claimed(file: BinaryIO, lock: Path, new: bool) -> bool:
 
 
 def _left(lock: Path) -> bool:
-    """Whether a lock that no process of this host holds was left by a killed one; then what that
-    had half written goes. An empty lock is of one killed at once."""
+    """Whether a killed process of this host left the lock (empty: killed at once); then what it had
+    half written goes."""
     holder = _holder(lock)
     if holder.get("host") != socket.gethostname() or type(holder.get("pid")) is not int:
         return lock.stat().st_size == 0

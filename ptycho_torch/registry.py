@@ -27,8 +27,7 @@ T = TypeVar("T")
 class Registry(Mapping[str, T], Generic[T]):
     """Name -> entry, in the order of the project's own names and then of other packages'.
 
-    `kind` is what an error calls an entry, `group` the entry-point group that other packages use.
-    """
+    `kind` is what an error calls an entry, `group` the entry-point group of other packages."""
 
     def __init__(self, kind: str, group: str, own: Mapping[str, str]) -> None:
         self.kind, self.group, self._own = kind, group, dict(own)
@@ -37,11 +36,10 @@ class Registry(Mapping[str, T], Generic[T]):
     def _places(self) -> dict[str, str]:
         places = dict(self._own)
         for point in sorted(entry_points(group=self.group), key=lambda point: point.name):
-            if places.setdefault(point.name, point.value) != point.value:
-                raise ConfigError(
-                    f"{self.kind} {point.name!r} is {places[point.name]} and, in the package"
-                    f" {point.dist.name}, {point.value}; uninstall it or rename its entry"
-                )
+            if (known := places.setdefault(point.name, point.value)) != point.value:
+                text = f"{self.kind} {point.name!r} is {known} and, in the package"
+                text += f" {point.dist.name}, {point.value}; uninstall it or rename its entry"
+                raise ConfigError(text)
         return places
 
     def __iter__(self) -> Iterator[str]:

@@ -26,13 +26,11 @@ _STORE = {
 }
 _ROOT = "store np.sqrt(diffraction).astype(np.float32)"
 
-
 Array = np.ndarray | Member  # here, or in a file and known by its header
 
 
 def check_layout(keys: tuple[Key, ...], arrays: Mapping[str, Array], source: object) -> None:
-    """Required keys are there; dtypes, ranks and lengths are the contract's and agree with each
-    other."""
+    """Required keys are there; dtypes, ranks and lengths are the contract's and agree."""
     lengths: dict[str, tuple[int, str]] = {}
     for key in keys:
         if key.name in arrays:
@@ -46,8 +44,7 @@ def check_layout(keys: tuple[Key, ...], arrays: Mapping[str, Array], source: obj
 
 
 def check_values(scan: ScanData, source: object) -> None:
-    """Values are finite, positions inside the object, groups inside the scan, and patterns are
-    amplitudes."""
+    """Values are finite, positions in the object, groups in the scan, and patterns amplitudes."""
     H, W = scan.canvas_shape
     for key, centres, edge in (("ycoords", scan.ycoords, H), ("xcoords", scan.xcoords, W)):
         _check_finite(key, centres, source, "remove or measure these positions")
@@ -95,8 +92,7 @@ def _check_dtype(key: Key, dtype: np.dtype, source: object) -> None:
 
 
 def _misfit(key: Key, shape: tuple[int, ...], lengths: dict[str, tuple[int, str]]) -> str | None:
-    """Why a shape does not match the symbols of the contract; the first key that uses a symbol
-    fixes its length."""
+    """Why a shape is not the contract's; the first key that uses a symbol fixes its length."""
     options = (re.findall(r"\w+", text) for text in key.shape.split(" or "))
     symbols = {len(letters): letters for letters in options}
     if len(shape) not in symbols:
@@ -114,14 +110,12 @@ def _misfit(key: Key, shape: tuple[int, ...], lengths: dict[str, tuple[int, str]
                 do = "this looks like (N, N, n): store np.moveaxis(patterns, -1, 0)"
             return f"patterns that are not square, shape {shape}; expected {key.shape}; {do}"
         if symbol == "n":
-            return (
-                f"length {length}, shape {shape}; expected {fixed}, one for each pattern of '{by}';"
-                " the keys must list the same patterns in the same order"
+            text = (
+                f"length {length}, shape {shape}; expected {fixed}, one for each pattern of '{by}'"
             )
-        return (
-            f"{length} px, shape {shape}; expected {symbol} = {fixed} px as in '{by}';"
-            " bring both to the same pixel grid"
-        )
+            return f"{text}; the keys must list the same patterns in the same order"
+        text = f"{length} px, shape {shape}; expected {symbol} = {fixed} px as in '{by}'"
+        return f"{text}; bring both to the same pixel grid"
     return None
 
 
@@ -149,10 +143,10 @@ def _check_inside(key: str, centres: np.ndarray, edge: int, N: int, source: obje
     outside = np.flatnonzero((corners < 0) | (corners > edge - N))
     if len(outside):
         i, half = outside[0], N / 2
-        text = (
-            f"{len(outside)} of {len(centres)} patches leave the object, the first is pattern {i}"
+        text = f"{len(outside)} of {len(centres)} patches leave the object, the first is pattern"
+        text += (
+            f" {i} at {centres[i]:.2f}; expected patch centres in {half:g} .. {edge - half:g} px;"
         )
-        text += f" at {centres[i]:.2f}; expected patch centres in {half:g} .. {edge - half:g} px;"
         text += " positions are in pixels of objectGuess, from its corner (not metres, not from the"
         text += " centre), x along columns, y along rows: convert them, or enlarge objectGuess"
         raise refused(source, key, text)

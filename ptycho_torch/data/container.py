@@ -32,8 +32,7 @@ def refused(source: object, key: str | None, text: str) -> DataContractError:
 
 def check_container(path: Path, handle: BinaryIO, archive: zipfile.ZipFile) -> None:
     """Refuse what np.savez never writes: foreign, repeated, encrypted, absurdly large or
-    overlapping members, and gaps (of a member that a damaged directory lost, zipfile says nothing).
-    """
+    overlapping members, and gaps (zipfile does not tell of a member that its directory lost)."""
     infos = archive.infolist()
     if len(infos) > MAX_MEMBERS:
         text = f"{len(infos)} members; expected at most {MAX_MEMBERS} arrays; write the file again"
@@ -60,16 +59,12 @@ def _fault(info: zipfile.ZipInfo, seen: set[str]) -> str | None:
     if key_of(info) in seen:
         return "the key is there twice; expected each key once; write the file again with one"
     if info.flag_bits & 1 or info.compress_type not in _METHODS:
-        return (
-            "encrypted, or compressed by a method numpy does not use; expected a stored or deflated"
-            " member; write it with np.savez or np.savez_compressed"
-        )
+        text = "encrypted, or compressed by a method numpy does not use; expected a stored or"
+        return f"{text} deflated member; write it with np.savez or np.savez_compressed"
     if full > MAX_BYTES or (full > BOMB_BYTES and full > BOMB_RATIO * packed):
-        return (
-            f"{packed} bytes claim to unpack to {full}; expected at most {MAX_BYTES} bytes, and at"
-            f" most {BOMB_RATIO} times what is in the file; store the array uncompressed (np.savez)"
-            " if it is real"
-        )
+        text = f"{packed} bytes claim to unpack to {full}; expected at most {MAX_BYTES} bytes, and"
+        text += f" at most {BOMB_RATIO} times what is in the file; store the array uncompressed"
+        return f"{text} (np.savez) if it is real"
     return None
 
 
@@ -79,8 +74,7 @@ def key_of(info: zipfile.ZipInfo) -> str:
 
 
 def data_start(handle: BinaryIO, info: zipfile.ZipInfo) -> int:
-    """File offset of a member's bytes: a local header is 30 bytes, then its name and extra
-    field."""
+    """File offset of a member's bytes, behind a local header of 30 bytes, name and extra field."""
     handle.seek(info.header_offset)
     lengths = handle.read(30)[26:]
     name, extra = int.from_bytes(lengths[:2], "little"), int.from_bytes(lengths[2:], "little")

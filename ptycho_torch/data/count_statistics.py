@@ -26,15 +26,14 @@ SATURATED_LEAST, SATURATED_TIMES = 8, 4.0
 
 @dataclass(frozen=True, eq=False)
 class CountStatistics:
-    """Of photon counts diffraction^2, rounded; `not_whole` is the share that rounding moved by more
-    than 0.05 + 1e-6 of it."""
+    """Of photon counts diffraction^2, rounded."""
 
     photons: np.ndarray  # (n,) photons per pattern
     mean: np.ndarray  # (N, N) counts, mean over patterns
     peak: np.ndarray  # (N, N) largest count of each pixel
     values: np.ndarray  # the counts that occur, rising
     numbers: np.ndarray  # how often each occurs
-    not_whole: float
+    not_whole: float  # share of the counts that rounding moved by more than 0.05 + 1e-6 of them
 
     def summary(self) -> dict[str, float]:
         """The numbers that a bundle and a report keep; photons per pattern, counts per pixel."""
@@ -54,8 +53,7 @@ class CountStatistics:
 
 def count_statistics(diffraction: np.ndarray) -> CountStatistics:
     """Statistics of amplitudes (n, N, N), perhaps mapped, in one pass."""
-    photons, off = [], 0
-    total, peak = np.zeros(diffraction.shape[1:]), np.zeros(diffraction.shape[1:])
+    photons, off, (total, peak) = [], 0, np.zeros((2, *diffraction.shape[1:]))
     values, numbers = np.empty(0), np.empty(0, np.int64)
     for _, block in pattern_chunks(diffraction):
         squares = np.square(block, dtype=np.float64)
@@ -87,11 +85,9 @@ def dead_pixels(counts: CountStatistics, model: np.ndarray | None = None) -> np.
 
 
 def hot_pixels(counts: CountStatistics, model: np.ndarray | None = None) -> np.ndarray:
-    """(k, 2) rows and columns of pixels far brighter than their neighbours, in more than one
-    pattern.
+    """(k, 2) rows and columns of pixels far brighter than their neighbours in several patterns.
 
-    `model` as in :func:`dead_pixels`: a narrow peak of the probe's own pattern is not reported.
-    """
+    `model` as in :func:`dead_pixels`: a narrow peak of the probe's own pattern is not reported."""
     n = len(counts.photons)
     total = counts.mean * n - counts.peak  # a cosmic ray hits one pattern
     near = _near(counts.mean * n)
@@ -112,8 +108,7 @@ def saturation(counts: CountStatistics) -> tuple[float, int] | None:
 
 
 def centre_offset(pattern: np.ndarray, model: np.ndarray) -> tuple[float, float]:
-    """(rows, columns) px by which a mean pattern (N, N) lies off a calculated one, at most N / 4
-    each.
+    """(rows, columns) px, at most N / 4, by which a mean pattern (N, N) lies off a calculated one.
 
     Where their square roots, on the part of the window that both cover, differ least: a
     cross-correlation would favour small shifts, since patterns fill the window. To a fraction of a

@@ -1,5 +1,4 @@
-"""Groups of neighbouring images (OVERSAMPLING-001): C = gridsize^2 images out of a seed image and
-its K nearest."""
+"""Groups (OVERSAMPLING-001) of C = gridsize^2 images: a seed image and some of its K nearest."""
 
 from itertools import combinations
 
@@ -61,8 +60,7 @@ def draw_groups(
 
 
 def choose_groups(scan: ScanData, config: TrainingConfig, source: object) -> np.ndarray:
-    """Groups of image indices (G, C) for a scan: the named view's own, or drawn anew
-    (OVERSAMPLING-001).
+    """Groups of image indices (G, C) for a scan: the named view's own, or drawn anew.
 
     Stored groups are never mixed or split: `n_images` keeps whole groups, and combinations do not
     cross them. Raises ConfigError, naming `source`, where scan and configuration do not fit."""

@@ -1,18 +1,15 @@
 """Arrays in an npz file, read without trusting the file, and mapped instead of loaded.
 
-An npz is a zip of `.npy` members. `np.load(path, mmap_mode="r")` ignores the mode for it and loads
-every array it is asked for; `np.load` also allocates what a header claims before it looks at the
-bytes. Here
+`np.load(path, mmap_mode="r")` ignores the mode for an npz, a zip of `.npy` members; `np.load` also
+allocates what a header claims before it looks at the bytes. Here
 
-- every header is read first and compared with the bytes that are there; nothing is allocated
-  before that;
+- every header is first compared with the bytes that are there; nothing is allocated before that;
 - a *stored* member (`np.savez`, :func:`write_npz`) is mapped where it lies in the file;
 - a *deflated* one (`np.savez_compressed`) is unpacked once, in chunks, to an `.npy` file in a cache
   folder, and that is mapped. Its name is a hash of path, size, time and checksum, so that a changed
   file is never served from the cache;
 - checksums are verified, pickled arrays are never opened, and whatever else is wrong with the file
-  is a :class:`DataContractError` that names the file, the key, what was found, what was expected
-  and what to do.
+  is a :class:`DataContractError` that names file and key, what was found and expected, what to do.
 """
 
 import hashlib
@@ -63,8 +60,7 @@ class Member:
 
 
 class NpzFile:
-    """The arrays of an open npz: `members` (key -> :class:`Member`), :meth:`read` one or
-    :meth:`map` it."""
+    """The arrays of an open npz, `members` by key: :meth:`read` one or :meth:`map` it."""
 
     def __init__(self, path: Path, handle: BinaryIO, archive: zipfile.ZipFile) -> None:
         self.path, self._handle, self._archive = path, handle, archive
@@ -166,16 +162,14 @@ class NpzFile:
         except OSError as error:
             text = f"its {member.nbytes} bytes cannot be unpacked to {folder} ({error}); expected a"
             text += " writable cache folder with room; pass another cache_dir, or store the file"
-            raise refused(
-                self.path, key, f"{text} uncompressed (np.savez), which needs none"
-            ) from error
+            text += " uncompressed (np.savez), which needs none"
+            raise refused(self.path, key, text) from error
         return target
 
 
 @contextmanager
 def open_npz(path: str | Path) -> Iterator[NpzFile]:
-    """Open an npz after checking its container and every header; arrays mapped from it outlive the
-    block."""
+    """Open an npz, container and headers checked; arrays mapped from it outlive the block."""
     path = Path(path)
     try:
         handle = path.open("rb")
@@ -192,8 +186,7 @@ def open_npz(path: str | Path) -> Iterator[NpzFile]:
 
 
 def write_npz(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays stored, so that they can be mapped; atomically, in chunks; the same arrays give
-    the same bytes."""
+    """Write arrays stored, to be mapped; atomically, in chunks; the same ones as the same bytes."""
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for key, array in arrays.items():
             info = zipfile.ZipInfo(f"{key}.npy")  # its date is constant
@@ -202,12 +195,9 @@ def write_npz(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def cache_folder(path: Path) -> Path:
-    """Where a compressed file is unpacked: `.fly64-cache` beside it; for a read-only folder, in the
-    temporary folder.
-
-    Read-only is a folder that this user may not write, or without any write permission at all (as
-    root sees it). The folder in the temporary one is this user's own, and refused if it belongs to
-    someone else."""
+    """Where a compressed file is unpacked: `.fly64-cache` beside it; for a read-only folder (no
+    write permission for this user, or, as root sees it, none at all) one of this user's own in the
+    temporary folder, refused if it belongs to someone else."""
     folder = path.resolve().parent
     if os.access(folder, os.W_OK) and folder.stat().st_mode & 0o222:
         return folder / ".fly64-cache"

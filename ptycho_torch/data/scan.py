@@ -10,8 +10,7 @@ from ptycho_torch.data.container import refused
 
 
 class Key(NamedTuple):
-    """One row of the contract; `shape` is symbolic: equal letters are equal lengths, in all
-    keys."""
+    """One row of the contract; `shape` is symbolic: in all keys equal letters are equal lengths."""
 
     name: str
     required: bool
@@ -20,49 +19,24 @@ class Key(NamedTuple):
     meaning: str
 
 
+_PLACE, _STACK, _MODES = ("float32 or float64", "(n,)"), "(n, N, N)", "(N, N) or (modes, N, N)"
+_ABOUT = "JSON object: dose, seeds, geometry, object_kind, probe_kind"
 KEYS = (
-    Key(
-        "diffraction",
-        True,
-        "float32",
-        "(n, N, N)",
-        "amplitude sqrt(counts), zero frequency at N // 2",
-    ),
-    Key(
-        "xcoords",
-        True,
-        "float32 or float64",
-        "(n,)",
-        "patch centres along columns, px of objectGuess",
-    ),
-    Key(
-        "ycoords", True, "float32 or float64", "(n,)", "patch centres along rows, px of objectGuess"
-    ),
-    Key(
-        "probeGuess",
-        True,
-        "complex64",
-        "(N, N) or (modes, N, N)",
-        "sum |P|^2 = photons per exposure",
-    ),
+    Key("diffraction", True, "float32", _STACK, "amplitude sqrt(counts), zero frequency at N // 2"),
+    Key("xcoords", True, *_PLACE, "patch centres along columns, px of objectGuess"),
+    Key("ycoords", True, *_PLACE, "patch centres along rows, px of objectGuess"),
+    Key("probeGuess", True, "complex64", _MODES, "sum |P|^2 = photons per exposure"),
     Key("objectGuess", True, "complex64", "(H, W)", "object transmission; about 1 where empty"),
-    Key("Y", False, "complex64", "(n, N, N)", "truth patches of the object, read only on request"),
+    Key("Y", False, "complex64", _STACK, "truth patches of the object, read only on request"),
     Key("scan_index", False, "integer", "(n,)", "index of each pattern in the full scan"),
     Key("groups", False, "integer", "(G, C)", "patterns seen together: C distinct indices below n"),
-    Key(
-        "metadata",
-        False,
-        "text",
-        "()",
-        "JSON object: dose, seeds, geometry, object_kind, probe_kind",
-    ),
+    Key("metadata", False, "text", "()", _ABOUT),
 )
 
 
 @dataclass(frozen=True, eq=False)
 class ScanData:
-    """A scan in memory, big arrays perhaps mapped. Built from arrays of the contract's dtypes,
-    unchecked.
+    """A scan in memory, big arrays perhaps mapped; built of the contract's dtypes, unchecked.
 
     Only what loses nothing is widened: positions to float64, indices to int64, a single probe to
     one mode."""
@@ -141,7 +115,6 @@ class ScanData:
 
 
 def _widen(value: np.ndarray | None, kinds: str, dtype: type) -> np.ndarray | None:
-    """The same values in a wider type of the same kind; anything else is left for the checks to
-    refuse."""
+    """The same values in a wider type of their kind; the checks refuse anything else."""
     exact = value is not None and value.dtype.kind in kinds and np.can_cast(value.dtype, dtype)
     return value.astype(dtype, copy=False) if exact else value

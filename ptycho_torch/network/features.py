@@ -26,12 +26,10 @@ def channel_count(config: ModelConfig) -> int:
 
 
 def make_features(patterns: Patterns, config: ModelConfig) -> Features:
-    """Canvases after `config.canvas_passes` accelerated passes from an empty object, and log10 of
-    the fluence.
+    """Canvases after `config.canvas_passes` passes from an empty object, and log10 of the fluence.
 
     The patterns' probe carries their photons (a thinned pattern comes with a fainter probe). The
-    global phase of each canvas is taken out, so that the network need not know it.
-    """
+    global phase of each canvas is taken out, so that the network need not know it."""
     geometry, stages = patterns.geometry, []
 
     def keep(number: int, canvas: Tensor) -> None:
@@ -49,8 +47,6 @@ def make_features(patterns: Patterns, config: ModelConfig) -> Features:
     return Features(torch.stack(channels, dim=1), stages[-1])
 
 
-def fluence_of(
-    channels: Float[Tensor, "canvases channels H W"],
-) -> Float[Tensor, "canvases H W"]:
+def fluence_of(channels: Float[Tensor, "canvases channels H W"]) -> Float[Tensor, "canvases H W"]:
     """Photons per object pixel, from the last channel of :class:`Features`."""
     return (10 ** (2 * channels[:, -1]) - 0.1).clamp_min(0)

@@ -1,8 +1,6 @@
-"""The physics-informed model: features -> network -> object canvas -> diffraction -> expected
-counts.
+"""The physics-informed model: features -> network -> object canvas -> expected counts.
 
-The probe is a buffer here and nowhere else in training; the counts' scale is in it and in nothing
-else."""
+The probe, a buffer here and nowhere else in training, alone carries the counts' scale."""
 
 from typing import NamedTuple
 
@@ -16,6 +14,8 @@ from ptycho_torch.network.poisson_loss import poisson_loss
 from ptycho_torch.physics.geometry import Geometry, Patterns
 from ptycho_torch.physics.patches import cut
 
+Canvases = Complex[Tensor, "canvases H W"]
+Probe = Complex[Tensor, "modes N N"]
 _PLENTY = 30.0  # photons per object pixel
 _LEAST_ERROR = 1e-7  # mean squared, under the log: what an exact canvas would score
 
@@ -39,7 +39,7 @@ class SimulatedBatch(NamedTuple):
     """One optimiser step's simulated canvases, whose objects are known everywhere."""
 
     features: Features
-    truth: Complex[Tensor, "canvases H W"]
+    truth: Canvases
 
     @property
     def size(self) -> int:
@@ -49,19 +49,16 @@ class SimulatedBatch(NamedTuple):
 class PtychoModel(nn.Module):
     """Object and expected counts from features, for a fixed probe."""
 
-    probe: Complex[Tensor, "modes N N"]
+    probe: Probe
 
-    def __init__(self, config: ModelConfig, probe: Complex[Tensor, "modes N N"]):
+    def __init__(self, config: ModelConfig, probe: Probe):
         super().__init__()
         self.config = config
         self.register_buffer("probe", probe)
         self.network = NETWORKS[config.network](channel_count(config), config)
 
-    def object_canvas(
-        self, features: Features, symmetry: int = 0
-    ) -> Complex[Tensor, "canvases H W"]:
-        """The passes' canvas plus the network's correction, computed in one of the 8 orientations
-        of the square.
+    def object_canvas(self, features: Features, symmetry: int = 0) -> Canvases:
+        """The passes' canvas plus the network's correction, computed in one of 8 orientations.
 
         Under plenty of light the network's output counts in standard deviations of the canvas's
         noise, which falls with the root of the fluence: what it has not learned then costs little.
@@ -70,14 +67,9 @@ class PtychoModel(nn.Module):
         correction = _orient_back(self.network(_orient(features.channels, symmetry)), symmetry)
         return features.base + correction * torch.rsqrt(1 + fluence_of(features.channels) / _PLENTY)
 
-    def loss(
-        self, canvas: Complex[Tensor, "canvases H W"], batch: Batch | SimulatedBatch
-    ) -> Float[Tensor, ""]:
-        """Poisson loss of the unseen photons, or, supervised, the probe-weighted squared error to
-        the truth patches.
-
-        Of simulated canvases: :func:`simulated_loss`.
-        """
+    def loss(self, canvas: Canvases, batch: Batch | SimulatedBatch) -> Float[Tensor, ""]:
+        """Poisson loss of the unseen photons; supervised, the probe-weighted squared error to the
+        truth patches; of simulated canvases :func:`simulated_loss`."""
         if isinstance(batch, SimulatedBatch):
             return simulated_loss(canvas, batch.truth, fluence_of(batch.features.channels))
         if self.config.objective == "poisson":
@@ -96,12 +88,10 @@ class PtychoModel(nn.Module):
 
 
 def simulated_loss(
-    canvas: Complex[Tensor, "canvases H W"],
-    truth: Complex[Tensor, "canvases H W"],
-    fluence: Float[Tensor, "canvases H W"],
+    canvas: Canvases, truth: Canvases, fluence: Float[Tensor, "canvases H W"]
 ) -> Float[Tensor, ""]:
-    """log10 of the mean squared error of the amplitude plus that of the phase, global phase
-    removed, mean over canvases.
+    """log10 of the mean squared errors of amplitude and of phase, added; mean over canvases, whose
+    global phase is removed.
 
     A decibel is worth the same at every dose, so that one network can learn all of them. A pixel's
     weight is its fluence up to the median of the lit ones, so that the bright middle does not
@@ -111,10 +101,9 @@ def simulated_loss(
     weight = weight / weight.sum((-2, -1), keepdim=True)
     turn = torch.angle((weight * canvas.detach() * truth.conj()).sum((-2, -1), keepdim=True))
     change = (canvas * torch.exp(-1j * turn) - truth) * truth.conj() / truth.abs().clamp_min(0.1)
-    amplitude, phase = (
-        (weight * part.square()).sum((-2, -1)) for part in (change.real, change.imag)
-    )
-    return (torch.log10(amplitude + _LEAST_ERROR) + torch.log10(phase + _LEAST_ERROR)).mean()
+    parts = (change.real, change.imag)  # amplitude, phase
+    errors = [(weight * part.square()).sum((-2, -1)) + _LEAST_ERROR for part in parts]
+    return (torch.log10(errors[0]) + torch.log10(errors[1])).mean()
 
 
 def _orient(image: Tensor, symmetry: int) -> Tensor:

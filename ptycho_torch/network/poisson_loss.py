@@ -16,17 +16,15 @@ from ptycho_torch.physics.geometry import Patterns
 def poisson_loss(
     canvas: Complex[Tensor, "canvases H W"], patterns: Patterns, photons: Float[Tensor, ""]
 ) -> Float[Tensor, ""]:
-    """Negative log-likelihood of the counts above the saturated model, per detected photon;
-    differentiable by the canvas.
+    """Negative log-likelihood of the counts above the saturated model, per detected photon.
 
-    Per photon (`photons`: how many the patterns hold), so that neither the loss nor its gradient
-    grows with dose: an optimiser's epsilon would notice."""
+    Per photon (the patterns hold `photons`) neither it nor its gradient, by the canvas, grows with
+    dose: an optimiser's epsilon would notice."""
     return 0.5 * _Deviance.apply(canvas, patterns) / photons.clamp_min(1.0)
 
 
 class _Deviance(torch.autograd.Function):
-    """Summed Poisson deviance of a canvas; its derivative by conj(canvas) is twice that of the
-    likelihood."""
+    """Summed Poisson deviance of a canvas, twice the negative log-likelihood."""
 
     @staticmethod
     def forward(ctx, canvas: Tensor, patterns: Patterns) -> Tensor:
@@ -38,7 +36,6 @@ class _Deviance(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, outside: Tensor) -> tuple[Tensor, None]:
         (slope,) = ctx.saved_tensors
-        return (
-            4 * outside * slope,
-            None,
-        )  # torch's gradient of a real number by a complex one is 2 d / d conj
+        # torch's gradient of a real number by a complex one is 2 d / d conj; of a deviance, whose
+        # derivative is twice the likelihood's, that is four slopes
+        return 4 * outside * slope, None

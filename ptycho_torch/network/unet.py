@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ptycho_torch.config import ModelConfig
 
+Channels = Float[Tensor, "canvases channels H W"]
 _GROUPS = 8
 
 
@@ -27,19 +28,17 @@ class CanvasUNet(nn.Module):
         widths = [config.width * 2**level for level in range(config.depth)]
         steps = list(pairwise(widths))
         self.stem = nn.Conv2d(channels, config.width, 3, padding=1)
-        self.down = nn.ModuleList(_Block(w, w) for w in widths)
+        self.down = nn.ModuleList(_Block(width) for width in widths)
         self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in steps)
         self.grow = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in steps)
-        self.up = nn.ModuleList(_Block(w, w) for w in widths[:-1])
+        self.up = nn.ModuleList(_Block(width) for width in widths[:-1])
         self.head = nn.Conv2d(config.width, 2, 1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         # The order in which convolutions on a CPU are fastest.
         self.to(memory_format=torch.channels_last)
 
-    def forward(
-        self, image: Float[Tensor, "canvases channels H W"]
-    ) -> Complex[Tensor, "canvases H W"]:
+    def forward(self, image: Channels) -> Complex[Tensor, "canvases H W"]:
         height, width = image.shape[-2:]
         step = 2 ** len(self.shrink)
         x = nn.functional.pad(image, (0, -width % step, 0, -height % step), mode="replicate")
@@ -59,14 +58,10 @@ class CanvasUNet(nn.Module):
 class _Block(nn.Module):
     """Two 3 x 3 convolutions with a residual path."""
 
-    def __init__(self, inside: int, outside: int):
+    def __init__(self, width: int):
         super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(inside, outside, 3, padding=1),
-            nn.GroupNorm(_GROUPS, outside),
-            nn.SiLU(),
-            nn.Conv2d(outside, outside, 3, padding=1),
-        )
+        first, last = (nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
+        self.body = nn.Sequential(first, nn.GroupNorm(_GROUPS, width), nn.SiLU(), last)
 
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.silu(x + self.body(x))

@@ -1,5 +1,4 @@
-"""A trained model as one file that loads alone: weights, probe, configuration, data statistics,
-legacy names, versions.
+"""A trained model as one file that loads alone (:class:`Bundle`).
 
 A safetensors file: tensors, and one text of JSON in its header. Nothing in it can be executed, and
 its header is compared with its length before anything is allocated. The text holds the SHA-256 of
@@ -35,8 +34,7 @@ class Bundle:
 
     model: PtychoModel
     config: TrainingConfig
-    # of the training data: images, photons per exposure, counts, provenance
-    statistics: dict[str, Any]
+    statistics: dict[str, Any]  # of the training data: images, photons, counts, provenance
     legacy: dict[str, Any]  # the configuration under upstream's names (params.cfg)
     versions: dict[str, str]
     sha256: str  # of the file
@@ -59,8 +57,7 @@ def load_bundle(path: str | Path) -> Bundle:
 
     Raises DataContractError, with its name and the reason, for a file that is damaged, that is no
     bundle or whose parts do not fit."""
-    path = Path(path)
-    if not path.is_file():
+    if not Path(path).is_file():
         where = "training writes one as <output_dir>/bundle.pt"
         raise DataContractError(f"{path}: no such bundle; {where}")
     try:
@@ -76,16 +73,13 @@ def load_bundle(path: str | Path) -> Bundle:
     except Exception as error:  # what a file may trip over has no end; all is its fault
         why = str(error) if isinstance(error, PtychoError) else f"{type(error).__name__}: {error}"
         why = f"it lacks {error}" if isinstance(error, KeyError) else why[:500]
-        raise DataContractError(
-            f"{path}: not a bundle that this version of the project can use ({why}); nothing of it"
-            " was executed; copy it again, or train again"
-        ) from error
+        text = f"{path}: not a bundle that this version of the project can use ({why}); nothing of"
+        raise DataContractError(f"{text} it was executed; copy it again, or train again") from error
     return Bundle(model.eval(), config, **parts, sha256=sha256_file(path))
 
 
 def write_sealed(path: str | Path, tensors: Mapping[str, Tensor], content: dict[str, Any]) -> None:
-    """Write tensors and JSON-ready content with their checksum, atomically; the same ones give the
-    same bytes."""
+    """Write tensors and JSON-ready content with their checksum, atomically, reproducibly."""
     apart = {  # each in the plain order of memory, none a view of another
         name: tensor.clone(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
@@ -132,11 +126,9 @@ def _header(file: BinaryIO) -> dict[str, Any]:
 
 
 def _check_tensors(config: TrainingConfig, tensors: Mapping[str, Tensor]) -> None:
-    """The probe is one of N pixels, and every weight that the configuration implies is there with
-    its values.
+    """The probe is one of N pixels, and every weight that the configuration implies is there.
 
-    The network is first laid out without memory: a configuration may claim one of many gigabytes.
-    """
+    The network is first laid out without memory: a configuration may claim many gigabytes."""
     N, probe = config.model.N, tensors["probe"]
     layout = (probe.dtype, probe.ndim, tuple(probe.shape[1:]))
     if layout != (torch.complex64, 3, (N, N)) or not len(probe):

@@ -1,5 +1,4 @@
-"""Training as Lightning sees it: one loss, AdamW, a cosine to zero, eight orientations drawn from
-(seed, step)."""
+"""Training as Lightning sees it: one loss, AdamW, a cosine to zero, orientations drawn by step."""
 
 from typing import Any
 

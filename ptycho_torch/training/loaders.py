@@ -1,7 +1,6 @@
 """In which order training sees the batches of a split, or simulated canvases.
 
-The order depends on (seed, epoch) alone, so that an interrupted run continues with the same
-batches."""
+It depends on (seed, epoch) alone, so that an interrupted run continues with the same batches."""
 
 from collections.abc import Iterator
 
@@ -58,8 +57,7 @@ class GroupSampler(EpochSampler):
         return iter([items[i] for i in picks])
 
     def _share(self, batch: np.ndarray) -> list[int]:
-        """This process's part of a batch; of one smaller than their number, its last group for the
-        ones left over."""
+        """This process's part of a batch; its last group for those that a small one leaves over."""
         rank, processes = self.place()
         return batch[min(rank, len(batch) - 1) :: processes].tolist()
 
@@ -88,7 +86,6 @@ class SimulatedSampler(EpochSampler):
 def loader(data: Dataset, config: TrainingConfig, drawn: bool = True) -> DataLoader:
     """Batches of a split, in a `drawn` order to train on; or simulated canvases, `data[seed]` a
     :class:`~ptycho_torch.network.model.SimulatedBatch`."""
-    sampler = SimulatedSampler(config)
-    if isinstance(data, Split):
-        sampler = GroupSampler(len(data), config, drawn)
+    split = isinstance(data, Split)
+    sampler = GroupSampler(len(data), config, drawn) if split else SimulatedSampler(config)
     return DataLoader(data, batch_size=None, sampler=sampler, num_workers=config.num_workers)

@@ -1,7 +1,4 @@
-"""Training data: groups of images under one of several thinnings, as the batches the model takes.
-
-A `Split` is one data file as training sees it: which images, which groups, where they lie.
-"""
+"""Training data: groups of images under one of several thinnings, as the model's batches."""
 
 from functools import lru_cache
 
@@ -24,15 +21,13 @@ class Split(Dataset):
 
     def __init__(self, raw: RawDataTorch, config: TrainingConfig):
         if raw.N != config.model.N:
-            raise ConfigError(
-                f"{raw.source} holds {raw.N} px patterns, the configuration says N={config.model.N}"
-            )
+            text = f"{raw.source} holds {raw.N} px patterns"
+            raise ConfigError(f"{text}, the configuration says N={config.model.N}")
         self.raw, self.config = raw, config
         groups = choose_groups(raw.scan, config, raw.source)
         self.images = torch.from_numpy(np.unique(groups))
-        self.groups = torch.from_numpy(
-            np.searchsorted(self.images.numpy(), groups)
-        )  # within `images`
+        # within `images`
+        self.groups = torch.from_numpy(np.searchsorted(self.images.numpy(), groups))
         self.geometry = raw.geometry(self.images)
         self._thinned = lru_cache(maxsize=None)(self._thin)
         self._features = lru_cache(maxsize=None)(self._make_features)
