@@ -62,10 +62,10 @@ def storage_checked(path: Path) -> Iterator[None]:
         mount = next(parent for parent in (folder, *folder.parents) if parent.is_mount())
         free = shutil.disk_usage(folder).free / 1e6
         text = f"{path}: cannot be written: the disk at {mount} {_REFUSALS[refusal]}"
-        text += f" ({os.strerror(refusal)}; {free:.1f} MB free); what was there before is kept:"
-        raise StorageError(
-            f"{text} make room or choose another folder, then run it again"
-        ) from error
+        text += (
+            f" ({os.strerror(refusal)}; {free:.1f} MB free); what was there before is kept: make"
+        )
+        raise StorageError(f"{text} room or choose another folder, then run it again") from error
 
 
 def _refusal(error: BaseException | None) -> int | None:
@@ -89,10 +89,9 @@ def json_text(value: object, **layout: object) -> str:
     try:
         return json.dumps(value, allow_nan=False, default=_plain, **layout)
     except (TypeError, ValueError, RecursionError) as error:
-        raise PtychoError(
-            f"cannot be written as JSON ({error}); expected text, numbers, lists and dicts with"
-            " text keys, no NaN or infinity: convert the value, or use null where there is none"
-        ) from error
+        text = f"cannot be written as JSON ({error}); expected text, numbers, lists and dicts with"
+        text += " text keys, no NaN or infinity: convert the value, or use null where there is none"
+        raise PtychoError(text) from error
 
 
 def read_json(path: str | Path) -> object:

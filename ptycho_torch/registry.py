@@ -14,7 +14,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import WrapValidator
 
@@ -24,7 +24,7 @@ from ptycho_torch.fields import nearest
 T = TypeVar("T")
 
 
-class Registry(Mapping[str, T], Generic[T]):
+class Registry(Mapping[str, T]):
     """Name -> entry, in the order of the project's own names and then of other packages'.
 
     `kind` is what an error calls an entry, `group` the entry-point group of other packages."""
@@ -64,11 +64,9 @@ class Registry(Mapping[str, T], Generic[T]):
     def check(self, name: object) -> None:
         """Refuse an unknown name, with the nearest known one."""
         if name not in self._places:
-            raise ConfigError(
-                f"{self.kind}={name!r} is not known{nearest(name, self._places)}; there are"
-                f" {', '.join(self._places)}. Another package adds one by an entry point of the"
-                f" group {self.group} (docs/extending.md)"
-            )
+            text = f"{self.kind}={name!r} is not known{nearest(name, self._places)}; there are"
+            text += f" {', '.join(self._places)}. Another package adds one by an entry point of the"
+            raise ConfigError(f"{text} group {self.group} (docs/extending.md)")
 
     def __getitem__(self, name: str) -> T:
         self.check(name)
@@ -78,10 +76,9 @@ class Registry(Mapping[str, T], Generic[T]):
         except (ImportError, AttributeError) as error:
             if name in self._own:
                 raise
-            raise ConfigError(
-                f"{self.kind} {name!r} of another package cannot be loaded from"
-                f" {self._places[name]} ({error}); mend or uninstall that package"
-            ) from error
+            text = f"{self.kind} {name!r} of another package cannot be loaded from"
+            text += f" {self._places[name]} ({error}); mend or uninstall that package"
+            raise ConfigError(text) from error
 
     def file(self, name: str) -> Path:
         """The source file of an entry, without importing it."""

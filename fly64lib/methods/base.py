@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -33,8 +33,7 @@ class Cost:
 
     seconds: float = 0.0  # wall time
     cpu_seconds: float = 0.0
-    # most that the process which ran it ever held (VmHWM); None: the system does not say
-    peak_memory_mb: float | None = None
+    peak_memory_mb: float | None = None  # of its process so far; None: the system does not say
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,13 +46,7 @@ class MethodResult:
     cost: Cost = field(default_factory=Cost)
     settings: dict[str, Any] = field(default_factory=dict)  # of the method, JSON-ready
     note: str = ""  # what a reader of the numbers has to know
-    # one entry per iteration, from the first to the last
-    trace: list[dict[str, float]] = field(default_factory=list)
-
-
-def training_name(gridsize: int, objective: str) -> str:
-    """Phase E's folder of a condition's network, such as `gs2` or `gs2_supervised`."""
-    return f"gs{gridsize}" + ("" if objective == "poisson" else f"_{objective}")
+    trace: list[dict[str, float]] = field(default_factory=list)  # one entry per iteration, in order
 
 
 @dataclass(frozen=True)
@@ -64,18 +57,18 @@ class Network:
     scope: str = "condition"  # one for each dose and view; or "replicate": one for all of them
 
     def folder(self, dose: float, view: str) -> str:
-        """Relative to phase E's folder. Control views are single images and take the baseline's
-        network."""
+        """Relative to phase E's folder. Controls are single images: the baseline's network."""
         if self.scope == "replicate":
             return f"sim/{self.objective}"
         view = "baseline" if linear_overlap(view) is None else view
-        return f"{dose_folder(dose)}/{view}/{training_name(gridsize_of(view), self.objective)}"
+        of_objective = "" if self.objective == "poisson" else f"_{self.objective}"
+        return f"{dose_folder(dose)}/{view}/gs{gridsize_of(view)}{of_objective}"
 
 
 class Method(Protocol):
     """What the study needs of a method; its settings are the fields of its class."""
 
-    description: ClassVar[str]  # a line of the report's glossary
+    description: ClassVar[str]  # for the report's glossary; else the docstring's first paragraph
     network: ClassVar[Network | None]  # that it needs trained; it then has a field `bundle`
     own_notebook: ClassVar[bool]  # the others are done in seconds and share one a condition
     sees_truth: ClassVar[bool]  # a reference and no method: it gets the truth
@@ -88,20 +81,13 @@ class Method(Protocol):
 def attribute(method: type[Method], name: str) -> Any:
     """A class attribute of :class:`Method`; those that a method does not state are the usual."""
     usual = {"network": None, "own_notebook": False, "sees_truth": False}
-    usual["description"] = (method.__doc__ or "").split("\n")[0]
+    usual["description"] = " ".join((method.__doc__ or "").partition("\n\n")[0].split())
     return getattr(method, name, usual[name])
-
-
-def with_known_fields(method: type[Method], **common: Any) -> dict[str, Any]:
-    """Of settings common to all methods those that a method has a field for."""
-    known = {one.name for one in fields(method)}  # type: ignore[arg-type]
-    return {name: value for name, value in common.items() if name in known}
 
 
 @contextmanager
 def measured() -> Iterator[Cost]:
-    """Wall and CPU time (all threads) of a block, and the peak memory of this process up to its
-    end."""
+    """Wall and CPU time (all threads) of a block, and this process's peak memory (VmHWM) so far."""
     cost, wall, cpu = Cost(), time.perf_counter(), time.process_time()
     yield cost
     cost.seconds, cost.cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
@@ -117,28 +103,24 @@ def starting_probe(scan: RawDataTorch, defocus_rad: float) -> Modes:
 
 
 def with_modes(probe: Modes, count: int) -> Complex[Tensor, "count N N"]:
-    """The probe with incoherent modes added up to `count`, faint ones, as a start for their
-    recovery. Its power is kept.
+    """The probe with faint incoherent modes added up to `count`, to recover; its power is kept.
 
     Each is the strongest mode times a monomial x^a y^b, of lowest degree first, and has 1 % of its
     power: what a beam that trembles, or is a little wider than coherence allows, adds first
-    (Thibault and Menzel, doi:10.1038/nature11806).
-    """
+    (Thibault and Menzel, doi:10.1038/nature11806)."""
     power = probe.abs().square().sum((-2, -1))
     strongest, photons = probe[power.argmax()], power.max().sqrt()
     axis = torch.linspace(-1, 1, probe.shape[-1], dtype=probe.real.dtype)
     degrees = [(total - b, b) for total in range(1, count + 1) for b in range(total + 1)]
-    shapes = [
-        strongest * axis**b * (axis**a)[:, None] for b, a in degrees[: max(0, count - len(probe))]
-    ]
+    missing = degrees[: max(0, count - len(probe))]
+    shapes = [strongest * axis**b * (axis**a)[:, None] for b, a in missing]
     faint = [0.1 * shape * photons / shape.abs().square().sum().sqrt() for shape in shapes]
     every = torch.cat([probe, *(mode[None] for mode in faint)])
     return every * (probe.abs().square().sum() / every.abs().square().sum()).sqrt()
 
 
 def orthogonal_modes(probe: Modes) -> Modes:
-    """The same incoherent sum as orthogonal modes, the strongest first; a single mode is returned
-    as it is."""
+    """The same incoherent sum as orthogonal modes, the strongest first; one mode stays as it is."""
     if len(probe) == 1:
         return probe
     _, sizes, shapes = torch.linalg.svd(probe.flatten(1), full_matrices=False)
@@ -146,7 +128,6 @@ def orthogonal_modes(probe: Modes) -> Modes:
 
 
 def photons_restored(canvas: Any, probe: Any, photons: float) -> tuple[Any, Any]:
-    """Object and probe with their free common scale fixed: sum |P|^2 = `photons`, their product
-    unchanged."""
+    """Object and probe, their product kept, with their free scale fixed: sum |P|^2 = `photons`."""
     scale = (photons / (abs(probe) ** 2).sum()) ** 0.5
     return canvas / scale, probe * scale

@@ -20,8 +20,7 @@ def reconstruct(scan: RawDataTorch, method: str, **settings: Any) -> MethodResul
 
 
 def base_of(method: str) -> str:
-    """The method that `method` starts from: `pinn` of `pinn+refine`; itself where there is no
-    `+`."""
+    """The method that `method` starts from, `pinn` of `pinn+refine`; else itself."""
     return method.partition("+")[0]
 
 
@@ -33,14 +32,13 @@ def network_of(method: str) -> Network | None:
 def networks(methods: Iterable[str], scope: str) -> list[Network]:
     """The different networks of a scope that methods need, in their order."""
     needed = dict.fromkeys(map(network_of, methods))
-    return [network for network in needed if network is not None and network.scope == scope]
+    return [network for network in needed if network and network.scope == scope]
 
 
 def method_of(objective: str) -> str:
     """The method whose network is trained with an objective."""
     for name in METHODS:
-        network = network_of(name)
-        if network is not None and network.objective == objective:
+        if (network := network_of(name)) and network.objective == objective:
             return name
     raise ConfigError(f"no method needs a network of objective {objective!r}")
 

@@ -1,5 +1,4 @@
-"""The classical control: accelerated Poisson steps on the canvas, smoothed as much as the data
-themselves ask for.
+"""The classical control: accelerated Poisson steps, smoothed as much as the data themselves ask.
 
 Minimises over the object O, and over the probe P where it is to be refined,
 
@@ -20,7 +19,7 @@ score gets worse, and the best is fitted to all photons.
 
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -48,21 +47,19 @@ _ALONE = 20  # steps on the object before a probe joins
 _TRACED = 10  # steps between two entries of the trace: a deviance costs as much as half a step
 
 Canvas = Complex[Tensor, "1 H W"]
-Observer = Callable[[int, Canvas, Patterns], None]
+Observer = Callable[[int, Canvas, Patterns], None] | None
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Weights = Annotated[tuple[Weight, ...], Field(min_length=1)]
 
 
 @config
 class Classical:
-    """Canvas iteration from an empty object, its penalty chosen by the data."""
+    """accelerated gradient iteration on the whole canvas, its smoothness tuned on held-out
+    photons"""
 
     steps: Positive = 80  # of the last fit
     tikhonov: Weight | None = None  # photons per object pixel; None: chosen on photons held out
-    # that the choice tries
-    weights: Annotated[tuple[Weight, ...], Field(min_length=1)] = (
-        *(0.0, 0.3, 1.0, 3.0),
-        *(10.0, 30.0, 100.0, 300.0),
-    )
+    weights: Weights = (0.0, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)  # that the choice tries
     search_steps: Positive = 12  # a weight, each starting from the object of the next larger one
     keep: Annotated[float, Field(ge=0.05, le=0.99)] = 0.8  # share of the photons it is fitted to
     probe: Literal["known", "refine"] = "known"  # the file's probe is kept, or refined from it
@@ -74,25 +71,16 @@ class Classical:
     threads: Threads = 1
     progress: bool = False  # a bar on stderr
 
-    description: ClassVar[str] = (
-        "accelerated gradient iteration on the whole canvas, its smoothness tuned on held-out"
-        " photons"
-    )
-
     def __post_init__(self) -> None:
         if self.probe_modes > 1 and self.probe == "known":
-            raise ConfigError(
-                f"probe_modes={self.probe_modes} asks for modes to be found, which takes"
-                " probe='refine'"
-            )
+            text = f"probe_modes={self.probe_modes} asks for modes to be found, which takes"
+            raise ConfigError(f"{text} probe='refine'")
 
     def reconstruct(self, scan: RawDataTorch) -> MethodResult:
-        """The object of a scan; `settings` holds the weight that was used and the deviance of each
-        one tried.
+        """The object of a scan; `settings` holds the weight used, and each one's deviance.
 
         The trace holds the mean Poisson deviance per detector pixel after the first, every tenth
-        and the last step of the last fit.
-        """
+        and the last step of the last fit."""
         torch.set_num_threads(self.threads)
         probe = with_modes(starting_probe(scan, self.probe_defocus_rad), self.probe_modes)
         searching = 0 if self.tikhonov is not None else self.search_steps * len(self.weights)
@@ -111,45 +99,33 @@ class Classical:
             start = self._start(patterns, weight)
             canvas, patterns = self._fit(patterns, start, weight, self.steps, observe)
         if not torch.isfinite(torch.view_as_real(canvas)).all():
-            raise PtychoError(
-                f"{scan.source}: the object is not finite after {self.steps} steps: the probe does"
-                " not fit the data"
-            )
+            text = f"{scan.source}: the object is not finite after {self.steps} steps"
+            raise PtychoError(f"{text}: the probe does not fit the data")
         note = "given" if not searching else "chosen on photons held out"
         note += ", the largest tried" if scores and weight == max(scores) else ""
-        modes = patterns.geometry.probe
+        modes, weights = patterns.geometry.probe, list(self.weights)
+        found = {"tikhonov": weight, "weights": weights}
+        found["searched_deviance"] = [scores.get(tried) for tried in weights]
         return MethodResult(
             object=patterns.geometry.embed(canvas).numpy(),
             probe=orthogonal_modes(modes).numpy() if self.probe == "refine" else None,
             cost=cost,
-            settings=asdict(self)  # type: ignore[call-overload]
-            | {
-                "tikhonov": weight,
-                "weights": list(self.weights),
-                "searched_deviance": [scores.get(tried) for tried in self.weights],
-            },
+            settings=asdict(self) | found,  # type: ignore[call-overload]
             note=f"tikhonov {weight:g} photons per pixel, {note}",
             trace=trace,
         )
 
     def _fit(
-        self,
-        patterns: Patterns,
-        start: Canvas,
-        weight: float,
-        steps: int,
-        observe: Observer | None = None,
+        self, patterns: Patterns, start: Canvas, weight: float, steps: int, observe: Observer = None
     ) -> tuple[Canvas, Patterns]:
-        """Accelerated steps on f from `start`; the patterns come back with the probe they ended
-        with."""
+        """Accelerated steps on f from `start`; the patterns come back with their last probe."""
         if self.probe == "refine":
             return joint_steps(patterns, start, steps, weight, observe)
         seen = observe and (lambda step, canvas: observe(step, canvas, patterns))
         return canvas_steps(patterns, start, steps, smoothness=weight, observe=seen), patterns
 
     def _start(self, patterns: Patterns, weight: float) -> Canvas:
-        """An empty object; where the probe is refined, already stepped under the file's: both from
-        nothing can part ways."""
+        """An empty object; to refine the probe, stepped under the file's, lest both part ways."""
         start = empty(patterns.geometry)
         alone = _ALONE if self.probe == "refine" else 0
         return canvas_steps(patterns, start, alone, smoothness=weight)

@@ -1,8 +1,6 @@
 """Trained networks as methods: a bundle applied to a scan through the engine's one `reconstruct()`.
 
-A name with `+refine` starts from what the network of its first part gives, and corrects it on the
-scan's own counts.
-"""
+A name with `+refine` corrects what the network of its first part gives on the scan's own counts."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +25,6 @@ class Learned:
     refined: bool = False  # the object is corrected on the scan's own counts
     threads: Threads = 1
 
-    description: ClassVar[str] = "a trained network"
     network: ClassVar[Network | None] = None
 
     def reconstruct(self, scan: RawDataTorch) -> MethodResult:
@@ -38,9 +35,8 @@ class Learned:
         with measured() as cost:
             found = (refine if self.refined else reconstruct)(bundle.model, scan, whole)
         if not torch.isfinite(torch.view_as_real(found.object)).all():
-            raise ConfigError(
-                f"{self.bundle} gives an object on {scan.source} that is not finite; train it again"
-            )
+            text = f"{self.bundle} gives an object on {scan.source} that is not finite"
+            raise ConfigError(f"{text}; train it again")
         source = "simulated objects"
         if bundle.config.model.objective != "procedural":
             trained_on = Path(bundle.statistics["source"]).name
@@ -48,57 +44,42 @@ class Learned:
         note = f"trained on {source}"
         if self.refined:
             note += f"; refined with a weight of {found.weight:.3g} photons per pixel"
-        return MethodResult(
-            object=found.object.numpy(),
-            cost=cost,
-            settings=to_dict(self) | {"bundle_sha256": bundle.sha256},
-            note=note,
-        )
+        settings = to_dict(self) | {"bundle_sha256": bundle.sha256}
+        return MethodResult(found.object.numpy(), cost=cost, settings=settings, note=note)
 
 
 @config
 class Pinn(Learned):
-    """The physics-informed network of this condition."""
+    """physics-informed network, trained without truth on the other half of this condition's own
+    scan"""
 
-    description: ClassVar[str] = (
-        "physics-informed network, trained without truth on the other half of this condition's own"
-        " scan"
-    )
     network: ClassVar[Network | None] = Network("poisson")
 
 
 @config
 class PinnRefined(Pinn):
-    """The physics-informed network, refined."""
+    """pinn's object, refined on the scan's own counts as far as photons held out support it"""
 
-    description: ClassVar[str] = (
-        "pinn's object, refined on the scan's own counts as far as photons held out support it"
-    )
     refined: bool = True
 
 
 @config
 class PinnSim(Learned):
-    """The network of simulated objects."""
+    """one network for all doses and views, trained on simulated procedural objects under the same
+    probe"""
 
-    description: ClassVar[str] = (
-        "one network for all doses and views, trained on simulated procedural objects under the"
-        " same probe"
-    )
     network: ClassVar[Network | None] = Network("procedural", "replicate")
 
 
 @config
 class PinnSimRefined(PinnSim):
-    """The network of simulated objects, refined."""
+    """pinn-sim's object, refined likewise"""
 
-    description: ClassVar[str] = "pinn-sim's object, refined likewise"
     refined: bool = True
 
 
 @config
 class Supervised(Learned):
-    """The supervised twin."""
+    """the same network trained on truth patches: what labels would add"""
 
-    description: ClassVar[str] = "the same network trained on truth patches: what labels would add"
     network: ClassVar[Network | None] = Network("supervised")

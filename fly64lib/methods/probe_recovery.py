@@ -33,8 +33,7 @@ HELD_OUT_EVERY = 10
 class RecoveredProbe:
     """A probe recovered from nine tenths of a scan, and what the last tenth says of it."""
 
-    # orthogonal modes, the strongest first; sum |P|^2 as in the file
-    probe: Complex[np.ndarray, "modes N N"]
+    probe: Complex[np.ndarray, "modes N N"]  # orthogonal, strongest first; sum |P|^2 as in the file
     object: Complex[np.ndarray, "H W"]  # that was fitted with it
     deviance_before: float  # per detector pixel of the patterns held out, under the file's probe
     deviance_after: float
@@ -48,20 +47,16 @@ class RecoveredProbe:
 
 
 def held_out(patterns: int) -> np.ndarray:
-    """Which patterns of a scan are kept out of a fit: every tenth. Raises ConfigError for fewer
-    than twenty."""
-    if patterns < 2 * HELD_OUT_EVERY:
-        raise ConfigError(
-            f"{patterns} patterns: a probe is recovered from {2 * HELD_OUT_EVERY} or more"
-        )
+    """Which patterns are kept out of a fit: every tenth. ConfigError for fewer than twenty."""
+    if patterns < (least := 2 * HELD_OUT_EVERY):
+        raise ConfigError(f"{patterns} patterns: a probe is recovered from {least} or more")
     return np.arange(patterns) % HELD_OUT_EVERY == 0
 
 
 def recover_probe(
     scan: RawDataTorch, modes: int, steps: int = 240, threads: int = 1, progress: bool = False
 ) -> RecoveredProbe:
-    """The probe of a scan as `modes` incoherent modes or more, after `steps` joint steps. No truth
-    is used."""
+    """The probe as `modes` incoherent modes or more, after `steps` joint steps, without truth."""
     held, blind = held_out(scan.n), scan.without_truth()
     fitted, kept_out = blind.subset(~held), blind.subset(held)
     common = {"threads": threads, "progress": progress}
@@ -99,14 +94,9 @@ def command(options: Options) -> int:
     if found.deviance_after >= found.deviance_before:
         print("the recovered probe explains them no better: keep the file's; nothing was written")
         return 1
-    about = {
-        "source_sha256": sha256_file(source),
-        "modes": options.modes,
-        "steps": options.steps,
-        "deviance_before": found.deviance_before,
-        "deviance_after": found.deviance_after,
-        "versions": software_versions(),
-    }
+    about = {"source_sha256": sha256_file(source), "modes": options.modes, "steps": options.steps}
+    about |= {name: getattr(found, name) for name in ("deviance_before", "deviance_after")}
+    about["versions"] = software_versions()
     kinds = {"probe_kind": "reconstruction", "probe_recovery": about}
     changed = replace(raw.scan, probe=found.probe)
     if not has_truth(raw):

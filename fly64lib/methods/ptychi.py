@@ -30,6 +30,7 @@ from ptycho_torch.fields import Positive, Seed, Threads, config, to_dict
 from ptycho_torch.files import write_json
 from ptycho_torch.memmap_bridge import RawDataTorch
 
+Arrays = dict[str, np.ndarray]
 _LAST_LINES = 15  # of the worker's messages, in an error
 _FLAT = 1e-6  # relative spread of |object - 1| under which nothing was reconstructed
 
@@ -58,17 +59,13 @@ class PtyChi:
 
         Raises :class:`MissingDependencyError` without pty-chi, :class:`DataContractError` for an
         odd N, and :class:`PtychoError` with the worker's last lines if it fails, runs out of time,
-        or gives an object that is not finite or still empty.
-        """
+        or gives an object that is not finite or still empty."""
         if importlib.util.find_spec("ptychi") is None:
-            raise MissingDependencyError(
-                f"{self.method} is pty-chi's, which is not installed: pip install 'fly64[lsqml]'"
-            )
+            text = f"{self.method} is pty-chi's, which is not installed"
+            raise MissingDependencyError(f"{text}: pip install 'fly64[lsqml]'")
         if scan.N % 2:
-            raise DataContractError(
-                f"{scan.source}: patterns of {scan.N} px; pty-chi needs an even number: crop or pad"
-                " them"
-            )
+            text = f"{scan.source}: patterns of {scan.N} px; pty-chi needs an even number"
+            raise DataContractError(f"{text}: crop or pad them")
         settings = to_dict(self) | {"method": self.method}
         with tempfile.TemporaryDirectory(prefix="ptychi-") as folder:
             trace, arrays = self._run(scan, Path(folder), settings)
@@ -84,14 +81,12 @@ class PtyChi:
             trace=trace,
         )
 
-    def _run(
-        self, scan: RawDataTorch, folder: Path, settings: dict
-    ) -> tuple[list[dict], dict[str, np.ndarray]]:
+    def _run(self, scan: RawDataTorch, folder: Path, settings: dict) -> tuple[list[dict], Arrays]:
         """Trace and result arrays of one worker process."""
         files = {name: folder / f"{name}.npz" for name in ("dataset", "result")}
         write_scan(files["dataset"], scan.scan)
         job, log = folder / "job.json", folder / "worker.log"
-        write_json(job, {name: str(path) for name, path in files.items()} | {"settings": settings})
+        write_json(job, files | {"settings": settings})
         limits = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
         trace, late = [], threading.Event()
         with (
@@ -109,8 +104,7 @@ class PtyChi:
             clock = threading.Timer(self.timeout_s, lambda: (late.set(), worker.kill()))
             clock.start()
             try:
-                bar = tqdm(total=self.epochs, desc=self.method, disable=not self.progress)
-                with bar:
+                with tqdm(total=self.epochs, desc=self.method, disable=not self.progress) as bar:
                     for line in worker.stdout:
                         trace.append(json.loads(line))
                         bar.set_postfix(loss=trace[-1]["loss"], refresh=False)
@@ -124,56 +118,47 @@ class PtyChi:
             last = "\n".join(log.read_text(errors="replace").splitlines()[-_LAST_LINES:])
             why = f"ended with status {worker.returncode}"
             if late.is_set():
-                why = (
-                    f"took longer than timeout_s={self.timeout_s:g} and was stopped after"
-                    f" {len(trace)} of {self.epochs} epochs"
-                )
-            raise PtychoError(
-                f"{self.method} on {scan.source}: pty-chi's process {why}. Its last lines:\n{last}"
-            )
+                why = f"took longer than timeout_s={self.timeout_s:g} and was stopped after"
+                why += f" {len(trace)} of {self.epochs} epochs"
+            text = f"{self.method} on {scan.source}: pty-chi's process {why}. Its last lines"
+            raise PtychoError(f"{text}:\n{last}")
         with np.load(files["result"]) as arrays:
             return trace, dict(arrays)
 
 
 @config
 class LSQML(PtyChi):
-    """pty-chi's LSQML.
+    """pty-chi's iterative least-squares maximum likelihood, from an empty object
 
     Gaussian noise at 1e3 photons gets worse with epochs, and sparse views at 1e3 overfit after a
-    few: an earlier stop would have to be chosen by the truth, so the stated number of epochs is
-    run.
-    """
+    few: an earlier stop would be chosen by the truth, so the stated number of epochs is run."""
 
     noise_model: Literal["poisson", "gaussian"] = "poisson"
     momentum: Annotated[float, Field(ge=0)] = 1.0  # gain of the object's momentum
 
     method: ClassVar[str] = "lsqml"
-    description: ClassVar[str] = (
-        "pty-chi's iterative least-squares maximum likelihood, from an empty object"
-    )
 
 
 @config
 class RPIE(PtyChi):
-    """pty-chi's rPIE."""
+    """pty-chi's regularised ptychographic iterative engine"""
 
     # patterns a step: it adds up the steps of a batch, so that many that overlap diverge
     batch_size: Positive = 1
 
     method: ClassVar[str] = "rpie"
-    description: ClassVar[str] = "pty-chi's regularised ptychographic iterative engine"
 
 
 @config
 class DM(PtyChi):
-    """pty-chi's difference map, which steps on all patterns at once: a batch is what is held in
-    memory."""
+    """pty-chi's difference map
+
+    It steps on all patterns at once: a batch is what is held in memory."""
 
     # share of each step. Picked by the truth at 1e4 and 1e5 among 1 (pty-chi's), 0.8 .. 0.05
     relaxation: Annotated[float, Field(ge=0, le=1)] = 0.05
 
     method: ClassVar[str] = "dm"
-    description: ClassVar[str] = "pty-chi's difference map"
     loss: ClassVar[str] = "root of the summed squared step"
 
 
@@ -182,15 +167,12 @@ def _check(canvas: np.ndarray, scan: RawDataTorch, trace: list[dict]) -> None:
     lost, shape = np.count_nonzero(~np.isfinite(canvas)), scan.scan.canvas_shape
     if lost:
         first = next((row["epoch"] for row in trace if row["loss"] is None), "none")
-        raise PtychoError(
-            f"{scan.source}: pty-chi's object has {lost} pixels that are not finite (first epoch"
-            f" with such a loss: {first}); a smaller momentum or batch_size may hold, or the probe"
-            " does not fit the data"
-        )
+        text = f"{scan.source}: pty-chi's object has {lost} pixels that are not finite (first epoch"
+        text += f" with such a loss: {first}); a smaller momentum or batch_size may hold, or the"
+        raise PtychoError(f"{text} probe does not fit the data")
     if canvas.shape != shape:
         raise PtychoError(f"{scan.source}: pty-chi's object is {canvas.shape} px, not {shape}")
     if np.abs(canvas - canvas.mean()).max() <= _FLAT * np.abs(canvas).max():
-        raise PtychoError(
-            f"{scan.source}: pty-chi's object is the same everywhere after {len(trace)} epochs:"
-            " nothing was reconstructed. Check probe and positions, or run more epochs"
-        )
+        text = f"{scan.source}: pty-chi's object is the same everywhere after {len(trace)} epochs:"
+        text += " nothing was reconstructed. Check probe and positions, or run more epochs"
+        raise PtychoError(text)

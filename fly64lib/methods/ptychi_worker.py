@@ -1,5 +1,4 @@
-"""pty-chi in a process of its own: `python -m fly64lib.methods.ptychi_worker job.json`, started by
-`ptychi.py`.
+"""pty-chi in a process of its own: `python -m fly64lib.methods.ptychi_worker job.json`.
 
 pty-chi changes the default device, the dtype and the random states of its whole process, so it
 never shares ours. The job file names the data, the settings and the result. Progress is one JSON
@@ -28,28 +27,20 @@ OPTIONS = {"lsqml": api.LSQMLOptions, "rpie": api.RPIEOptions, "dm": api.DMOptio
 
 
 def run(job: dict[str, Any], progress: TextIO) -> None:
-    """Reconstruct `job["dataset"]` with `job["settings"]` and write the arrays to
-    `job["result"]`."""
+    """Reconstruct `job["dataset"]` with `job["settings"]`; write the arrays to `job["result"]`."""
     settings = job["settings"]
     torch.set_num_threads(settings["threads"])
     if settings["device"] == "gpu" and not torch.cuda.is_available():
-        raise PtychoError(
-            "device='gpu' was asked for, and torch finds no GPU here; use device='cpu'"
-        )
-    raw = open_scan(job["dataset"])
-    options = make_options(settings)
-    with (
-        measured() as cost,
-        PtychographyTask(options, **task_data(raw, settings["probe_defocus_rad"])) as task,
-    ):
+        text = "device='gpu' was asked for, and torch finds no GPU here; use device='cpu'"
+        raise PtychoError(text)
+    raw, options = open_scan(job["dataset"]), make_options(settings)
+    defocus_rad = settings["probe_defocus_rad"]
+    with measured() as cost, PtychographyTask(options, **task_data(raw, defocus_rad)) as task:
         for epoch in range(settings["epochs"]):
             task.run(1)
             loss = float(task.reconstructor.loss_tracker.table["loss"].iloc[-1])
-            print(
-                json.dumps({"epoch": epoch + 1, "loss": loss if np.isfinite(loss) else None}),
-                file=progress,
-                flush=True,
-            )
+            line = {"epoch": epoch + 1, "loss": loss if np.isfinite(loss) else None}
+            print(json.dumps(line), file=progress, flush=True)
         H, W = raw.object_guess.shape
         canvas = task.get_data_to_cpu("object", as_numpy=True)[0, :H, :W]
         probe = task.get_data_to_cpu("probe", as_numpy=True)[0] * raw.N
@@ -69,9 +60,7 @@ def make_options(settings: dict[str, Any]) -> Any:
     """pty-chi's options for the named method; what is not set here is its default."""
     options = OPTIONS[settings["method"]]()
     reconstructor = options.reconstructor_options
-    reconstructor.default_device = (
-        api.Devices.GPU if settings["device"] == "gpu" else api.Devices.CPU
-    )
+    reconstructor.default_device = api.Devices(settings["device"])
     reconstructor.num_epochs, reconstructor.random_seed = settings["epochs"], settings["seed"]
     if settings["method"] == "dm":
         reconstructor.chunk_length = settings["batch_size"]  # memory only
@@ -90,8 +79,7 @@ def make_options(settings: dict[str, Any]) -> Any:
 
 
 def task_data(raw: RawDataTorch, probe_defocus_rad: float) -> dict[str, Any]:
-    """The arrays of a data file in pty-chi's conventions, from an empty object on the file's canvas
-    made even."""
+    """A data file's arrays in pty-chi's conventions, an empty object on its canvas made even."""
     H, W = (size + size % 2 for size in raw.object_guess.shape)
     positions = raw.positions - torch.tensor([H / 2, W / 2], dtype=torch.float64)
     probe = starting_probe(raw, probe_defocus_rad)
@@ -105,8 +93,6 @@ def task_data(raw: RawDataTorch, probe_defocus_rad: float) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    lines, sys.stdout = (
-        sys.stdout,
-        sys.stderr,
-    )  # pty-chi prints as it likes; stdout is the protocol's
+    # pty-chi prints as it likes; stdout is the protocol's
+    lines, sys.stdout = sys.stdout, sys.stderr
     run(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")), lines)

@@ -12,11 +12,7 @@ from ptycho_torch.memmap_bridge import RawDataTorch
 
 @config
 class Flat:
-    """An empty beam path, 1 everywhere: what knowing nothing gives."""
-
-    description: ClassVar[str] = (
-        "1 everywhere: what knowing nothing scores; a method has to beat it"
-    )
+    """1 everywhere: what knowing nothing scores; a method has to beat it"""
 
     def reconstruct(self, scan: RawDataTorch) -> MethodResult:
         """Ones on the scan's canvas."""
@@ -27,19 +23,16 @@ class Flat:
 
 @config
 class Truth:
-    """The object that the data were simulated from."""
+    """the object that was simulated"""
 
-    description: ClassVar[str] = "the object that was simulated"
     sees_truth: ClassVar[bool] = True
 
     def reconstruct(self, scan: RawDataTorch) -> MethodResult:
-        """`objectGuess`, if the file says that it is the truth; :class:`DataContractError` for any
-        other object."""
+        """`objectGuess`; :class:`DataContractError` unless the file says that it is the truth."""
         with measured() as cost:
             kind = scan.metadata.get("object_kind", "not stated")
         if kind != "truth":
-            raise DataContractError(
-                f"{scan.source}: its object_kind is {kind!r}, so it cannot stand as 'truth';"
-                " measured data have none: compare the methods in data space"
-            )
+            text = f"{scan.source}: its object_kind is {kind!r}, so it cannot stand as 'truth'"
+            text += "; measured data have none: compare the methods in data space"
+            raise DataContractError(text)
         return MethodResult(scan.scan.object_guess, cost=cost, note="the true object")
