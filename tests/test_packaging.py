@@ -87,9 +87,8 @@ def test_the_wheel_holds_every_file_of_both_packages_every_notebook_the_licence_
         for path in (ROOT / package).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    notebooks = {
-        f"fly64lib/_notebooks/{path.name}" for path in (ROOT / "notebooks").glob("*.ipynb")
-    }
+    shipped = (*(ROOT / "notebooks").glob("*.ipynb"), ROOT / "notebooks/README.md")
+    notebooks = {f"fly64lib/_notebooks/{path.name}" for path in shipped}
     assert {name for name in names if ".dist-info/" not in name} == source | notebooks
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
     scripts = (

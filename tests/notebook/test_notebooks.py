@@ -2,6 +2,7 @@
 promise."""
 
 import ast
+import importlib.util
 import json
 import re
 import resource
@@ -82,6 +83,16 @@ def test_a_parameter_stands_annotated_and_commented_on_a_line_and_as_its_datacla
         allowed |= {type(choice).__name__ for choice in choices}  # of a Literal
         assert ast.unparse(node.annotation) in allowed, line
     assert cls(**values) == cls()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_notebook_imports_is_there(name):
+    for node in ast.walk(ast.parse("\n".join(cell.source for cell in code(name)))):
+        if isinstance(node, ast.ImportFrom):
+            module = importlib.import_module(node.module)
+            for one in node.names:
+                place = f"{node.module}.{one.name}"
+                assert hasattr(module, one.name) or importlib.util.find_spec(place), place
 
 
 def test_a_source_notebook_can_be_read_in_the_width_of_a_page():
