@@ -24,7 +24,7 @@ from fly64lib.simulation.procedural_canvases import ProceduralCanvases
 from ptycho_torch import params
 from ptycho_torch.commands import record_rows, run_in_order, run_options
 from ptycho_torch.config import TrainingConfig, update_legacy_dict
-from ptycho_torch.fields import config
+from ptycho_torch.fields import config, flat
 from ptycho_torch.files import folder_lock, storage_checked
 from ptycho_torch.memmap_bridge import open_scan
 from ptycho_torch.workflows import components
@@ -218,7 +218,7 @@ def command(options: Options) -> int:
         print(f"error: no job matches; there are: {there}", file=sys.stderr)
         return 1
     if options.dry_run:
-        default, own = _flat(TrainingConfig()), _flat(options.training)
+        default, own = flat(TrainingConfig().to_dict()), flat(options.training.to_dict())
         print("settings:", {name: own[name] for name in own if own[name] != default[name]})
     rows = run_jobs(chosen, options.training, options.artifact_root, skipped, options.dry_run)
     for job, row in zip(chosen, rows, strict=True):
@@ -227,11 +227,6 @@ def command(options: Options) -> int:
     for skip in skipped:
         print(f"skipped  {dose_folder(skip['dose'])} {skip['view']}: {skip['reason']}")
     return int(any(row["status"] == "failed" for row in rows))
-
-
-def _flat(config: TrainingConfig) -> dict[str, Any]:
-    values = config.to_dict()
-    return values | values.pop("model")
 
 
 def main(argv: list[str] | None = None) -> int:

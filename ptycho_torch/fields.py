@@ -100,6 +100,16 @@ def to_dict(instance: object) -> dict[str, Any]:
     return TypeAdapter(type(instance)).dump_python(instance, mode="json")
 
 
+def flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """`{"training.steps": 10}` of nested values."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= (
+            flat(value, f"{above}{name}.") if isinstance(value, dict) else {above + name: value}
+        )
+    return found
+
+
 def field_names(cls: type) -> list[str]:
     """Names of a dataclass's fields, in order."""
     return [field.name for field in fields(cls)]

@@ -15,7 +15,7 @@ from nbval.plugin import get_sanitize_patterns
 FOLDER = Path(__file__).parent / "reference"
 SANITIZE = FOLDER / "sanitize.cfg"
 CELL_TIMEOUT_S = 600  # for hung cells only
-CHECK = """from fly64lib.notebook.regression import check
+CHECK = """from regression import check
 
 result = "{result}"
 print(check(result, "expected/{name}.json"))"""
@@ -30,7 +30,7 @@ class Reference:
     result: str | None = None  # the file that the notebook writes last; None: it writes nothing
     columns: dict[str, float] = field(
         default_factory=dict
-    )  # of the result -> tolerance, see fly64lib.notebook.regression
+    )  # of the result -> tolerance, see reference/regression.py
 
 
 # Tolerances: another machine's arithmetic changes the last digits of the expected counts, by that

@@ -17,12 +17,12 @@ from pathlib import Path
 import nbformat
 import papermill
 from papermill.engines import papermill_engines
+from reference.regression import store
 from references import CELL_TIMEOUT_S, FOLDER, REFERENCES, check_cell, sanitized
 from tyro.conf import Positional
 
 from fly64lib.notebook.papermill_engine import PrivateKernelEngine
 from fly64lib.notebook.paths import notebook
-from fly64lib.notebook.regression import store
 from ptycho_torch.commands import run_options
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.fields import config

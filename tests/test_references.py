@@ -8,6 +8,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+from reference.regression import DifferentNumbers, check, column, store
 from references import FOLDER, REFERENCES, check_cell, sanitized
 
 from fly64lib.design import StudyDesign
@@ -15,7 +16,6 @@ from fly64lib.generation import generate_datasets
 from fly64lib.notebook import train as trainbook
 from fly64lib.notebook.parameters import GenerateParameters, TrainParameters
 from fly64lib.notebook.paths import notebook, notebooks_folder
-from fly64lib.notebook.regression import DifferentNumbers, check, column, store
 from fly64lib.overlap import generate_overlap_views
 from fly64lib.training import run_training_job
 from ptycho_torch.data.contract import read_scan, write_scan

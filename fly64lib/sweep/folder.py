@@ -2,16 +2,15 @@
 
 import json
 import secrets
-from collections.abc import Mapping
 from dataclasses import field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import psutil
 
 from fly64lib.sweep.profile import Profile
 from ptycho_torch.errors import ConfigError
-from ptycho_torch.fields import Positive, config, from_dict, to_dict
+from ptycho_torch.fields import Positive, config, flat, from_dict, to_dict
 from ptycho_torch.files import read_json, write_json
 
 Executor = Literal["local", "slurm", "pbs"]
@@ -66,7 +65,7 @@ def prepared(asked: SweepFolder, update: bool = False) -> SweepFolder:
     name = asked.name
     if (folder / "study.json").is_file():
         held = SweepFolder.of(folder)
-        there, wanted = _flat(to_dict(held.settings)), _flat(to_dict(asked.settings))
+        there, wanted = flat(to_dict(held.settings)), flat(to_dict(asked.settings))
         changed = [key for key in there | wanted if there.get(key) != wanted.get(key)]
         if held.profile != asked.profile or changed and not update:
             what = ", ".join(f"{k} {there.get(k)} there, {wanted.get(k)} asked" for k in changed)
@@ -119,12 +118,3 @@ def ending(log: Path, lines: int = 8) -> list[str]:
     """The last lines of a log; none where there is no log."""
     text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
     return text.strip().splitlines()[-lines:]
-
-
-def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """`{"training.steps": 10}` of nested settings."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        inner = isinstance(value, dict)
-        flat |= _flat(value, f"{above}{name}.") if inner else {above + name: value}
-    return flat
