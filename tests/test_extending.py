@@ -86,9 +86,10 @@ def test_a_method_specimen_probe_and_metric_of_another_package_go_through_a_whol
     page = (study / "index.html").read_text(encoding="utf-8")
     assert "phase bias / rad" in page and "twenty steps on the canvas" in page
     executed = (study / f"notebooks/replicate_0/{place}/compare.ipynb").read_text(encoding="utf-8")
-    assert "phase bias / rad" in executed and "blur" in executed
+    assert "phase bias" in executed and "blur" in executed  # a text table wraps its heads
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "option", "name"),
     [
@@ -105,6 +106,7 @@ def test_the_help_of_a_command_names_the_entries_of_another_package(
     assert unknown.returncode == 2 and name in unknown.stderr
 
 
+@pytest.mark.slow
 def test_a_network_of_another_package_is_trained_by_its_name(package, tmp_path):
     write_scan(tmp_path / "scan.npz", small_scan(1e4, N=32))
     folders = ["--phase-c-root", "C", "--phase-d-root", "D", "--artifact-root", "E"]
@@ -118,6 +120,7 @@ def test_a_network_of_another_package_is_trained_by_its_name(package, tmp_path):
     assert job["config"]["model"]["network"] == "pixelwise" and np.isfinite(job["final_loss"])
 
 
+@pytest.mark.slow
 def test_a_format_of_another_package_is_exported_and_imported(package, tmp_path):
     scan = small_scan(1e4, N=32)
     write_scan(tmp_path / "scan.npz", scan)

@@ -48,6 +48,7 @@ def trained(copy: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return python(copy, *module, *options)
 
 
+@pytest.mark.slow
 def test_on_the_command_line(copy):
     helped = python(copy, "-m", "fly64lib.training", "--help").stdout
     assert re.search(r"--new-knob FLOAT +of a test \(default: 0\.5\)", helped)
@@ -111,6 +112,7 @@ sys.exit(subprocess.run([*snakemake(study), "--dry-run", "--printshellcmds"]).re
 """
 
 
+@pytest.mark.slow
 def test_in_the_jobs_of_the_sweep(copy):
     planned = python(copy, "-c", _SWEEP, "new_knob")
     assert planned.returncode == 0, planned.stderr

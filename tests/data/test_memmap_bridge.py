@@ -132,6 +132,7 @@ def test_the_real_scan_holds_whole_counts_with_its_stated_dose(real_scan_path, t
     assert raw.counts([515, 0]).shape == (2, 64, 64) and raw.positions.shape == (516, 2)
 
 
+@pytest.mark.slow
 def test_six_times_the_patterns_take_no_more_memory(monkeypatch):
     """Loaded, the 1,500 patterns more would be 23 MB of amplitudes and 47 MB of truth."""
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))

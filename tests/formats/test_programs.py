@@ -22,6 +22,7 @@ def reference_files(made, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cdtools.cxi", "ptychodus_dp.hdf5"])
 def test_a_file_that_another_program_simulated_and_wrote_is_explained_as_given(
     reference_files, imported, name

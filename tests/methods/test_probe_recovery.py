@@ -34,6 +34,7 @@ def recover(folder: Path, scan: ScanData, output: str = "out.npz", **options: ob
     return main(["probe", str(folder / "scan.npz"), str(folder / output), *given])
 
 
+@pytest.mark.slow
 def test_the_missing_mode_is_found_and_patterns_held_out_say_so(
     two_modes: ScanData, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -57,6 +58,7 @@ def test_the_missing_mode_is_found_and_patterns_held_out_say_so(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.npz", "scan.npz"]
 
 
+@pytest.mark.slow
 def test_a_probe_that_explains_no_more_is_not_written(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

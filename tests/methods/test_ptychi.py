@@ -83,6 +83,7 @@ def test_its_other_methods_reconstruct_as_well(method, batch_size):
     assert result.settings["method"] == method.method
 
 
+@pytest.mark.slow
 def test_an_object_that_pty_chi_lost_to_infinity_is_an_error():
     # A batch of rPIE steps that overlap overshoots and grows.
     with pytest.raises(
@@ -91,6 +92,7 @@ def test_an_object_that_pty_chi_lost_to_infinity_is_an_error():
         RPIE(batch_size=56, epochs=60).reconstruct(small_raw(1e5, **GEOMETRY))
 
 
+@pytest.mark.slow
 def test_what_the_worker_said_last_is_in_the_error(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(PtychoError, match=r"(?s)ended with status 1.*torch finds no GPU here"):

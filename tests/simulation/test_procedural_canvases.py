@@ -98,6 +98,7 @@ def test_the_loss_is_decibels_and_blind_to_the_global_phase():
     )  # nobody sees the dark
 
 
+@pytest.mark.slow
 def test_a_network_learns_from_canvases_and_the_same_seed_gives_the_same_bits(
     canvases, tmp_path, monkeypatch
 ):

@@ -99,6 +99,7 @@ def planned(tmp_path: Path, profile: str, *options: str, **others: object) -> st
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("profile", "jobs"),
     [
@@ -162,6 +163,7 @@ def test_a_profile_asks_for_every_condition_and_method_once(
     assert len(load_profile(profile).notebooks()) == sum(jobs.values()) - 1
 
 
+@pytest.mark.slow
 def test_a_network_for_all_conditions_is_trained_once_and_a_refined_method_uses_its_bases(
     tmp_path: Path,
 ) -> None:
@@ -186,6 +188,7 @@ def test_a_network_for_all_conditions_is_trained_once_and_a_refined_method_uses_
     assert len(notebooks) == len(set(notebooks)) == len(commands)
 
 
+@pytest.mark.slow
 def test_the_number_of_cores_changes_no_job(tmp_path: Path) -> None:
     commands = []
     for cores in (1, 16):
