@@ -1,6 +1,5 @@
 """`fly64 check FILE`: is this scan fit for a reconstruction, and if not, what is wrong with it."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import tyro
@@ -8,7 +7,6 @@ import tyro
 from fly64lib.check.examination import examine_scan
 from fly64lib.check.picture import draw
 from fly64lib.plots.figures import saved
-from ptycho_torch.commands import run_options
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.fields import config
 from ptycho_torch.files import json_text
@@ -39,11 +37,3 @@ def check(options: CheckOptions) -> int:
     else:
         print(f"{found.text()}\npicture: {picture}")
     return found.exit_code
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    return run_options(CheckOptions, check, argv, "fly64 check")
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -17,9 +17,9 @@ COMMANDS = {  # the function that a command calls, and what the command does
     "status": ("cli.study:status", "what is done, running, failed and left"),
     "cancel": ("cli.study:cancel", "stop the study's processes and cluster jobs"),
     "doctor": ("cli.doctor:doctor", "what works on this machine, and what to do about the rest"),
-    "check": ("check.command:main", "is this scan fit for a reconstruction?"),
-    "import": ("formats.importing:main", "a scan of another format, as DATA-001"),
-    "export": ("formats.exporting:main", "a DATA-001 scan, in another format"),
+    "check": ("check.command:check", "is this scan fit for a reconstruction?"),
+    "import": ("formats.importing:imported", "a scan of another format, as DATA-001"),
+    "export": ("formats.exporting:exported", "a DATA-001 scan, in another format"),
     "probe": ("methods.probe_recovery:main", "a probe recovered from a scan's own counts"),
     "generate": ("generation:main", "phase C: diffraction patterns at each dose"),
     "overlap": ("overlap:main", "phase D: views of them with less overlap"),
@@ -57,8 +57,10 @@ def main(argv: list[str] | None = None) -> int:
     command = getattr(import_module(f"fly64lib.{module}"), function)
     if function == "main":
         return command(rest)
-    options, *_ = get_type_hints(command).values()
-    end = rest.index("--") if "--" in rest else len(rest)  # further ones are for Snakemake
+    hints = get_type_hints(command)
+    options, *_ = hints.values()
+    # further ones are for Snakemake
+    end = rest.index("--") if "--" in rest and "further" in hints else len(rest)
     if rest[end:]:
         command = partial(command, further=tuple(rest[end + 1 :]))
     return run_options(options, command, rest[:end], f"fly64 {name}")

@@ -1,7 +1,6 @@
 """`fly64 export SRC.npz DST`: a DATA-001 scan in other programs' formats, its object as an image,
 or with a result in it."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from fly64lib.formats.base import Format, Optics, writer_of
 from fly64lib.formats.options import ExportOptions
 from fly64lib.formats.raw import as_modes, as_object, need, optional
 from fly64lib.registries import FORMATS
-from ptycho_torch.commands import run_options
 from ptycho_torch.data.container import refused
 from ptycho_torch.data.contract import read_scan, write_scan
 from ptycho_torch.data.npz import open_npz
@@ -19,8 +17,8 @@ from ptycho_torch.data.scan import ScanData
 from ptycho_torch.errors import ConfigError
 
 
-def export_scan(options: ExportOptions) -> list[Path]:
-    """Write a DATA-001 file in another format; the files that were written."""
+def exported(options: ExportOptions) -> int:
+    """Write a DATA-001 file in another format, and print the files that were written."""
     source, target = options.source, options.target
     write = FORMATS[writer_of(target, options.format)].write
     if target.exists() and target.samefile(source):
@@ -32,7 +30,8 @@ def export_scan(options: ExportOptions) -> list[Path]:
     if pixel_nm is not None and not (type(pixel_nm) in (int, float) and 0 < pixel_nm < 1e9):
         text = f"object_pixel_nm is {pixel_nm!r}; expected a size in nm > 0"
         raise refused(source, "metadata", f"{text}; pass --pixel-size-nm NM")
-    return write(target, scan, replace(options.optics, pixel_size_nm=pixel_nm))
+    print(*write(target, scan, replace(options.optics, pixel_size_nm=pixel_nm)), sep="\n")
+    return 0
 
 
 def with_object(scan: ScanData, path: Path) -> ScanData:
@@ -58,17 +57,3 @@ def _write_data001(path: Path, scan: ScanData, optics: Optics) -> list[Path]:
 
 
 DATA001 = Format(write=_write_data001, endings=(".npz",))  # for a scan with another object in it
-
-
-def exported(options: ExportOptions) -> int:
-    """Export, and print the files that were written."""
-    print(*export_scan(options), sep="\n")
-    return 0
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    return run_options(ExportOptions, exported, argv, "fly64 export")
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

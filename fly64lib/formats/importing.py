@@ -8,7 +8,7 @@ silently: every decision is printed and kept in the metadata under `import`.
 import bz2
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,12 +19,11 @@ from fly64lib.formats.options import ImportOptions
 from fly64lib.formats.orientation import OrientationChoice
 from fly64lib.formats.raw import RawScan
 from fly64lib.registries import FORMATS
-from ptycho_torch.commands import run_options
 from ptycho_torch.data.container import BOMB_BYTES, BOMB_RATIO, MAX_BYTES, refused
 from ptycho_torch.data.contract import write_scan
 from ptycho_torch.data.npz import CHUNK
 from ptycho_torch.data.scan import ScanData
-from ptycho_torch.errors import ConfigError, DataContractError, PtychoError
+from ptycho_torch.errors import ConfigError, DataContractError
 
 
 def import_scan(options: ImportOptions) -> tuple[ScanData, OrientationChoice]:
@@ -73,21 +72,17 @@ def unpacked(path: Path, work: Path) -> Path:
     """Unpack a bzip2 file to the folder `work`, as far as a real scan could be packed."""
     free = shutil.disk_usage(work).free - BOMB_BYTES
     limit = min(MAX_BYTES, max(BOMB_BYTES, BOMB_RATIO * path.stat().st_size), free)
-    inner, written = work / path.name.removesuffix(".bz2"), 0
+    inner = work / path.name.removesuffix(".bz2")
     try:
         with bz2.open(path) as packed, inner.open("wb") as out:
-            while chunk := packed.read(CHUNK):
-                written += len(chunk)
-                if written > limit:
-                    text = f"unpacks to more than {limit} bytes; expected a scan that fits; unpack"
-                    text += " it by hand if it is real, where there is room"
-                    raise refused(path, None, text)
+            while out.tell() <= limit and (chunk := packed.read(CHUNK)):
                 out.write(chunk)
     except (OSError, EOFError, ValueError) as error:
-        if isinstance(error, PtychoError):
-            raise
         text = f"damaged or truncated bzip2 ({error}); expected a complete file; copy it again"
         raise refused(path, None, text) from error
+    if inner.stat().st_size > limit:
+        text = f"unpacks to more than {limit} bytes; expected a scan that fits; unpack it by hand"
+        raise refused(path, None, f"{text} if it is real, where there is room")
     return inner
 
 
@@ -112,11 +107,3 @@ def imported(options: ImportOptions) -> int:
         print("counts are not whole: training needs whole ones, see --round and --photons-per-unit")
     print(choice.text())
     return 0
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    return run_options(ImportOptions, imported, argv, "fly64 import")
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
