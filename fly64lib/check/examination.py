@@ -2,11 +2,12 @@
 warning.
 
 A warning is a reason to look at the picture, not a judgement on the science. A new check is one
-function under :func:`check`. Thresholds of what is marked in the picture stand where it is
-measured: in :mod:`fly64lib.check.measurements` and :mod:`ptycho_torch.data.count_statistics`.
+function, its name in :data:`CHECKS` and its advice in :data:`ADVICE`. Thresholds of what is marked
+in the picture stand where it is measured: in :mod:`fly64lib.check.measurements` and
+:mod:`ptycho_torch.data.count_statistics`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -24,6 +25,23 @@ OFFSET_PX = 0.5  # of the beam from where the file's probe puts it
 FAR_SHARE = 0.05  # of images without another one within D / 2
 EXPLAINED = 0.5  # share of the deviance between patterns
 ALIKE = 0.05  # of a perfect model's deviance, below which there is none between patterns
+ADVICE = {  # with a warning of a check that gives no other itself
+    "photons": "training and reconstruction refuse what is not a count: undo the scaling or the"
+    " background subtraction, or draw counts from the expectation",
+    "dose": "the probe carries the photon scale, and every method trusts it: scale probeGuess by"
+    " the root of the ratio, unless the object absorbs or amplifies that much",
+    "exposures": "shutter, beam loss or a double exposure? leave these patterns out of the file",
+    "saturation": "counts there are lower bounds, which the Poisson likelihood takes for"
+    " measurements: attenuate the beam, expose shorter, or move the beam stop",
+    "beam centre": "zero frequency belongs on pixel N // 2: crop the patterns from the detector"
+    " about the beam, by whole pixels (a rest below a pixel is a ramp on the probe)",
+    "object": "the file's object, probe, positions and patterns do not belong together: x and y"
+    " swapped, patterns transposed or mirrored, the conjugate, or another scan's object",
+    "overlap": "overlap is what makes the object unique: scan with steps below D / 2, or check"
+    " that positions are in pixels of objectGuess",
+    "coverage": "nothing can be reconstructed there: scan these places, or leave them out of what"
+    " is shown",
+}
 
 
 @dataclass(frozen=True)
@@ -36,21 +54,6 @@ class Verdict:
     advice: str = ""  # what to do, where it is not good
 
 
-Judge = Callable[[Measurements], Verdict]
-CHECKS: dict[str, tuple[Judge, str]] = {}  # and the advice with a warning that has no other
-
-
-def check(name: str, advice: str = "") -> Callable[[Judge], Judge]:
-    """Make a function a check of this name."""
-
-    def register(judge: Judge) -> Judge:
-        CHECKS[name] = judge, advice
-        return judge
-
-    return register
-
-
-@check("contract")
 def contract(of: Measurements) -> Verdict:
     """A file that can be examined keeps it."""
     scan, about = of.scan, of.scan.metadata
@@ -62,11 +65,6 @@ def contract(of: Measurements) -> Verdict:
     return Verdict(True, found, values)
 
 
-@check(
-    "photons",
-    "training and reconstruction refuse what is not a count: undo the scaling or the background"
-    " subtraction, or draw counts from the expectation",
-)
 def whole_counts(of: Measurements) -> Verdict:
     """Counts are whole numbers."""
     share = of.counts.not_whole
@@ -74,11 +72,6 @@ def whole_counts(of: Measurements) -> Verdict:
     return Verdict(share == 0, found, {"not_whole": share})
 
 
-@check(
-    "dose",
-    "the probe carries the photon scale, and every method trusts it: scale probeGuess by the root"
-    " of the ratio, unless the object absorbs or amplifies that much",
-)
 def dose(of: Measurements) -> Verdict:
     """The probe has the measured photons."""
     summary, probe = of.counts.summary(), of.probe_photons
@@ -89,7 +82,6 @@ def dose(of: Measurements) -> Verdict:
     return Verdict(good, found, summary | {"probe_photons": probe})
 
 
-@check("exposures", "shutter, beam loss or a double exposure? leave these patterns out of the file")
 def even_exposures(of: Measurements) -> Verdict:
     """No pattern is far off the median's photons."""
     photons, off = of.counts.photons, of.uneven
@@ -100,11 +92,6 @@ def even_exposures(of: Measurements) -> Verdict:
     return Verdict(not len(off), found, {"uneven": off.tolist()})
 
 
-@check(
-    "saturation",
-    "counts there are lower bounds, which the Poisson likelihood takes for measurements: attenuate"
-    " the beam, expose shorter, or move the beam stop",
-)
 def unsaturated(of: Measurements) -> Verdict:
     """Counts do not pile up at the largest one."""
     if of.saturated is None:
@@ -115,13 +102,6 @@ def unsaturated(of: Measurements) -> Verdict:
     return Verdict(False, found, {"level": level, "values": values})
 
 
-NO_MASK = (
-    "rows and columns of patterns; there is no mask in DATA-001: give these pixels the rounded mean"
-    " count of their neighbours, and say so in the metadata"
-)
-
-
-@check("dead pixels", NO_MASK)
 def dead_pixels(of: Measurements) -> Verdict:
     """No pixel sees nothing where its neighbours are lit."""
     never = int((of.counts.mean == 0).sum())
@@ -129,17 +109,11 @@ def dead_pixels(of: Measurements) -> Verdict:
     return _pixels(of.dead, f"none{dark}")
 
 
-@check("hot pixels", NO_MASK)
 def hot_pixels(of: Measurements) -> Verdict:
     """No pixel stands out of its neighbours."""
     return _pixels(of.hot, "none")
 
 
-@check(
-    "beam centre",
-    "zero frequency belongs on pixel N // 2: crop the patterns from the detector about the beam, by"
-    " whole pixels (a rest below a pixel is a ramp on the probe)",
-)
 def beam_centre(of: Measurements) -> Verdict:
     """The beam is where the file's probe and object put it."""
     (rows, columns), mean = of.offset_px, of.measured.mean(0)
@@ -151,11 +125,6 @@ def beam_centre(of: Measurements) -> Verdict:
     return Verdict(max(abs(rows), abs(columns)) <= OFFSET_PX, found, values)
 
 
-@check(
-    "object",
-    "the file's object, probe, positions and patterns do not belong together: x and y swapped,"
-    " patterns transposed or mirrored, the conjugate, or another scan's object",
-)
 def explained(of: Measurements) -> Verdict:
     """How much of what tells the patterns apart the file's own object, probe and positions explain.
 
@@ -183,11 +152,6 @@ def explained(of: Measurements) -> Verdict:
     return Verdict(share > EXPLAINED, found, {"R": R, "explained": share})
 
 
-@check(
-    "overlap",
-    "overlap is what makes the object unique: scan with steps below D / 2, or check that positions"
-    " are in pixels of objectGuess",
-)
 def overlap(of: Measurements) -> Verdict:
     """Nearly every image has another one within half a probe."""
     diameter = of.diameter_px
@@ -206,10 +170,6 @@ def overlap(of: Measurements) -> Verdict:
     return Verdict(far <= FAR_SHARE, found, figures | {"share_far": far})
 
 
-@check(
-    "coverage",
-    "nothing can be reconstructed there: scan these places, or leave them out of what is shown",
-)
 def coverage(of: Measurements) -> Verdict:
     """No hole in the fluence within the hull of the positions."""
     density, scanned = float(of.fluence[of.inside].mean()), int(of.inside.sum())
@@ -218,21 +178,36 @@ def coverage(of: Measurements) -> Verdict:
     if sizes:
         area, row, column = max(sizes)
         found = f"{len(sizes)} hole{'s' * (len(sizes) > 1)} with less than {DARK:g} of the median"
-        found += (
-            f" fluence, {int(holes.sum())} of {scanned} scanned pixels; the largest, {area} px,"
-        )
-        found += f" about row {row}, column {column}"
+        found += f" fluence, {int(holes.sum())} of {scanned} scanned pixels; the largest, {area}"
+        found += f" px, about row {row}, column {column}"
     return Verdict(not sizes, found, {"photons_per_pixel": density, "holes": sizes})
 
 
 def _pixels(where: np.ndarray, none: str) -> Verdict:
     named = [f"[{row}, {column}]" for row, column in where]
     found = f"{len(where)}: {_first_five(named)}" if named else none
-    return Verdict(not named, found, {"pixels": where.tolist()})
+    advice = "rows and columns of patterns; there is no mask in DATA-001: give these pixels the"
+    advice += " rounded mean count of their neighbours, and say so in the metadata"
+    return Verdict(not named, found, {"pixels": where.tolist()}, advice)
 
 
 def _first_five(items: Sequence[object]) -> str:
     return ", ".join(map(str, items[:5])) + (", ..." if len(items) > 5 else "")
+
+
+CHECKS = {  # in the order of the report
+    "contract": contract,
+    "photons": whole_counts,
+    "dose": dose,
+    "exposures": even_exposures,
+    "saturation": unsaturated,
+    "dead pixels": dead_pixels,
+    "hot pixels": hot_pixels,
+    "beam centre": beam_centre,
+    "object": explained,
+    "overlap": overlap,
+    "coverage": coverage,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -264,7 +239,7 @@ class Examination:
 def examine_scan(path: str | Path, cache_dir: str | Path | None = None) -> Examination:
     """Check a DATA-001 file. Raises DataContractError where it breaks the contract."""
     of, verdicts = Measurements(Path(path), read_scan(path, cache_dir=cache_dir)), {}
-    for name, (judge, advice) in CHECKS.items():
+    for name, judge in CHECKS.items():
         one = judge(of)
-        verdicts[name] = replace(one, advice="" if one.good else one.advice or advice)
+        verdicts[name] = replace(one, advice="" if one.good else one.advice or ADVICE[name])
     return Examination(of, verdicts)
