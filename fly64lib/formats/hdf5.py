@@ -119,22 +119,19 @@ class Hdf5File:
         """The group or data set, if there. Soft links are followed here: none leaves the file."""
         parts = [part for part in name.split("/") if part]
         with _blamed(self.path, name):
-            links, kinds = self._handle.id.links, self._h5py.h5l
-            for depth in range(1, len(parts) + 1):
-                above, upto = "/".join(parts[: depth - 1]), "/".join(parts[:depth])
-                if above and not isinstance(self._handle[above], self._h5py.Group):
+            item, h5py = self._handle, self._h5py
+            for depth, part in enumerate(parts):
+                link = item.get(part, getlink=True) if isinstance(item, h5py.Group) else None
+                if link is None:
                     return None
-                if not links.exists(upto.encode()):
-                    return None
-                kind = links.get_info(upto.encode()).type
-                if kind == kinds.TYPE_SOFT and hops:
-                    target = links.get_val(upto.encode()).decode()
-                    start = [] if target.startswith("/") else parts[: depth - 1]
-                    return self._item("/".join([*start, target, *parts[depth:]]), hops - 1)
-                if kind != kinds.TYPE_HARD:
+                if isinstance(link, h5py.SoftLink) and hops:
+                    start = [] if link.path.startswith("/") else parts[:depth]
+                    return self._item("/".join([*start, link.path, *parts[depth + 1 :]]), hops - 1)
+                if not isinstance(link, h5py.HardLink):
                     text = f"a link to another file, or in a circle; {_OWN_DATA}"
-                    raise refused(self.path, upto, text)
-            return self._handle["/".join(parts) or "/"]
+                    raise refused(self.path, "/".join(parts[: depth + 1]), text)
+                item = item[part]
+            return item
 
 
 class Dataset:

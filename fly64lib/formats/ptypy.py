@@ -27,28 +27,22 @@ def read(path: Path, access: Access) -> RawScan:
     if not numbers:
         text = "no chunk; expected chunks/0/data and so on; prepare the file again"
         raise refused(path, "chunks", text)
-    chunks = [_chunk(file, f"chunks/{number}") for number in numbers]
-    stacks = [stack for stack, _ in chunks]
-    px = stacks[0].detector_px
-    for number, stack in zip(numbers, stacks, strict=True):
-        if stack.detector_px != px:
-            text = f"patterns of {stack.detector_px} px; expected {px} px as in the first chunk"
-            raise refused(path, f"chunks/{number}/data", f"{text}; prepare the file again")
-    positions = np.concatenate([positions for _, positions in chunks])
-    scan = RawScan(path, stacks, positions, "m", "intensity", "centre")
+    stacks, places = [], []
+    for name in (f"chunks/{number}" for number in numbers):
+        data, at = file.dataset(f"{name}/data"), file.read(f"{name}/positions", "iuf")
+        if len(data.shape) != 3 or at.shape != (data.shape[0], 2) or 0 in data.shape:
+            found = f"patterns {data.shape} and positions {at.shape}; expected (m, N, N) and (m, 2)"
+            raise refused(path, name, f"{found}; prepare the file again with positions")
+        stacks.append(Stack(data, len(at), path, data.name))
+        places.append(at.astype(np.float64))
+        if (found := stacks[-1].detector_px) != (px := stacks[0].detector_px):
+            text = f"patterns of {found} px; expected {px} px as in the first chunk"
+            raise refused(path, data.name, f"{text}; prepare the file again")
+    scan = RawScan(path, stacks, np.concatenate(places), "m", "intensity", "centre")
     scan.bad, scan.detector_step_per_m = _bad_pixels(file, numbers, px), _step(file)
     label = file.text("meta/label")
     scan.metadata = {} if label in (None, "None", "") else {"label": label}
     return scan
-
-
-def _chunk(file: Hdf5File, name: str) -> tuple[Stack, np.ndarray]:
-    """Patterns and positions (m, 2) of one chunk."""
-    data, at = file.dataset(f"{name}/data"), file.read(f"{name}/positions", "iuf")
-    if len(data.shape) != 3 or at.shape != (data.shape[0], 2) or 0 in data.shape:
-        found = f"patterns {data.shape} and positions {at.shape}; expected (m, N, N) and (m, 2)"
-        raise refused(file.path, name, f"{found}; prepare the file again with positions")
-    return Stack(data, len(at), file.path, data.name), at.astype(np.float64)
 
 
 def _bad_pixels(file: Hdf5File, numbers: list[str], px: tuple[int, int]) -> np.ndarray:

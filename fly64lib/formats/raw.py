@@ -8,25 +8,18 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
+from fly64lib.formats.hdf5 import Hdf5File
 from ptycho_torch.data.container import refused
+from ptycho_torch.data.npz import NpzFile
 from ptycho_torch.errors import DataContractError
 
 T = TypeVar("T")
+Arrays = NpzFile | Hdf5File  # of an open file, by their names
 BLOCK_PIXELS = 2**20
-
-
-class Arrays(Protocol):
-    """Arrays of an open file by their names."""
-
-    path: Path
-
-    def keys(self) -> list[str]: ...
-    def find(self, *names: str) -> str | None: ...
-    def read(self, name: str) -> np.ndarray: ...
 
 
 class Stack:
