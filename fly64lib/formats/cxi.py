@@ -18,9 +18,8 @@ from pathlib import Path
 import numpy as np
 from scipy.constants import c, e, h
 
+from fly64lib.formats import hdf5
 from fly64lib.formats.base import Access, Format, Optics
-from fly64lib.formats.fly64_group import read_own, store_counts, write_own
-from fly64lib.formats.hdf5 import Hdf5File, h5py_module, open_hdf5
 from fly64lib.formats.raw import RawScan, Stack, as_modes, as_object, need, optional
 from ptycho_torch.data.container import refused
 from ptycho_torch.data.scan import ScanData
@@ -36,21 +35,21 @@ SIGNAL = 0x1000  # the one mask bit that marks a good pixel: it has signal above
 
 def read(path: Path, access: Access) -> RawScan:
     """Read the first entry of a CXI file."""
-    file = access.files.enter_context(open_hdf5(path))
+    file = access.files.enter_context(hdf5.open_hdf5(path))
     key = need(file, "patterns; fly64 reads entry_1 only", *DATA)
     where = need(file, "a sample translation for each pattern", *TRANSLATION)
     translation = file.read(where, "iuf")
     if translation.ndim != 2 or translation.shape[1] not in (2, 3) or not len(translation):
         text = f"shape {translation.shape}; expected (n, 3), x, y, z in m; store it so"
         raise refused(path, where, text)
-    translation = np.pad(translation.astype(np.float64), ((0, 0), (0, 3 - translation.shape[1])))
     basis, step = _geometry(file)
+    positions = -translation.astype(np.float64) @ basis[:, : translation.shape[1]].T
     stack = Stack(file.dataset(key), len(translation), path, key)
-    scan = RawScan(path, [stack], -translation @ basis.T, "m", "intensity", "centre")
+    scan = RawScan(path, [stack], positions, "m", "intensity", "centre")
     scan.detector_step_per_m = step
     scan.probe = optional(file, as_modes, f"{SOURCE}/illumination")
     scan.bad = _bad_pixels(file, scan.detector_px)
-    read_own(file, OWN, scan)
+    scan.metadata, scan.extra, scan.ours = hdf5.read_own(file, OWN)
     # the object is used where the file also says how it lies under the positions
     offset = [file.attribute(OWN, f"offset_{axis}_px") for axis in "yx"]
     pixel_m = file.attribute(OWN, "object_pixel_m")
@@ -64,11 +63,11 @@ def read(path: Path, access: Access) -> RawScan:
 
 def write(path: Path, scan: ScanData, optics: Optics) -> list[Path]:
     """Write one entry; its optics only if energy and distance are given."""
-    h5py, object_pixel_m = h5py_module(), optics.object_pixel_m(path)
+    h5py, object_pixel_m = hdf5.h5py_module(), optics.object_pixel_m(path)
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
         file["cxi_version"], file["number_of_entries"] = 160, 1
         detector, source = file.create_group(DETECTOR), file.create_group(SOURCE)
-        store_counts(detector, "data", scan)
+        hdf5.store_counts(detector, "data", scan)
         detector["data"].attrs["axes"] = "translation:y:x"
         if optics.energy_kev and optics.distance_m:
             wavelength_m = h * c / (optics.energy_kev * 1e3 * e)
@@ -85,14 +84,13 @@ def write(path: Path, scan: ScanData, optics: Optics) -> list[Path]:
         for name in TRANSLATION[1:]:
             file[name] = h5py.SoftLink(f"/{TRANSLATION[0]}")
         numbers = {"object_pixel_m": object_pixel_m, "offset_y_px": 0.0, "offset_x_px": 0.0}
-        write_own(file.create_group(OWN), scan, **numbers)
+        hdf5.write_own(file.create_group(OWN), scan, **numbers)
     return [path]
 
 
-def _bad_pixels(file: Hdf5File, detector_px: tuple[int, int]) -> np.ndarray | None:
+def _bad_pixels(file: hdf5.Hdf5File, detector_px: tuple[int, int]) -> np.ndarray | None:
     """Pixels that the mask, or one of several, marks by any bit but that of a signal."""
-    name = file.find(f"{DETECTOR}/mask")
-    if name is None:
+    if (name := file.find(f"{DETECTOR}/mask")) is None:
         return None
     bits = file.read(name, "iu")
     bits = bits.reshape(-1, *bits.shape[-2:])
@@ -102,13 +100,12 @@ def _bad_pixels(file: Hdf5File, detector_px: tuple[int, int]) -> np.ndarray | No
     return ((bits != 0) & (bits != SIGNAL)).any(0)
 
 
-def _geometry(file: Hdf5File) -> tuple[np.ndarray, float | None]:
+def _geometry(file: hdf5.Hdf5File) -> tuple[np.ndarray, float | None]:
     """Unit vectors (2, 3) of detector rows and columns; the detector's step in 1/m, if known."""
     basis = np.array([[0.0, -1.0, 0.0], [-1.0, 0.0, 0.0]])
     x_pixel, y_pixel = (file.number(f"{DETECTOR}/{name}_pixel_size") for name in "xy")
     pixel_m = y_pixel or x_pixel
-    named = file.find(f"{DETECTOR}/basis_vectors")
-    if named:
+    if named := file.find(f"{DETECTOR}/basis_vectors"):
         vectors = file.read(named, "iuf").astype(np.float64)
         vectors = vectors.T if vectors.shape == (3, 2) else vectors
         lengths = np.linalg.norm(vectors, axis=-1) if vectors.shape == (2, 3) else np.zeros(1)

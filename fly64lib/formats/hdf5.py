@@ -5,8 +5,12 @@ Every access goes through :class:`Hdf5File`: whatever h5py trips over is a
 :class:`DataContractError`, a shape that claims far more than the file stores is refused before
 anything is allocated, and external links, external storage and virtual data sets (which read other
 files of whoever opens them) are refused by name.
+
+What DATA-001 holds and another format has no place for is kept in a group of our own, so that
+nothing is lost: :func:`write_own`, :func:`read_own`.
 """
 
+import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,10 +19,15 @@ from types import ModuleType
 
 import numpy as np
 
+from ptycho_torch.data.checks import pattern_chunks
 from ptycho_torch.data.container import BOMB_BYTES, BOMB_RATIO, MAX_BYTES, refused
+from ptycho_torch.data.count_statistics import count_statistics
+from ptycho_torch.data.scan import ScanData
 from ptycho_torch.errors import MissingDependencyError, PtychoError
+from ptycho_torch.files import json_text
 
 MAX_TEXT = 2**24  # bytes of one text, such as metadata
+_OPTIONAL = {"Y": "truth_patches", "scan_index": "scan_index", "groups": "groups"}
 _OWN_DATA = "expected a file that holds its own data; copy it whole first, say with h5repack"
 
 
@@ -27,9 +36,8 @@ def h5py_module() -> ModuleType:
     try:
         import h5py
     except ImportError as error:
-        raise MissingDependencyError(
-            "HDF5 files (CXI, pty-chi, PtyPy) need h5py: pip install 'fly64[formats]'"
-        ) from error
+        text = "HDF5 files (CXI, pty-chi, PtyPy) need h5py: pip install 'fly64[formats]'"
+        raise MissingDependencyError(text) from error
     return h5py
 
 
@@ -110,10 +118,9 @@ class Hdf5File:
         """A number kept as an attribute of a data set or group; None if there is none."""
         item = self._item(name)
         with _blamed(self.path, name):
-            value = None if item is None else item.attrs.get(attribute)
-            if value is None or np.size(value) != 1 or np.asarray(value).dtype.kind not in "iuf":
-                return None
-            return float(np.reshape(value, -1)[0])
+            value = np.asarray(None if item is None else item.attrs.get(attribute))
+            one = value.size == 1 and value.dtype.kind in "iuf"
+            return float(value.reshape(-1)[0]) if one else None
 
     def _item(self, name: str, hops: int = 16) -> object:
         """The group or data set, if there. Soft links are followed here: none leaves the file."""
@@ -160,3 +167,39 @@ def _blamed(path: Path, key: str | None) -> Iterator[None]:
         why = f"{type(error).__name__}: {str(error)[:200]}"
         text = f"cannot be read ({why}); expected a complete HDF5 file; copy or write it again"
         raise refused(path, key, text) from error
+
+
+def write_own(group: object, scan: ScanData, **numbers: float) -> None:
+    """Metadata, optional and unknown keys, and `numbers` as attributes, into an h5py group."""
+    group["metadata"] = json_text(scan.metadata)
+    kept = {key: getattr(scan, name) for key, name in _OPTIONAL.items()}
+    for key, value in ({k: v for k, v in kept.items() if v is not None} | scan.extra).items():
+        group[f"keys/{key}"] = np.char.encode(value, "utf-8") if value.dtype.kind == "U" else value
+    group.attrs.update(numbers)
+
+
+def read_own(file: Hdf5File, name: str) -> tuple[dict, dict[str, np.ndarray], bool]:
+    """Metadata and keys that :func:`write_own` kept in a group, and whether it is there."""
+    if (text := file.text(f"{name}/metadata")) is None:
+        return {}, {}, False
+    try:
+        metadata = {**json.loads(text)}
+    except (ValueError, RecursionError, TypeError) as error:
+        said = f"no JSON object ({str(error)[:100]}); expected what fly64 export wrote"
+        raise refused(file.path, f"{name}/metadata", f"{said}; export again") from error
+    arrays = {key: file.read(f"{name}/keys/{key}", "iufcbS") for key in file.keys(f"{name}/keys")}
+    for key, value in arrays.items():
+        arrays[key] = np.char.decode(value, "utf-8") if value.dtype.kind == "S" else value
+    return metadata, arrays, True
+
+
+def store_counts(group: object, name: str, scan: ScanData) -> None:
+    """diffraction^2 as a data set: uint32 where every square is whole, else float64 (exact)."""
+    counts = count_statistics(scan.diffraction)
+    whole = counts.not_whole == 0 and counts.values[-1] < 2**32 - 1
+    packing = {"chunks": (1, scan.N, scan.N), "compression": "gzip", "compression_opts": 1}
+    kind = np.uint32 if whole else np.float64
+    stack = group.create_dataset(name, scan.diffraction.shape, kind, **packing)
+    for first, block in pattern_chunks(scan.diffraction):
+        squares = np.square(block, dtype=np.float64)
+        stack[first : first + len(squares)] = np.rint(squares) if whole else squares

@@ -17,8 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from fly64lib.formats.base import Access, Format, Optics
-from fly64lib.formats.fly64_group import read_own, store_counts, write_own
-from fly64lib.formats.hdf5 import h5py_module, open_hdf5
+from fly64lib.formats.hdf5 import h5py_module, open_hdf5, read_own, store_counts, write_own
 from fly64lib.formats.raw import RawScan, Stack, as_modes, as_object, columns, optional
 from ptycho_torch.data.container import refused
 from ptycho_torch.data.scan import ScanData
@@ -63,7 +62,7 @@ def read(path: Path, access: Access) -> RawScan:
             centre_m = (parameters.attribute("object", f"center_{axis}_m") or 0.0 for axis in "yx")
             places = zip(image.shape, centre_m, strict=True)
             scan.offset_px = tuple(float(np.rint(edge / 2) - at / pixel_m) for edge, at in places)
-    read_own(parameters, "fly64", scan)
+    scan.metadata, scan.extra, scan.ours = read_own(parameters, "fly64")
     return scan
 
 
