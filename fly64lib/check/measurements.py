@@ -13,7 +13,7 @@ from fly64lib.simulation.probes import outer_half_maximum_diameter
 from ptycho_torch.data import count_statistics
 from ptycho_torch.data.scan import ScanData
 from ptycho_torch.errors import DataContractError
-from ptycho_torch.physics.geometry import Geometry
+from ptycho_torch.memmap_bridge import RawDataTorch
 
 SAMPLE = 128  # patterns that are calculated from the file's object and probe
 UNEVEN_FACTOR, UNEVEN_SIGMA = 2.0, 10.0  # of a pattern's photons to the median's
@@ -62,9 +62,8 @@ class Measurements:
 
 def _modelled(scan: ScanData, sample: Int[np.ndarray, " k"]) -> Float[np.ndarray, "k N N"]:
     """Expected counts of these patterns."""
-    canvas = torch.from_numpy(np.ascontiguousarray(scan.object_guess))[None]
-    positions, probe = torch.from_numpy(scan.positions[sample]), torch.from_numpy(scan.probe)
-    geometry = Geometry.of(positions, probe, scan.canvas_shape, whole=True)
+    held = RawDataTorch(scan, "the scan")
+    geometry, canvas = held.geometry(sample, whole=True), held.object_guess[None]
     expected = [geometry.expected(canvas, chunk) for chunk in geometry.chunks()]
     return torch.cat(expected).numpy().astype(np.float64)
 
@@ -82,11 +81,9 @@ def _hull(positions: Float[np.ndarray, "n 2"], shape: tuple[int, int]) -> Mask:
 
 def _large_regions(dark: Mask) -> tuple[Mask, list[tuple[int, int, int]]]:
     """Regions of at least HOLE_PX, and (pixels, middle row, middle column) of each."""
-    (regions, _), holes, sizes = label(dark), np.zeros_like(dark), []
-    for number, box in enumerate(find_objects(regions), 1):
-        region = regions[box] == number
-        if region.sum() >= HOLE_PX:
-            holes[box] |= region
-            middle = (int((side.start + side.stop) // 2) for side in box)
-            sizes.append((int(region.sum()), *middle))
-    return holes, sizes
+    regions, sizes = label(dark)[0], []
+    areas = np.bincount(regions[dark], minlength=1)
+    for area, box in zip(areas[1:], find_objects(regions), strict=True):
+        if area >= HOLE_PX:
+            sizes.append((int(area), *(int((side.start + side.stop) // 2) for side in box)))
+    return (areas >= HOLE_PX)[regions], sizes

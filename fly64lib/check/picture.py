@@ -8,8 +8,6 @@ from matplotlib.patches import Circle
 from fly64lib.check.examination import Examination
 from fly64lib.check.measurements import UNEVEN_FACTOR, Measurements
 
-HOLLOW = {"markerfacecolor": "none", "linestyle": "none"}
-
 
 def draw(found: Examination) -> Figure:
     """Six panels with the faults that were found marked, and the verdicts under them."""
@@ -29,11 +27,8 @@ def _pattern(ax: Axes, of: Measurements) -> None:
     middle, (rows, columns) = of.scan.N // 2, of.offset_px
     ax.plot(middle, middle, "+", color="white", markersize=12, label="N // 2")
     ax.plot(middle + columns, middle + rows, "x", color="tab:cyan", markersize=8, label="beam")
-    faults = (of.dead, "s", "lime", "dead"), (of.hot, "o", "red", "hot")
-    for where, style, colour, name in faults:
-        if len(where):
-            look = {"color": colour, "markersize": 9} | HOLLOW
-            ax.plot(where[:, 1], where[:, 0], style, label=f"{name}, {len(where)}", **look)
+    _mark(ax, *of.dead.T[::-1], "dead", marker="s", color="lime", markersize=9)
+    _mark(ax, *of.hot.T[::-1], "hot", marker="o", color="red", markersize=9)
     ax.set(title="mean pattern", xlabel="column", ylabel="row")
     ax.legend(fontsize="x-small", loc="upper right", facecolor="0.25", labelcolor="white")
     ax.figure.colorbar(drawn, ax=ax, shrink=0.9, label="log$_{10}$(counts + 0.01)")
@@ -54,9 +49,7 @@ def _counts(ax: Axes, of: Measurements) -> None:
 def _exposures(ax: Axes, of: Measurements) -> None:
     photons, median = of.counts.photons, np.median(of.counts.photons)
     ax.plot(photons, ".", markersize=3, color="tab:blue", label="measured")
-    if len(of.uneven):
-        look = {"color": "tab:red", "label": f"uneven, {len(of.uneven)}"} | HOLLOW
-        ax.plot(of.uneven, photons[of.uneven], "o", **look)
+    _mark(ax, of.uneven, photons[of.uneven], "uneven", marker="o", color="tab:red")
     probe, empty = of.probe_photons, "the probe through an empty object"
     ax.axhline(probe, color="tab:orange", linestyle="--", label=empty)
     low = min(photons.min(), median / UNEVEN_FACTOR, probe) * 0.9
@@ -103,6 +96,13 @@ def _object(ax: Axes, of: Measurements) -> None:
     kind = of.scan.metadata.get("object_kind", "of unstated kind")
     ax.set(title=f"object ({kind}); circle: probe, D", xlabel="x / px", ylabel="y / px")
     ax.figure.colorbar(drawn, ax=ax, shrink=0.9, label="phase / rad")
+
+
+def _mark(ax: Axes, x: np.ndarray, y: np.ndarray, name: str, **look: object) -> None:
+    """Faults as hollow marks, and how many there are."""
+    if len(x):
+        hollow = {"markerfacecolor": "none", "linestyle": "none"}
+        ax.plot(x, y, label=f"{name}, {len(x)}", **hollow, **look)
 
 
 def _text(ax: Axes, found: Examination) -> None:
