@@ -4,8 +4,8 @@ A format is a :class:`Format`, named by one line of :data:`fly64lib.registries.F
 entry point of another package.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -37,10 +37,8 @@ class Optics:
     def object_pixel_m(self, target: Path) -> float:
         """Size of the object's pixel, for a format that keeps positions in metres."""
         if self.pixel_size_nm is None:
-            text = (
-                "no object_pixel_nm in the metadata; expected the size of the object's pixel, for"
-            )
-            raise refused(target, None, f"{text} positions in metres; pass --pixel-size-nm NM")
+            text = "no object_pixel_nm in the metadata; expected the size of the object's pixel,"
+            raise refused(target, None, f"{text} for positions in metres; pass --pixel-size-nm NM")
         return self.pixel_size_nm * 1e-9
 
 
@@ -77,7 +75,8 @@ def reader_of(path: Path, asked: str | None = None) -> str:
         if FORMATS[asked].read is None:
             raise ConfigError(f"{asked} cannot be imported; there are {', '.join(known)}")
         return asked
-    with _opened(path) as (kind, file):
+    kind, opened = _opened(path)
+    with opened as file:
         if kind == "npz" and _is_data001(file):
             text = "this is a DATA-001 file already; expected another program's file; use it as it"
             text += " is: every command of fly64 reads it (fly64 export writes it in other formats)"
@@ -109,17 +108,14 @@ def writer_of(target: Path, asked: str | None = None) -> str:
     return name
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[tuple[str, Arrays | None]]:
+def _opened(path: Path) -> tuple[str, AbstractContextManager[Arrays | None]]:
     """(kind, arrays) of a file, by its first bytes; (what it begins with, None) of any other."""
     with path.open("rb") as handle:
         start = handle.read(8)
     for kind, (first, open_file) in _KINDS.items():
         if start.startswith(first):
-            with open_file(path) as file:
-                yield kind, file
-            return
-    yield f"a file that begins with {start!r}", None
+            return kind, open_file(path)
+    return f"a file that begins with {start!r}", nullcontext()
 
 
 def _is_data001(file: Arrays) -> bool:

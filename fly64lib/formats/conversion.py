@@ -10,7 +10,7 @@ from fly64lib.formats import frames
 from fly64lib.formats.options import ImportOptions
 from fly64lib.formats.orientation import OrientationChoice, find_orientation, turned
 from fly64lib.formats.raw import RawScan, as_modes, need
-from ptycho_torch.data.checks import mean_photons
+from ptycho_torch.data.checks import DOSE_KEYS, mean_photons
 from ptycho_torch.data.container import refused
 from ptycho_torch.data.contract import check_scan
 from ptycho_torch.data.npz import open_npz
@@ -74,7 +74,7 @@ def converted(
     if bad.any():
         k = reading.bin
         scan.extra["bad_pixels"] = bad.reshape(reading.N, k, reading.N, k).any((1, 3))
-    stale = ("dose", "photons_per_exposure") if changed else ()
+    stale = DOSE_KEYS if changed else ()
     about = {key: value for key, value in raw.metadata.items() if key not in stale}
     about.setdefault("photons_per_exposure", photons)
     if pixel_m:

@@ -19,10 +19,10 @@ import numpy as np
 from fly64lib.formats.options import ImportOptions
 from fly64lib.formats.raw import RawScan
 from fly64lib.simulation.probes import fourier_crop
+from ptycho_torch.memmap_bridge import WHOLE_ABSOLUTE, WHOLE_RELATIVE
 
 MOST = 1e12  # photons in a pixel: what is larger is a mark, not a count
 CLEAR = 1.3  # ratio of second moments from which the place of zero frequency counts as found
-WHOLE_ABSOLUTE, WHOLE_RELATIVE = 0.05, 1e-6  # as in reading: what float32 loses in the root
 
 
 @dataclass(frozen=True)

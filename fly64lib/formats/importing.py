@@ -8,8 +8,7 @@ silently: every decision is printed and kept in the metadata under `import`.
 import bz2
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from fly64lib.formats.base import Access, reader_of
 from fly64lib.formats.conversion import converted
 from fly64lib.formats.options import ImportOptions
 from fly64lib.formats.orientation import OrientationChoice
-from fly64lib.formats.raw import RawScan
 from fly64lib.registries import FORMATS
 from ptycho_torch.data.container import BOMB_BYTES, BOMB_RATIO, MAX_BYTES, refused
 from ptycho_torch.data.contract import write_scan
@@ -37,11 +35,18 @@ def import_scan(options: ImportOptions) -> tuple[ScanData, OrientationChoice]:
     if not source.is_file():
         raise refused(source, None, "no such file; expected a scan to import; check the path")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        tempfile.TemporaryDirectory(prefix=".fly64-import-", dir=target.parent) as work,
-        opened(options, Path(work)) as raw,
-    ):
-        scan, choice = converted(raw, Path(work), options)
+    folder = tempfile.TemporaryDirectory(prefix=".fly64-import-", dir=target.parent)
+    with folder, ExitStack() as files:
+        work = Path(folder.name)
+        path = unpacked(source, work)
+        try:
+            name = reader_of(path, options.format)
+            raw = FORMATS[name].read(path, Access(work, files, options.parameters))
+            scan, choice = converted(replace(raw, source=source, format=name), work, options)
+        except DataContractError as error:  # names the file that was given
+            # of a file that is no npz, the reader would say: import it
+            text = str(error).partition(", or convert it: fly64 import")[0]
+            raise DataContractError(text.replace(str(path), str(source))) from error
         write_scan(target, scan)
         if options.picture != "none":
             from fly64lib.formats.images import draw_import
@@ -50,26 +55,12 @@ def import_scan(options: ImportOptions) -> tuple[ScanData, OrientationChoice]:
         return scan, choice
 
 
-@contextmanager
-def opened(options: ImportOptions, work: Path) -> Iterator[RawScan]:
-    """The scan in its format, or the one asked for; errors name the file that was given."""
-    source = options.source
-    with source.open("rb") as handle:
-        packed = handle.read(3) == b"BZh"
-    path = unpacked(source, work) if packed else source
-    with ExitStack() as files:
-        try:
-            name = reader_of(path, options.format)
-            raw = FORMATS[name].read(path, Access(work, files, options.parameters))
-            yield replace(raw, source=source, format=name)
-        except DataContractError as error:
-            # of a file that is no npz, the reader would say: import it
-            text = str(error).partition(", or convert it: fly64 import")[0]
-            raise DataContractError(text.replace(str(path), str(source))) from error
-
-
 def unpacked(path: Path, work: Path) -> Path:
-    """Unpack a bzip2 file to the folder `work`, as far as a real scan could be packed."""
+    """A bzip2 file unpacked to the folder `work`, as far as a real scan could be packed; another
+    file as it is."""
+    with path.open("rb") as handle:
+        if handle.read(3) != b"BZh":
+            return path
     free = shutil.disk_usage(work).free - BOMB_BYTES
     limit = min(MAX_BYTES, max(BOMB_BYTES, BOMB_RATIO * path.stat().st_size), free)
     inner = work / path.name.removesuffix(".bz2")
@@ -105,5 +96,7 @@ def imported(options: ImportOptions) -> int:
         print(f"left out, since they may belong to the uncropped pixels: {keys}")
     if not done["whole"]:
         print("counts are not whole: training needs whole ones, see --round and --photons-per-unit")
-    print(choice.text())
+    print(choice.reason)
+    for name in sorted(choice.deviance, key=choice.deviance.get):
+        print(f"  {choice.deviance[name]:8.3f} {name}")
     return 0

@@ -35,11 +35,6 @@ class OrientationChoice:
     deviance: dict[str, float] = field(default_factory=dict)  # per pixel, of all that were scored
     canvas: np.ndarray | None = None  # (h, w) complex, the object or what the steps made
 
-    def text(self) -> str:
-        """The reason, and the deviances from the lowest on."""
-        ranked = sorted(self.deviance.items(), key=lambda item: item[1])
-        return "\n".join([self.reason, *(f"  {score:8.3f} {name}" for name, score in ranked)])
-
 
 def oriented(
     positions: np.ndarray, orientation: str, about: np.ndarray | float = 0.0
@@ -58,9 +53,8 @@ def find_orientation(scan: ScanData, source: object, with_object: bool) -> Orien
     if not scores:
         reason = "positions are kept as given: no orientation could be scored on this object"
         return OrientationChoice("as-given", reason)
-    order = sorted(scores, key=scores.get)
-    best = order[0]
-    tied = [name for name in order if scores[name] <= scores[best] * (1 + GAP)]
+    best, *worse = sorted(scores, key=scores.get)
+    tied = [best, *(name for name in worse if scores[name] <= scores[best] * (1 + GAP))]
     if "as-given" in tied:
         best, others = "as-given", ", ".join(name for name in tied if name != "as-given")
         reason = "positions lie as given: no flip or transpose explains the patterns as well"

@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
@@ -17,8 +16,8 @@ from ptycho_torch.data.container import refused
 from ptycho_torch.data.npz import NpzFile
 from ptycho_torch.errors import DataContractError
 
-T = TypeVar("T")
 Arrays = NpzFile | Hdf5File  # of an open file, by their names
+Convert = Callable[[Arrays, str], np.ndarray]
 BLOCK_PIXELS = 2**20
 
 
@@ -104,25 +103,23 @@ def need(file: Arrays, expected: str, *names: str) -> str:
     return found
 
 
-def optional(file: Arrays, convert: Callable[[Arrays, str], T], *names: str) -> T | None:
-    """What `convert` makes of the first of these keys; None if a file has none of them."""
-    found = file.find(*names)
-    return convert(file, found) if found else None
+def optional(file: Arrays, convert: Convert, key: str) -> np.ndarray | None:
+    """What `convert` makes of a key; None if a file does not have it."""
+    return convert(file, key) if file.find(key) else None
 
 
 def columns(file: Arrays, *names: str) -> np.ndarray:
     """Lists of real numbers of any shape with one long axis, side by side: (n, names) float64."""
     found = []
     for name in names:
-        values = file.read(need(file, "one number for each pattern", name))
+        found.append(values := file.read(need(file, "one number for each pattern", name)))
         if values.dtype.kind not in "iuf" or values.size != max(values.shape, default=0):
             text = f"{values.dtype} {values.shape}; expected a list of real numbers (n,); store one"
             raise refused(file.path, name, f"{text} number for each pattern")
-        found.append(values.reshape(-1).astype(np.float64))
-        if len(found[0]) != len(found[-1]):
-            expected = f"{len(found[0])} as in {names[0]!r}; store both for every pattern"
-            raise refused(file.path, name, f"{len(found[-1])} values; expected {expected}")
-    return np.stack(found, axis=1)
+        if values.size != found[0].size:
+            expected = f"{found[0].size} as in {names[0]!r}; store both for every pattern"
+            raise refused(file.path, name, f"{values.size} values; expected {expected}")
+    return np.stack([values.ravel() for values in found], axis=1).astype(np.float64)
 
 
 def as_modes(file: Arrays, key: str) -> np.ndarray:
