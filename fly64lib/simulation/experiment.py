@@ -7,8 +7,7 @@
               loses, no model of N pixels can explain: honest.
 
 DOSE-001: a dose is the expected number of *detected* photons per exposure, mean over the whole
-scan; one scale of the probe serves all positions.
-"""
+scan; one scale of the probe serves all positions."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -86,8 +85,7 @@ def expected_patterns(
 ) -> Float[np.ndarray, "n N N"]:
     """Expected counts, float32, at the experiment's own probe scale, detector crop included.
 
-    Of the imperfections those of the light: jitter, motion, incoherence; not the detector's.
-    """
+    Of the imperfections those of the light: jitter, motion, incoherence; not the detector's."""
     true = replace(experiment, probe=imperfections.true_probe(experiment.probe))
     stored, shape = experiment.positions_px, experiment.canvas_shape
     moments = imperfections.true_positions(stored, experiment.N, shape)
@@ -100,8 +98,7 @@ def draw_amplitudes(
 ) -> Float[np.ndarray, "k N N"]:
     """sqrt(counts) of some images, float32: Poisson counts of mean `factor` * expected.
 
-    Every image has its own seed, so a pattern does not depend on which others are drawn with it.
-    """
+    Every image has its own seed, so a pattern does not depend on which others are drawn with it."""
     seeds = np.random.SeedSequence(seed).generate_state(len(expected), np.uint64).astype(np.int64)
     amplitudes = np.empty((len(images), *expected.shape[1:]), dtype=np.float32)
     generator = torch.Generator()

@@ -5,8 +5,7 @@
 
 The file holds the stored positions, and the first modes alone with all the power, disturbed where
 `probe_error` or `probe_defocus_rad` say so. Equal exposure at every strength: the dose is what a
-whole, working detector would detect.
-"""
+whole, working detector would detect."""
 
 from typing import Annotated, Any
 
@@ -60,8 +59,7 @@ class Imperfections:
 
         The two more are P_0 times its row and its column, made orthogonal, half of the share each:
         the form of the lowest modes of a partly coherent beam (as Hermite and Gauss's are to a
-        Gaussian one), not of a certain source.
-        """
+        Gaussian one), not of a certain source."""
         if not self.incoherent:
             return probe
         modes = list(probe)
@@ -80,8 +78,7 @@ class Imperfections:
         """Positions (y, x) at each moment that an exposure is averaged over, px.
 
         They are kept where a patch fits on (H, W). The way points from the position before to the
-        one after in the order given.
-        """
+        one after in the order given."""
         if not (self.jitter_px or self.motion_px):
             return [positions_px]
         at = positions_px[:, ::-1].T  # x, y

@@ -1,8 +1,7 @@
 """What a phase has made: its manifest vouches for every file by its SHA-256.
 
 A file that the manifest vouches for, made from the same inputs by the same versions, is not made
-again. A run that was stopped goes on where it was.
-"""
+again. A run that was stopped goes on where it was."""
 
 import hashlib
 import time
@@ -18,8 +17,7 @@ class Manifest:
     """A phase's `run_manifest.json`; hold the folder's lock while using it.
 
     `inputs` are stated in it; those named in `varying` (also inside other inputs) may change from
-    run to run without a file becoming another one, such as the doses asked for.
-    """
+    run to run without a file becoming another one, such as the doses asked for."""
 
     def __init__(self, root: Path, phase: str, inputs: dict, varying: tuple[str, ...]) -> None:
         self.root, self.path, self._started = root, root / MANIFEST, time.perf_counter()

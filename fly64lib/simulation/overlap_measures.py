@@ -8,8 +8,7 @@
 
 D is the probe's diameter, the disc overlap o(d) the common area of two discs of that diameter over
 one disc's area. With C = 1 an image is its own group. Everything goes through KD-trees and one FFT:
-10,304 positions take half a second. Positions are patch centres (y, x), px.
-"""
+10,304 positions take half a second. Positions are patch centres (y, x), px."""
 
 import numpy as np
 from jaxtyping import Complex, Float, Int
@@ -23,8 +22,7 @@ _DARK = 0.1  # of the mean fluence
 def disc_overlap(distance_px: np.ndarray | float, diameter_px: float) -> np.ndarray | float:
     """Common area of two discs of diameter D at distance d, over the area of one, with t = d / D:
 
-    o = 2 / pi (arccos t - t sqrt(1 - t^2)),   1 at t = 0, 0.39100 at t = 1/2, 0 from t = 1 on.
-    """
+    o = 2 / pi (arccos t - t sqrt(1 - t^2)),   1 at t = 0, 0.39100 at t = 1/2, 0 from t = 1 on."""
     t = np.clip(np.asarray(distance_px) / diameter_px, 0, 1)
     return 2 / np.pi * (np.arccos(t) - t * np.sqrt(1 - t * t))
 
@@ -37,8 +35,7 @@ def geometry_figures(
 ) -> dict:
     """Figures 1 to 3 of a view's positions and groups of indices into them, as JSON-ready values.
 
-    null where a figure has no pairs: of single images, or of groups all farther than D.
-    """
+    null where a figure has no pairs: of single images, or of groups all farther than D."""
     groups = np.arange(len(positions_px))[:, None] if groups is None else groups
     one, other = np.triu_indices(groups.shape[1], 1)
     inner = _distances(positions_px, groups[:, one], groups[:, other])
@@ -100,8 +97,7 @@ def fluence_map(
 
     Patches lie on the integer grid (the sub-pixel shift of the probe, at most half a pixel, is left
     out), so the map is the histogram of their corners convolved with the probe's intensity. Its sum
-    is n sum |P|^2.
-    """
+    is n sum |P|^2."""
     intensity = np.square(np.abs(probe), dtype=np.float64).sum(axis=0)
     N = len(intensity)
     corners = np.zeros((canvas_shape[0] - N + 1, canvas_shape[1] - N + 1))

@@ -81,8 +81,7 @@ def zone_plate_probe(
     `fine` widens the detector to fine * N of the same pixels: object pixels shrink by `fine`, the
     field of view stays. Pupil edges are linear over one detector pixel. At N = 64 the detector is
     narrower (+-32) than the pupil (36 px), as in the measurement: 5.5 % of the direct beam of the
-    fine = 2 probe falls beside it.
-    """
+    fine = 2 probe falls beside it."""
     if N < 2 or fine < 1:
         raise ConfigError(f"got N = {N}, fine = {fine}; expected N >= 2 pixels and fine >= 1")
     k = np.arange(fine * N) - fine * N // 2
@@ -112,8 +111,7 @@ def fourier_crop(
     pixel i of the result is where pixel i H / h was and scan positions just divide by H / h.
     "power", for probes: orthonormal Fourier coefficients stay, as when a smaller detector is read,
     and the middle pixel N//2 stays in place. For even sizes with an integer ratio both anchors
-    agree. An even h keeps the frequency -h/2 and drops +h/2, as a detector does.
-    """
+    agree. An even h keeps the frequency -h/2 and drops +h/2, as a detector does."""
     sides = list(zip(image.shape, shape, strict=False))
     if not image.ndim == len(shape) == 2 or not all(1 <= m <= n for n, m in sides):
         raise DataContractError(
@@ -135,8 +133,7 @@ def perturb_probe(probe: np.ndarray, relative_error: float, seed: int) -> np.nda
 
     The error is P times a smooth complex Gaussian field (correlation length N / 8, of its own for
     each mode), made orthogonal to P so that a global phase or scale takes no part: P' = cos(a) P +
-    sin(a) E, 2 (1 - cos a) = error^2.
-    """
+    sin(a) E, 2 (1 - cos a) = error^2."""
     if not 0 <= relative_error < np.sqrt(2):
         raise ConfigError(f"relative_error={relative_error}; expected 0 or more, below sqrt(2)")
     sigma = (0,) * (probe.ndim - 2) + (probe.shape[-1] / 8,) * 2

@@ -4,8 +4,7 @@ Positions are patch centres (y, x) in object pixels, float64; the patch's top-le
 (y - N/2, x - N/2). The snake is a model fitted to the public twentieth of the scan (516 positions):
 rows of constant speed, mirrored in turn, that stand at each turn while y steps to the next row. The
 fit leaves 0.15 px rms (the stage's own wander; 0.33 px at most), under a tenth of the distance
-between positions.
-"""
+between positions."""
 
 import numpy as np
 from jaxtyping import Float
@@ -26,8 +25,7 @@ def snake_scan(scale: float = 1.0, step: int = 1) -> Float[np.ndarray, "n 2"]:
     """The 10,304 positions in scan order, for N = 64 on a 232 x 232 canvas, times `scale`.
 
     scale = 2 is the same scan in the pixels of N = 128, or of a grid twice as fine. `step` keeps
-    every step-th row and of it every step-th sample.
-    """
+    every step-th row and of it every step-th sample."""
     if not scale > 0:
         raise ConfigError(
             f"snake_scan got scale = {scale}; expected a positive factor (1 for N = 64, 2 for N ="

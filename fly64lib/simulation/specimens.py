@@ -10,8 +10,7 @@ fewer than 232 px undersamples them.
 The Siemens star is a twin of fly001's, drawn by this file from numbers read off the reconstruction
 of the public data: 30 spokes about (113.7, 104.5), three levels of height (spoke, open gap,
 unwritten membrane), an unwritten hub, a ring that cuts the spokes, a spoke missing inside the ring
-and one outside, a film with a straight edge over the lower part.
-"""
+and one outside, a film with a straight edge over the lower part."""
 
 from collections.abc import Callable
 
@@ -109,8 +108,7 @@ def procedural(shape: tuple[int, int], seed: int) -> Image:
 
     Density, sizes, opacity, contrast and the mixture itself are drawn first, so that a set of seeds
     spans many classes. Most objects are written in one layer, as lithography does: two or three
-    heights, with sharp borders between them.
-    """
+    heights, with sharp borders between them."""
     rng = np.random.default_rng(seed)
     ground = _leaf(rng)
     drawing = _Drawing(shape, rng, ground)

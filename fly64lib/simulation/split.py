@@ -36,8 +36,7 @@ def split_scan(
     """Split a scan of positions (y, x) at the middle of its y range.
 
     A pixel is lit above 1 % of the median fluence over its half's scanned rectangle. Raises
-    ConfigError when a half is empty, or a pixel is lit by both: they are not independent then.
-    """
+    ConfigError when a half is empty, or a pixel is lit by both: they are not independent then."""
     guard, y = 2 * power_radius(probe, guard_power), positions_px[:, 0]
     middle = (y.min() + y.max()) / 2
     train, test = np.flatnonzero(y > middle + guard / 2), np.flatnonzero(y < middle - guard / 2)

@@ -10,8 +10,7 @@
 
 Centres are thrown like darts: in random order, an image is taken unless one taken before lies
 closer than S, until none is left (random sequential addition, Rényi 1958: about 0.70 / S^2 centres
-per px^2). Positions are patch centres (y, x), px.
-"""
+per px^2). Positions are patch centres (y, x), px."""
 
 from dataclasses import dataclass, field
 
@@ -94,8 +93,7 @@ def select_groups(
     one group: where a coarse scan makes groups compete, a later one takes the nearest that are free
     among the `neighbor_count` nearest images of its centre, and an image with fewer than C - 1 free
     ones is no centre. G = 0 if there are fewer than C images. Raises ConfigError for a spacing that
-    is not positive, or more images a group than neighbours allow.
-    """
+    is not positive, or more images a group than neighbours allow."""
     C, n = images_per_group, len(positions_px)
     if not spacing_px > 0:
         raise ConfigError(
@@ -129,8 +127,7 @@ def spread(
     """Indices of `count` images spread evenly, ascending: each the farthest from all before it.
 
     Farthest-point sampling (Gonzalez 1985) from a random first image: no position is farther from a
-    chosen one than chosen ones are from each other. 0.1 s for 400 of 4,000.
-    """
+    chosen one than chosen ones are from each other. 0.1 s for 400 of 4,000."""
     if not 1 <= count <= len(positions_px):
         raise ConfigError(
             f"count={count} images to spread out of {len(positions_px)}; expected 1 or more, up"
