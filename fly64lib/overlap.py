@@ -40,7 +40,7 @@ from fly64lib.design import (
     split_file,
     view_file,
 )
-from fly64lib.plots.views import draw_view
+from fly64lib.plots.figures import draw_view
 from fly64lib.simulation.manifest import Manifest, intact, sha256_json
 from fly64lib.simulation.overlap_measures import fluence_figures, geometry_figures, scanned_region
 from fly64lib.simulation.probes import outer_half_maximum_diameter

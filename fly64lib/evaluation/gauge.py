@@ -19,6 +19,7 @@ from jaxtyping import Bool, Complex, Float
 from scipy import fft
 from scipy.optimize import least_squares
 
+from fly64lib.simulation.overlap_measures import Region, scanned_region
 from ptycho_torch.errors import ConfigError, DataContractError
 
 GAUGES = ("known_probe", "unknown_probe")
@@ -31,7 +32,6 @@ NO_CONTRAST = 1e-6  # relative spread below which an image in float32 is flat
 Image = Complex[np.ndarray, "H W"]
 Mask = Bool[np.ndarray, "H W"]
 Pixels = Float[np.ndarray, "2"]  # rows, columns
-Region = tuple[slice, slice]  # rows and columns of the canvas
 Move = tuple[Pixels, Pixels]  # tilt (rad/px) and displacement (px) of an image against another
 
 
@@ -59,21 +59,20 @@ def scored_region(xcoords: np.ndarray, ycoords: np.ndarray, canvas_shape: Sequen
             f"scored region: {np.shape(xcoords)} xcoords, {np.shape(ycoords)} ycoords; both of"
             " at least one position, none NaN or infinite, are needed"
         )
-    ends = [(int(np.ceil(np.min(a))), int(np.floor(np.max(a))) + 1) for a in (ycoords, xcoords)]
-    rows, columns = (slice(*end) for end in ends)
-    for name, part, limit in zip(("rows", "columns"), (rows, columns), canvas_shape, strict=True):
+    region = scanned_region(np.stack([ycoords, xcoords], 1))
+    for name, part, limit in zip(("rows", "columns"), region, canvas_shape, strict=True):
         if part.start < 0 or part.stop > limit:
             raise DataContractError(
                 f"scored region: positions span {name} {part.start}..{part.stop - 1}, outside the"
                 f" canvas of {tuple(canvas_shape)} px; check their unit and origin"
             )
-    size = [stop - start for start, stop in ends]
+    size = [part.stop - part.start for part in region]
     if min(size) < MIN_SIDE_PX:
         raise DataContractError(
             f"scored region: the positions span {size[0]} x {size[1]} px; a 3-scale MS-SSIM needs "
             f"at least {MIN_SIDE_PX} px on each side: score a larger part of the scan"
         )
-    return rows, columns
+    return region
 
 
 def judged(gauge: str) -> Region:
@@ -95,7 +94,7 @@ def align(reconstruction: np.ndarray, truth: np.ndarray, gauge: str = "known_pro
     that cannot be aligned, :class:`ConfigError` for an unknown gauge."""
     if gauge not in GAUGES:
         raise ConfigError(f"gauge {gauge!r} is unknown; choose one of {', '.join(GAUGES)}")
-    rec, truth = _checked("reconstruction", reconstruction), _checked("truth", truth)
+    rec, truth = checked("reconstruction", reconstruction), checked("truth", truth)
     if rec.shape != truth.shape:
         raise DataContractError(
             f"reconstruction has shape {rec.shape}, truth {truth.shape}; crop both to one region"
@@ -119,26 +118,23 @@ def align(reconstruction: np.ndarray, truth: np.ndarray, gauge: str = "known_pro
 def _ramp_and_shift(rec: Image, truth: Image, inside: Mask) -> tuple[Pixels, Pixels, bool]:
     """Ramp (rad/px) and shift (px) to apply to `rec`, and whether the shift means anything."""
     if _has_structure(rec, inside) and _has_structure(truth, inside):
-        tilt, displacement = _fit(rec, truth, inside, _coarse(rec, truth, inside), moving=True)
+        tilt, displacement = _fit(rec, truth, inside, MAX_SHIFT_PX)
         moved = _ramped(rec, -tilt), _shifted(truth, displacement)
         if (np.abs(displacement) <= MAX_SHIFT_PX).all() and _related(*moved, inside):
             return -tilt, -displacement, True
-    return -_tilt(rec, truth, inside), np.zeros(2), False
-
-
-def _tilt(rec: Image, truth: Image, inside: Mask) -> Pixels:
-    """Ramp (rad/px) of `rec` over `truth`, unmoved."""
-    return _fit(rec, truth, inside, _coarse(rec, truth, inside, reach=0), moving=False)[0]
+    tilt, unmoved = _fit(rec, truth, inside, reach=0)
+    return -tilt, unmoved, False
 
 
 def _has_structure(image: Image, inside: Mask) -> bool:
     """Whether more than a phase ramp is there; a ramp alone has no place."""
-    tilt = _tilt(image, np.ones_like(image), inside)
+    tilt, _ = _fit(image, np.ones_like(image), inside, reach=0)
     return has_contrast(_ramped(image, -tilt)[inside])
 
 
-def _coarse(rec: Image, truth: Image, inside: Mask, reach: int = MAX_SHIFT_PX) -> Move:
-    """The whole-pixel displacement and FFT ramp of the largest normalised correlation."""
+def _coarse(rec: Image, truth: Image, inside: Mask, reach: int) -> Move:
+    """The whole-pixel displacement, up to `reach`, and FFT ramp of the largest normalised
+    correlation."""
     double = 2 * rec.shape[0], 2 * rec.shape[1]  # no ramp falls far between two frequencies
     frequencies = [2 * np.pi * fft.fftfreq(size) for size in double]
     best, tilt, displacement = -1.0, np.zeros(2), np.zeros(2)
@@ -156,11 +152,11 @@ def _coarse(rec: Image, truth: Image, inside: Mask, reach: int = MAX_SHIFT_PX) -
     return tilt, displacement
 
 
-def _fit(rec: Image, truth: Image, inside: Mask, move: Move, moving: bool) -> Move:
+def _fit(rec: Image, truth: Image, inside: Mask, reach: int) -> Move:
     """Least squares of factor * exp(i tilt . (r - c)) * truth(r - displacement) to `rec` on the
-    pixels `inside`, from `move`. The factor serves the fit only; unless `moving` the displacement
-    stays."""
-    tilt, displacement = move
+    pixels `inside`, started from the coarse one. The factor serves the fit only; with a `reach` of
+    0 nothing is displaced."""
+    (tilt, displacement), moving = _coarse(rec, truth, inside, reach), reach > 0
     spectrum, places, frequencies = _spectrum(truth), _centred(rec.shape), _frequencies(rec.shape)
 
     def model(x: np.ndarray, slope: np.ndarray | float = 1.0) -> np.ndarray:
@@ -204,11 +200,12 @@ def _related(rec: Image, truth: Image, inside: Mask) -> bool:
     return bool(tries * max(missed, 0.0) ** (freedom - 1) < _FALSE_ALARM)
 
 
-def _checked(name: str, image: np.ndarray) -> Image:
+def checked(name: str, image: np.ndarray) -> Image:
+    """The object as complex128; refused by its name where it is no finite complex (H, W) array."""
     if not np.iscomplexobj(image) or np.ndim(image) != 2:
         raise DataContractError(
-            f"{name} is {np.asarray(image).dtype} of shape {np.shape(image)}; give a complex object"
-            " (H, W), not its phase or its amplitude"
+            f"{name} is {np.asarray(image).dtype} of shape {np.shape(image)}; give the complex"
+            " object as a complex array (H, W), not its phase or its amplitude"
         )
     if bad := np.count_nonzero(~np.isfinite(image)):
         raise DataContractError(f"{name} holds {bad} NaN or infinite pixels; mend its source")
@@ -221,8 +218,7 @@ def has_contrast(pixels: np.ndarray) -> bool:
 
 
 def _centred(shape: tuple[int, int]) -> tuple[Float[np.ndarray, "H 1"], Float[np.ndarray, "1 W"]]:
-    rows, columns = (np.arange(float(n)) - n // 2 for n in shape)
-    return rows[:, None], columns[None]
+    return np.ix_(*(np.arange(float(n)) - n // 2 for n in shape))
 
 
 def _ramped(image: Image, tilt: Pixels) -> Image:

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Complex
 
 from fly64lib.evaluation import rings
-from fly64lib.evaluation.gauge import MAX_SHIFT_PX, Region
+from fly64lib.evaluation.gauge import MAX_SHIFT_PX, Region, checked
 from fly64lib.evaluation.information import Information, gauge_projector, solve
 from fly64lib.evaluation.metrics import Pair
 from fly64lib.evaluation.spectrum import ClassSpectrum
@@ -175,11 +175,7 @@ def _summary(z: Image, y: Image, truth: Image, prior: ClassSpectrum | None, **fa
 
 def _scored(object: np.ndarray, geometry: Geometry, region: Region, margin: int) -> Region:
     """The region without its margin, or the error that says what does not fit."""
-    if not np.iscomplexobj(object) or np.ndim(object) != 2 or not np.isfinite(object).all():
-        raise DataContractError(
-            f"limits: object is {np.asarray(object).dtype} of shape {np.shape(object)}; a finite "
-            "complex array (H, W) is needed"
-        )
+    checked("limits: object", object)
     if geometry.shape != (1, *object.shape):
         raise DataContractError(
             f"limits: a geometry on canvases of {geometry.shape} for an object of {object.shape};"

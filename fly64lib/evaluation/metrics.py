@@ -115,14 +115,6 @@ def metric(label: str, unit: str = "", **attributes: Any) -> Callable[[Computati
     return lambda compute: Metric(compute.__name__, label, unit, compute=compute, **attributes)
 
 
-def _mae(part: Part) -> float:
-    return float(np.abs(part.error).mean())
-
-
-def _mse(part: Part) -> float:
-    return float((part.error**2).mean())
-
-
 def _psnr(part: Part) -> float:
     """10 log10(peak^2 / mean error^2), dB; peak = max - min of the truth."""
     peak, mse = np.ptp(part.truth), (part.error**2).mean()
@@ -131,26 +123,35 @@ def _psnr(part: Part) -> float:
     return float("inf") if mse <= (_ROUNDING * peak) ** 2 else float(10 * np.log10(peak**2 / mse))
 
 
-def _of(part: str, kind: str, compute: Callable[[Part], float], **attributes: Any) -> Metric:
+_KINDS: dict[str, Callable[[Part], float]] = {
+    "PSNR": _psnr,
+    "SSIM": lambda part: ssim(part.image, part.truth),
+    "MS-SSIM": lambda part: ms_ssim(part.image, part.truth),
+    "MAE": lambda part: float(np.abs(part.error).mean()),
+    "MSE": lambda part: float((part.error**2).mean()),
+}
+
+
+def _of(part: str, kind: str, **attributes: Any) -> Metric:
     """A metric of "phase" or "amplitude"."""
     name = f"{part}_{kind}".lower().replace("-", "_")
-    attributes |= {"compute": lambda pair: compute(getattr(pair, part))}
+    attributes |= {"compute": lambda pair: _KINDS[kind](getattr(pair, part))}
     return Metric(name, f"{part} {kind}", **attributes)
 
 
 _IN_DB = {"unit": "dB", "skill_is": "difference", "curve": True}
-phase_psnr = _of("phase", "PSNR", _psnr, **_IN_DB)
-amplitude_psnr = _of("amplitude", "PSNR", _psnr, **_IN_DB)
-phase_ssim = _of("phase", "SSIM", lambda part: ssim(part.image, part.truth), shown="rows")
-amplitude_ssim = _of("amplitude", "SSIM", lambda part: ssim(part.image, part.truth), shown="rows")
-phase_ms_ssim = _of("phase", "MS-SSIM", lambda part: ms_ssim(part.image, part.truth), curve=True)
-amplitude_ms_ssim = _of("amplitude", "MS-SSIM", lambda part: ms_ssim(part.image, part.truth))
+phase_psnr = _of("phase", "PSNR", **_IN_DB)
+amplitude_psnr = _of("amplitude", "PSNR", **_IN_DB)
+phase_ssim = _of("phase", "SSIM", shown="rows")
+amplitude_ssim = _of("amplitude", "SSIM", shown="rows")
+phase_ms_ssim = _of("phase", "MS-SSIM", curve=True)
+amplitude_ms_ssim = _of("amplitude", "MS-SSIM")
 # Mean |wrapped error|, 0..pi (a random phase has pi/2), and its square, 0..pi^2 (pi^2/3).
-phase_mae = _of("phase", "MAE", _mae, unit="rad", higher_is_better=False, shown="report")
-phase_mse = _of("phase", "MSE", _mse, unit="rad²", higher_is_better=False, shown="rows")
+phase_mae = _of("phase", "MAE", unit="rad", higher_is_better=False, shown="report")
+phase_mse = _of("phase", "MSE", unit="rad²", higher_is_better=False, shown="rows")
 # In units of the empty object's amplitude, and of its square.
-amplitude_mae = _of("amplitude", "MAE", _mae, higher_is_better=False, shown="rows")
-amplitude_mse = _of("amplitude", "MSE", _mse, higher_is_better=False, shown="rows")
+amplitude_mae = _of("amplitude", "MAE", higher_is_better=False, shown="rows")
+amplitude_mse = _of("amplitude", "MSE", higher_is_better=False, shown="rows")
 
 
 @metric("resolution (FRC 0.5)", "Nyquist", curve=True)

@@ -32,20 +32,17 @@ def score_table(objects: Objects, truth: Object, gauge: str = "known_probe") -> 
             raise DataContractError(f"{name!r} is not the {name} object; give it another name")
     objects = {name: image for name, image in objects.items() if name not in references}
     scores = {name: score(image, truth, gauge) for name, image in (objects | references).items()}
-    rows: list[Row] = []
-    for name, row in scores.items():
-        skills = {}
-        for key, metric in METRICS.items():
-            values = (scores[which][key] for which in (name, "flat", "truth"))
-            skills[metric.skill_column.name] = metric.skill(*values)
-        rows.append({"method": name, **row, **skills})
-    return rows
+    flat, truth = scores["flat"], scores["truth"]
+    return [
+        {"method": name, **row}
+        | {m.skill_column.name: m.skill(row[k], flat[k], truth[k]) for k, m in METRICS.items()}
+        for name, row in scores.items()
+    ]
 
 
 def json_rows(rows: list[Row]) -> list[dict[str, str | float | None]]:
     """The rows with None for inf and nan, which JSON does not have."""
-
-    def known(value: str | float) -> str | float | None:
-        return None if isinstance(value, float) and not np.isfinite(value) else value
-
-    return [{key: known(value) for key, value in row.items()} for row in rows]
+    return [
+        {key: None if isinstance(one, float) and not np.isfinite(one) else one for key, one in row}
+        for row in map(dict.items, rows)
+    ]

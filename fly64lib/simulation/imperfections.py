@@ -11,13 +11,13 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Complex, Float
+from jaxtyping import Bool, Complex
 from pydantic import Field
 
-from fly64lib.simulation.probes import defocused, perturb_probe
+from fly64lib.simulation.probes import Modes, defocused, perturb_probe
+from fly64lib.simulation.scans import Positions
 from ptycho_torch.fields import Seed, config
 
-Modes = Complex[np.ndarray, "modes N N"]
 # of the way that an exposure is averaged over; four as many change the patterns by under 1e-3
 _MOMENTS_PER_PX = 2
 
@@ -73,8 +73,8 @@ class Imperfections:
         return np.concatenate([probe * (1 - self.incoherent) ** 0.5, more]).astype(probe.dtype)
 
     def true_positions(
-        self, positions_px: Float[np.ndarray, "n 2"], N: int, shape: tuple[int, int]
-    ) -> list[Float[np.ndarray, "n 2"]]:
+        self, positions_px: Positions, N: int, shape: tuple[int, int]
+    ) -> list[Positions]:
         """Positions (y, x) at each moment that an exposure is averaged over, px.
 
         They are kept where a patch fits on (H, W). The way points from the position before to the
@@ -88,11 +88,8 @@ class Imperfections:
         way = way / np.maximum(np.hypot(*way), 1e-12)
         count = max(3, int(np.ceil(self.motion_px * _MOMENTS_PER_PX))) if self.motion_px else 1
         most = np.array([[shape[1]], [shape[0]]]) - N / 2
-        moments = (np.arange(count) + 0.5) / count - 0.5
-        return [
-            np.clip(centre + moment * self.motion_px * way, N / 2, most)[::-1].T
-            for moment in moments
-        ]
+        steps = ((np.arange(count) + 0.5) / count - 0.5) * self.motion_px
+        return [np.clip(centre + step * way, N / 2, most)[::-1].T for step in steps]
 
     def working_pixels(self, N: int) -> Bool[np.ndarray, "N N"]:
         """False under the beam stop and where a pixel is dead."""

@@ -11,11 +11,16 @@ one disc's area. With C = 1 an image is its own group. Everything goes through K
 10,304 positions take half a second. Positions are patch centres (y, x), px."""
 
 import numpy as np
-from jaxtyping import Complex, Float, Int
+from jaxtyping import Float, Int
 from scipy.signal import fftconvolve
 from scipy.spatial import cKDTree
 
-Positions = Float[np.ndarray, "n 2"]
+from fly64lib.simulation.probes import Modes
+from fly64lib.simulation.scans import Positions
+
+Groups = Int[np.ndarray, "G C"]
+Region = tuple[slice, slice]  # rows and columns of the canvas
+Fluence = Float[np.ndarray, "H W"]
 _DARK = 0.1  # of the mean fluence
 
 
@@ -28,10 +33,7 @@ def disc_overlap(distance_px: np.ndarray | float, diameter_px: float) -> np.ndar
 
 
 def geometry_figures(
-    positions_px: Positions,
-    groups: Int[np.ndarray, "G C"] | None,
-    diameter_px: float,
-    neighbor_count: int,
+    positions_px: Positions, groups: Groups | None, diameter_px: float, neighbor_count: int
 ) -> dict:
     """Figures 1 to 3 of a view's positions and groups of indices into them, as JSON-ready values.
 
@@ -75,10 +77,7 @@ def geometry_figures(
 
 
 def fluence_figures(
-    positions_px: Positions,
-    probe: Complex[np.ndarray, "modes N N"],
-    canvas_shape: tuple[int, int],
-    region: tuple[slice, slice],
+    positions_px: Positions, probe: Modes, canvas_shape: tuple[int, int], region: Region
 ) -> dict:
     """Figure 4 over `region`; sum |P|^2 of the probe is the photons per exposure."""
     fluence = fluence_map(positions_px, probe, canvas_shape)[region]
@@ -90,9 +89,7 @@ def fluence_figures(
     }
 
 
-def fluence_map(
-    positions_px: Positions, probe: Complex[np.ndarray, "modes N N"], canvas_shape: tuple[int, int]
-) -> Float[np.ndarray, "H W"]:
+def fluence_map(positions_px: Positions, probe: Modes, canvas_shape: tuple[int, int]) -> Fluence:
     """Photons that all exposures bring to each object pixel: sum_j sum_m |P_m(r - r_j)|^2.
 
     Patches lie on the integer grid (the sub-pixel shift of the probe, at most half a pixel, is left
@@ -105,7 +102,7 @@ def fluence_map(
     return np.maximum(fftconvolve(corners, intensity), 0)
 
 
-def scanned_region(positions_px: Positions) -> tuple[slice, slice]:
+def scanned_region(positions_px: Positions) -> Region:
     """Rows and columns inside the positions' bounding box, rounded inwards, at least one pixel."""
     first = np.ceil(positions_px.min(axis=0)).astype(int).tolist()
     last = np.floor(positions_px.max(axis=0)).astype(int).tolist()

@@ -25,6 +25,7 @@ from ptycho_torch.fields import config
 from ptycho_torch.physics.optics import backpropagate, propagate
 
 HC_KEV_M = h * c / e / 1e3
+Modes = Complex[np.ndarray, "modes N N"]
 Positive = Annotated[float, Field(gt=0)]
 
 

@@ -11,6 +11,8 @@ from jaxtyping import Float
 
 from ptycho_torch.errors import ConfigError
 
+Positions = Float[np.ndarray, "n 2"]
+
 CANVAS = 232  # pixels at N = 64; the scan is symmetric about CANVAS / 2
 ROWS, PER_ROW, LAST_ROW = 100, 103, 4
 STEP_PX, PITCH_PX = 1.6567, 1.6581  # along a row, from row to row
@@ -21,7 +23,7 @@ TURN_ENDS, ROW_STARTS, Y_LEAVES, Y_ARRIVES = 1.2767, 5.2649, 1.6596, 5.3193
 FIRST_ROW_PX = 197.2315  # y of the first row once the turn is over
 
 
-def snake_scan(scale: float = 1.0, step: int = 1) -> Float[np.ndarray, "n 2"]:
+def snake_scan(scale: float = 1.0, step: int = 1) -> Positions:
     """The 10,304 positions in scan order, for N = 64 on a 232 x 232 canvas, times `scale`.
 
     scale = 2 is the same scan in the pixels of N = 128, or of a grid twice as fine. `step` keeps

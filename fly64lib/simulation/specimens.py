@@ -13,14 +13,17 @@ unwritten membrane), an unwritten hub, a ring that cuts the spokes, a spoke miss
 and one outside, a film with a straight edge over the lower part."""
 
 from collections.abc import Callable
+from itertools import starmap
 
 import numpy as np
 from jaxtyping import Complex, Float
+from numpy.random import Generator
 from scipy.special import ndtr
 
 from ptycho_torch.errors import ConfigError
 
 Image = Complex[np.ndarray, "H W"]
+Point = Float[np.ndarray, "2"]  # row, column
 # (down, right) from the centre in units -> below 0 inside; and how far from the centre it ends
 Shape = tuple[Callable[[np.ndarray, np.ndarray], np.ndarray], float]
 
@@ -151,29 +154,23 @@ class _Drawing:
     """A canvas of log-transmission, log a + i phase: painting blends phase and absorption, not
     complex numbers. `unit` is its pixels per unit."""
 
-    def __init__(self, shape: tuple[int, int], rng: np.random.Generator, ground: complex) -> None:
+    def __init__(self, shape: tuple[int, int], rng: Generator, ground: complex) -> None:
         self.rng, self.unit = rng, _grid(shape)[2]
         self.canvas = np.full(shape, ground, dtype=np.complex128)
 
-    def place(self) -> Float[np.ndarray, "2"]:
+    def place(self) -> Point:
         """A random (row, column) on the canvas or just beside it, in units."""
         return self.rng.uniform(-0.05, 1.05, 2) * self.canvas.shape / self.unit
 
-    def paint(
-        self, figure: Shape, centre: Float[np.ndarray, "2"], value: complex, opacity: float = 1.0
-    ) -> None:
+    def paint(self, figure: Shape, centre: Point, value: complex, opacity: float = 1.0) -> None:
         """Blend `value` in where the shape is, over a linear edge of rms width EDGE."""
         (distance, reach), edge = figure, EDGE * np.sqrt(12)
-        start = (centre - reach - edge) * self.unit
-        stop = (centre + reach + edge) * self.unit + 1
-        start, stop = (np.clip(ends, 0, self.canvas.shape).astype(int) for ends in (start, stop))
-        down, right = (
-            np.arange(*ends) / self.unit - middle
-            for *ends, middle in zip(start, stop, centre, strict=True)
-        )
-        cover = opacity * np.clip(0.5 - distance(down[:, None], right) / edge, 0, 1)
-        below = self.canvas[start[0] : stop[0], start[1] : stop[1]]
-        below += cover * (value - below)
+        ends = (centre - reach - edge) * self.unit, (centre + reach + edge) * self.unit + 1
+        window = tuple(starmap(slice, np.clip(ends, 0, self.canvas.shape).astype(int).T))
+        axes = zip(np.ogrid[window], centre, strict=True)
+        down, right = (axis / self.unit - middle for axis, middle in axes)
+        cover = opacity * np.clip(0.5 - distance(down, right) / edge, 0, 1)
+        self.canvas[window] += cover * (value - self.canvas[window])
 
 
 def _grid(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, float]:
@@ -196,16 +193,14 @@ def _between(at: np.ndarray, middle: float, width: float | np.ndarray) -> np.nda
     return _step(at - middle + width / 2) - _step(at - middle - width / 2)
 
 
-def _leaf(rng: np.random.Generator) -> complex:
+def _leaf(rng: Generator) -> complex:
     """Log-transmission of a leaf: a phase in PHASE_RANGE, an amplitude that follows it in part."""
     phase = rng.uniform(*PHASE_RANGE)
     follows = AMPLITUDE_PER_RAD * (phase - np.mean(PHASE_RANGE))
     return complex(np.log(1 + follows + LEAF_AMPLITUDE * rng.standard_normal()), phase)
 
 
-def _power_law(
-    rng: np.random.Generator, count: int, low: float, high: float, exponent: float
-) -> np.ndarray:
+def _power_law(rng: Generator, count: int, low: float, high: float, exponent: float) -> np.ndarray:
     """`count` draws from the density ~ r^-exponent on low .. high, exponent != 1."""
     ends = low ** (1 - exponent), high ** (1 - exponent)
     return rng.uniform(min(ends), max(ends), count) ** (1 / (1 - exponent))
@@ -232,9 +227,7 @@ def _bar(length: float, width: float, angle: float, taper: float = 0.0) -> Shape
     return distance, np.hypot(length, width * (1 + taper)) / 2
 
 
-def _smooth_field(
-    shape: tuple[int, int], rng: np.random.Generator, detail: int
-) -> Float[np.ndarray, "H W"]:
+def _smooth_field(shape: tuple[int, int], rng: Generator, detail: int) -> Float[np.ndarray, "H W"]:
     """A Gaussian field, rms 1, of waves, up to `detail` periods on 1.3 times the longer side."""
     rows, columns, _ = _grid(shape)
     waves = np.arange(-detail, detail + 1)

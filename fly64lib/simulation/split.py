@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Complex, Float, Int
+from jaxtyping import Bool, Int
 
-from fly64lib.simulation.probes import power_radius
+from fly64lib.simulation.probes import Modes, power_radius
+from fly64lib.simulation.scans import Positions
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.physics.geometry import Geometry
 
@@ -28,10 +29,7 @@ class GuardedSplit:
 
 
 def split_scan(
-    positions_px: Float[np.ndarray, "n 2"],
-    probe: Complex[np.ndarray, "modes N N"],
-    canvas_shape: tuple[int, int],
-    guard_power: float,
+    positions_px: Positions, probe: Modes, canvas_shape: tuple[int, int], guard_power: float
 ) -> GuardedSplit:
     """Split a scan of positions (y, x) at the middle of its y range.
 
@@ -56,9 +54,7 @@ def split_scan(
     return GuardedSplit(train, test, guard, float(middle), both)
 
 
-def _lit(
-    positions_px: np.ndarray, probe: np.ndarray, shape: tuple[int, int]
-) -> Bool[np.ndarray, "H W"]:
+def _lit(positions_px: Positions, probe: Modes, shape: tuple[int, int]) -> Bool[np.ndarray, "H W"]:
     modes = torch.from_numpy(np.asarray(probe, dtype=np.complex64))
     geometry = Geometry.of(torch.from_numpy(positions_px), modes, shape, whole=True)
     fluence = geometry.fluence()[0].numpy()

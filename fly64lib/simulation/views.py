@@ -15,10 +15,12 @@ per px^2). Positions are patch centres (y, x), px."""
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from scipy.spatial import cKDTree
 
 from fly64lib.design import ViewDesign, controls_of, linear_overlap
+from fly64lib.simulation.overlap_measures import Groups
+from fly64lib.simulation.scans import Positions
 from ptycho_torch.data.grouping import draw_groups
 from ptycho_torch.errors import ConfigError
 
@@ -29,19 +31,19 @@ class View:
 
     name: str
     images: Int[np.ndarray, " n"]  # indices into the split, ascending
-    groups: Int[np.ndarray, "G C"] | None = None  # indices into `images`; None: single images
+    groups: Groups | None = None  # indices into `images`; None: single images
     keep: float = 1.0  # share of the photons
     selection: dict = field(default_factory=dict)  # how it was chosen, for the metadata
 
     @classmethod
-    def of_groups(cls, name: str, groups: Int[np.ndarray, "G C"], selection: dict) -> "View":
+    def of_groups(cls, name: str, groups: Groups, selection: dict) -> "View":
         """The view of the images that occur in groups of the split's indices."""
         images = np.unique(groups)
         return cls(name, images, np.searchsorted(images, groups), selection=selection)
 
 
 def choose_views(
-    positions_px: Float[np.ndarray, "n 2"], diameter_px: float, design: ViewDesign
+    positions_px: Positions, diameter_px: float, design: ViewDesign
 ) -> tuple[list[View], dict[str, str]]:
     """All views of a split, the baseline first, and the reason for each one that is too small."""
     n, C, K = len(positions_px), design.gridsize**2, design.neighbor_count
@@ -56,16 +58,15 @@ def choose_views(
         if not len(groups):
             skipped |= dict.fromkeys((name, *controls), f"{n} images {too_few}")
             continue
-        rule = "group centres apart, with their nearest images"
         how = chosen | {"linear_overlap": linear_overlap(name), "spacing_px": spacing}
-        views.append(View.of_groups(name, groups, how | {"rule": rule}))
+        how |= {"rule": "group centres apart, with their nearest images"}
+        views.append(View.of_groups(name, groups, how))
         if controls:
-            rule = {"rule": f"as many single images as {name}, spread evenly", "seed": seed}
+            even = {"rule": f"as many single images as {name}, spread evenly", "seed": seed}
             images = spread(positions_px, groups.size, seed)
-            views.append(View(controls[0], images, selection=rule))
-            rule = {"rule": f"every image, photons thinned to the total of {name}", "seed": seed}
-            share = groups.size / n
-            views.append(View(controls[1], np.arange(n), keep=share, selection=rule))
+            views.append(View(controls[0], images, selection=even))
+            thin = {"rule": f"every image, photons thinned to the total of {name}", "seed": seed}
+            views.append(View(controls[1], np.arange(n), keep=groups.size / n, selection=thin))
     if design.s_img is not None or design.n_groups is not None:
         kept = max(1, round((1.0 if design.s_img is None else design.s_img) * n))
         if kept < C:
@@ -81,12 +82,12 @@ def choose_views(
 
 
 def select_groups(
-    positions_px: Float[np.ndarray, "n 2"],
+    positions_px: Positions,
     spacing_px: float,
     images_per_group: int = 4,
     neighbor_count: int = 7,
     seed: int = 0,
-) -> Int[np.ndarray, "G C"]:
+) -> Groups:
     """Groups of image indices in scan order; a row is a centre and the images nearest to it.
 
     Centres are at least `spacing_px` apart, and no further image could be a centre. An image serves
@@ -104,26 +105,22 @@ def select_groups(
             f"neighbor_count={neighbor_count} cannot fill groups of {C} images; expected at least "
             f"C - 1 = {C - 1} neighbours of a group's centre"
         )
-    groups = []
-    if n >= C:
-        tree = cKDTree(positions_px)
-        closer = spacing_px * (1 - 1e-9)  # on a raster whose pitch is S, rounding must not decide
-        too_close, used = np.zeros((2, n), dtype=bool)
-        for centre in np.random.default_rng(seed).permutation(n):
-            if too_close[centre] or used[centre]:
-                continue
-            nearest = np.atleast_1d(tree.query(positions_px[centre], min(n, neighbor_count + 1))[1])
-            free = [image for image in nearest if image != centre and not used[image]][: C - 1]
-            if len(free) == C - 1:
-                groups.append([centre, *free])
-                used[groups[-1]] = True
-                too_close[tree.query_ball_point(positions_px[centre], closer)] = True
+    groups, tree = [], cKDTree(positions_px)
+    closer = spacing_px * (1 - 1e-9)  # on a raster whose pitch is S, rounding must not decide
+    too_close, used = np.zeros((2, n), dtype=bool)
+    for centre in np.random.default_rng(seed).permutation(n):
+        if too_close[centre] or used[centre]:
+            continue
+        nearest = np.atleast_1d(tree.query(positions_px[centre], min(n, neighbor_count + 1))[1])
+        free = [image for image in nearest if image != centre and not used[image]][: C - 1]
+        if len(free) == C - 1:
+            groups.append([centre, *free])
+            used[groups[-1]] = True
+            too_close[tree.query_ball_point(positions_px[centre], closer)] = True
     return np.array(sorted(groups), dtype=np.int64).reshape(-1, C)
 
 
-def spread(
-    positions_px: Float[np.ndarray, "n 2"], count: int, seed: int = 0
-) -> Int[np.ndarray, " count"]:
+def spread(positions_px: Positions, count: int, seed: int = 0) -> Int[np.ndarray, " count"]:
     """Indices of `count` images spread evenly, ascending: each the farthest from all before it.
 
     Farthest-point sampling (Gonzalez 1985) from a random first image: no position is farther from a
