@@ -22,17 +22,16 @@ from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Complex, Float
+from jaxtyping import Complex
 from skimage.restoration import unwrap_phase
 
 from fly64lib.evaluation.columns import Column
 from fly64lib.evaluation.gauge import align, judged
 from fly64lib.evaluation.rings import FRC, first_crossing, frc_curve, half_bit_threshold
-from fly64lib.evaluation.similarity import has_range, ms_ssim, ssim
+from fly64lib.evaluation.similarity import Image, has_range, ms_ssim, ssim
 
 _ROUNDING = 1e-7  # of the range: what float32 files lose; smaller errors count as none
 
-Image = Float[np.ndarray, "H W"]
 Object = Complex[np.ndarray, "H W"]
 
 

@@ -4,18 +4,16 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Complex, Float
+from jaxtyping import Float
 
 from fly64lib.evaluation import rings
-from fly64lib.evaluation.metrics import Pair
+from fly64lib.evaluation.metrics import Object, Pair
 from ptycho_torch.errors import DataContractError
 
 # Of a class's largest power density: a ring without any would count as known exactly.
 _LEAST_POWER = 1e-7
 
-
 Densities = Float[np.ndarray, "2 H W"]  # of amplitude and phase
-Object = Complex[np.ndarray, "H W"]
 
 
 class ClassSpectrum(NamedTuple):

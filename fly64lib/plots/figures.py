@@ -1,6 +1,6 @@
 """Pictures from arrays: they take what was computed and change no number.
 
-Every function returns a matplotlib Figure, made without pyplot's global state."""
+Every function returns or saves a matplotlib Figure, made without pyplot's global state."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -18,7 +18,7 @@ from pandas import DataFrame
 from fly64lib.design import CONTROLS, OVERLAPS, controlled_view, dose_folder, linear_overlap
 from fly64lib.evaluation.gauge import Region
 from fly64lib.evaluation.judgement import region_of
-from fly64lib.methods.by_name import base_of, method_of, network_of
+from fly64lib.methods.by_name import method_of, networks
 from fly64lib.reconstruction import load_object
 from fly64lib.registries import METHODS
 from ptycho_torch.errors import DataContractError
@@ -140,11 +140,9 @@ def trained_for(folder: str, method: str) -> str:
     """The method that a network of phase E was trained for. The folder says it of one that serves
     all conditions, which its own notebook scored by the name of those of single conditions
     (`method`)."""
-    for name in METHODS:
-        network = network_of(name)
-        if network and network.scope == "replicate" and name == base_of(name):
-            if network.folder(0, "") == folder:
-                return name
+    for network in networks(METHODS, "replicate"):
+        if network.folder(0, "") == folder:
+            return method_of(network.objective)
     return method
 
 

@@ -4,6 +4,7 @@ A file that the manifest vouches for, made from the same inputs by the same vers
 again. A run that was stopped goes on where it was."""
 
 import hashlib
+import json
 import time
 from pathlib import Path
 
@@ -22,7 +23,12 @@ class Manifest:
     def __init__(self, root: Path, phase: str, inputs: dict, varying: tuple[str, ...]) -> None:
         self.root, self.path, self._started = root, root / MANIFEST, time.perf_counter()
         versions = software_versions()
-        key = sha256_json([_without(inputs, varying), versions])
+
+        def kept(part: dict) -> dict:
+            return {name: value for name, value in part.items() if name not in varying}
+
+        fixed = json.loads(json_text(inputs), object_hook=kept)
+        key = sha256_json([fixed, versions])
         self.content = {"phase": phase, "inputs": inputs, "key": key, "versions": versions}
         earlier = read_json(self.path) if self.path.is_file() else {}
         self.earlier = earlier if earlier.get("key") == key else {}
@@ -55,11 +61,3 @@ def intact(root: Path, sha256_of: dict[str, str]) -> dict[str, str]:
 def sha256_json(value: object) -> str:
     """Hex SHA-256 of a value's JSON text, whatever the order of its keys."""
     return hashlib.sha256(json_text(value, sort_keys=True).encode()).hexdigest()
-
-
-def _without(inputs: dict, names: tuple[str, ...]) -> dict:
-    return {
-        key: _without(value, names) if isinstance(value, dict) else value
-        for key, value in inputs.items()
-        if key not in names
-    }

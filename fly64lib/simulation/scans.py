@@ -30,8 +30,7 @@ def snake_scan(scale: float = 1.0, step: int = 1) -> Positions:
     every step-th row and of it every step-th sample."""
     if not scale > 0:
         raise ConfigError(
-            f"snake_scan got scale = {scale}; expected a positive factor (1 for N = 64, 2 for N ="
-            " 128)"
+            f"snake_scan got scale = {scale}; expected a positive factor (N = 64: 1, N = 128: 2)"
         )
     row, sample = np.divmod(np.arange(ROWS * PER_ROW + LAST_ROW), PER_ROW)
     samples_from_turn = np.maximum(0, np.maximum(TURN_ENDS - sample, sample - ROW_STARTS))

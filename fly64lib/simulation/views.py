@@ -127,8 +127,7 @@ def spread(positions_px: Positions, count: int, seed: int = 0) -> Int[np.ndarray
     chosen one than chosen ones are from each other. 0.1 s for 400 of 4,000."""
     if not 1 <= count <= len(positions_px):
         raise ConfigError(
-            f"count={count} images to spread out of {len(positions_px)}; expected 1 or more, up"
-            " to all"
+            f"count={count} images to spread out of {len(positions_px)}; expected 1 up to all"
         )
     chosen = [int(np.random.default_rng(seed).integers(len(positions_px)))]
     squared = np.full(len(positions_px), np.inf)  # distance to the nearest chosen one
