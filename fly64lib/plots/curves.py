@@ -63,13 +63,13 @@ def replicate_range(rows: DataFrame, x: str, y: str) -> Float[np.ndarray, "n 4"]
     return points[np.lexsort(points.T[::-1])]
 
 
-def over(axis: Axis, rows: DataFrame, x: str, styles: Styles, annotate: bool = False) -> Figure:
-    """The metric over `x`: a line for each method, reference and limit in `styles`. `annotate`
-    writes the views along the lower edge, for an x that follows from the view."""
+def over(axis: Axis, rows: DataFrame, x: str, styles: Styles) -> Figure:
+    """The metric over `x`: a line for each method, reference and limit in `styles`. The overlap
+    follows from the view: the views are written along the lower edge then."""
     figure, ax = axis.panel(x)
     for name, style in styles.items():
         _curve(ax, rows[rows.method == name], x, axis.column.name, style)
-    if annotate:
+    if x == "overlap":
         places = rows.dropna(subset=[x]).drop_duplicates("view", keep="last")
         look = {"rotation": 90, "color": "0.45", "fontsize": "small", "ha": "right", "va": "bottom"}
         for view, at in zip(places["view"], places[x], strict=True):

@@ -22,6 +22,7 @@ from fly64lib.simulation.views import View
 from ptycho_torch.files import atomic_path
 
 _COLOURS = {"phase / rad": "viridis", "amplitude": "gray", "phase error / rad": "RdBu_r"}
+_NO_TICKS = {"xticks": [], "yticks": []}
 _SHARES = (0.5, 99.5)  # per cent of the truth's pixels between the ends of a colour scale
 
 Image = np.ndarray
@@ -52,7 +53,7 @@ def objects(
     height, width = reference.shape
     panel = 12.0 * height / width / len(shown) + 0.35
     figure = Figure(figsize=(13.0, len(rows) * panel + 0.2), layout="constrained")
-    axes = figure.subplots(len(rows), len(shown), squeeze=False)
+    axes = figure.subplots(len(rows), len(shown), squeeze=False, subplot_kw=_NO_TICKS)
     for row, (name, part, ends) in zip(axes, rows, strict=True):
         for ax, (title, image) in zip(row, shown.items(), strict=True):
             drawn = _drawn(ax, part(image), name, ends)
@@ -69,11 +70,10 @@ def image_grid(images: Cells, rows: Names, columns: Names, truth: Image, region:
     ends = np.percentile(np.angle(reference), _SHARES)
     height = (2.6 * reference.shape[0] / reference.shape[1] + 0.12) * (len(rows) + 1) + 0.4
     figure = Figure(figsize=(0.9 + 2.6 * len(columns), height), layout="constrained")
-    axes = figure.subplots(len(rows) + 1, len(columns), squeeze=False)
+    axes = figure.subplots(len(rows) + 1, len(columns), squeeze=False, subplot_kw=_NO_TICKS)
     for (i, j), ax in np.ndenumerate(axes):
         image = images.get((rows[i - 1], columns[j])) if i else truth
         if image is None:
-            ax.set(xticks=[], yticks=[])
             place = {"ha": "center", "va": "center", "transform": ax.transAxes}
             ax.text(0.5, 0.5, "missing", color="0.5", **place)
         else:
@@ -88,22 +88,20 @@ def image_grid(images: Cells, rows: Names, columns: Names, truth: Image, region:
 
 
 def _drawn(ax: Axes, values: np.ndarray, name: str, ends: Sequence[float]) -> AxesImage:
-    ax.set(xticks=[], yticks=[])
-    scale = {"cmap": _COLOURS[name], "vmin": ends[0], "vmax": ends[1]}
-    return ax.imshow(values, **scale, interpolation="nearest")
+    low, high = ends
+    return ax.imshow(values, _COLOURS[name], vmin=low, vmax=high, interpolation="nearest")
 
 
 def loss_curves(history: Sequence[Mapping[str, float]]) -> Figure:
     """Training and watched loss over epochs."""
     figure = Figure(figsize=(6, 3), layout="constrained")
-    ax = figure.subplots()
+    title = "loss on photons that the network's input did not contain"
+    ax = figure.subplots(subplot_kw={"xlabel": "epoch", "ylabel": "loss", "title": title})
     epochs = [row["epoch"] + 1 for row in history]
     halves = {"train_loss": "training half", "val_loss": "held-out half, only watched"}
     for key, half in halves.items():
         if key in history[0]:
             ax.plot(epochs, [row[key] for row in history], ".-", label=half)
-    ax.set(xlabel="epoch", ylabel="loss")
-    ax.set_title("loss on photons that the network's input did not contain")
     ax.legend()
     return figure
 
@@ -139,9 +137,8 @@ def error_spectra(errors: Objects, limits: Bounds | None = None) -> Figure:
 
 def _over_frequency(ylabel: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(7, 3.6), layout="constrained")
-    ax = figure.subplots()
-    ax.set(xlabel="spatial frequency / Nyquist", ylabel=ylabel, xlim=(0, 1))
-    return figure, ax
+    about = {"xlabel": "spatial frequency / Nyquist", "ylabel": ylabel, "xlim": (0, 1)}
+    return figure, figure.subplots(subplot_kw=about)
 
 
 def _limit_line(name: str) -> dict[str, object]:

@@ -10,7 +10,6 @@ from fly64lib.registries import METHODS
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_GREY, _BLACK = "#999999", "#000000"
 _LIMIT_LINES = dict(zip(LIMITS, ("--", "-."), strict=True))
 _CONTROL_MARKERS = {"spread": "D", "fluence": "X"}
 _DASHES = {"-": "none", ":": "2 3", "--": "6 3", "-.": "8 3 2 3"}  # of SVG, by matplotlib's line
@@ -62,8 +61,8 @@ def method_styles(names: Sequence[str]) -> dict[str, Style]:
 
 def reference_styles(limits: Iterable[str] = LIMITS) -> dict[str, Style]:
     """The flat object grey, the limits black."""
-    lines = {name: Style(_BLACK, _LIMIT_LINES[name], width=0.9) for name in limits}
-    return {"flat": Style(_GREY, ":")} | lines
+    lines = {name: Style("#000000", _LIMIT_LINES[name], width=0.9) for name in limits}
+    return {"flat": Style("#999999", ":")} | lines
 
 
 def view_styles(views: Iterable[str]) -> dict[str, Style]:

@@ -27,7 +27,6 @@ from ptycho_torch.memmap_bridge import open_scan
 
 SETTING = ("specimen", "simulation", "gauge")
 CONDITION = ("replicate", "dose", "view")
-Setting = tuple[str, str, str]
 
 
 class StudyRows(NamedTuple):
@@ -50,7 +49,7 @@ class StudyRows(NamedTuple):
         settings = self.profile["settings"] if self.profile else {}
         return list(settings.get("views", ("baseline", *OVERLAPS)))
 
-    def settings(self) -> dict[Setting, DataFrame]:
+    def settings(self) -> dict[tuple[str, str, str], DataFrame]:
         """Rows by (specimen, simulation, gauge)."""
         return {key: rows for key, rows in self.table.groupby(list(SETTING), sort=False)}
 

@@ -144,7 +144,7 @@ def _panels(axis: Axis, rows: DataFrame, styles: Mapping, views: Mapping) -> Par
         for name in answers.methods(rows)
     ]
     part["over_overlap"] = [
-        (f"{dose:,.0f} photons per exposure", drawn(over(axis, own, "overlap", styles, True)))
+        (f"{dose:,.0f} photons per exposure", drawn(over(axis, own, "overlap", styles)))
         for dose, own in named.groupby("dose")
         if own.overlap.notna().any()
     ]

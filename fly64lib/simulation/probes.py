@@ -24,7 +24,6 @@ from ptycho_torch.errors import ConfigError, DataContractError
 from ptycho_torch.fields import config
 from ptycho_torch.physics.optics import backpropagate, propagate
 
-HC_KEV_M = h * c / e / 1e3
 Modes = Complex[np.ndarray, "modes N N"]
 Positive = Annotated[float, Field(gt=0)]
 
@@ -54,7 +53,7 @@ class ZonePlate:
 
     @property
     def wavelength_m(self) -> float:
-        return HC_KEV_M / self.energy_kev
+        return h * c / e / 1e3 / self.energy_kev
 
     @property
     def detector_step_per_m(self) -> float:
