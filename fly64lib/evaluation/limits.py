@@ -184,7 +184,7 @@ def _scored(object: np.ndarray, geometry: Geometry, region: Region, margin: int)
     ends = [part.indices(size)[:2] for part, size in zip(region, object.shape, strict=True)]
     rows, columns = (slice(start + margin, stop - margin) for start, stop in ends)
     scored = object[rows, columns]
-    if min(scored.shape) < 4 or not np.all(scored):
+    if min(rows.stop - rows.start, columns.stop - columns.start) < 4 or not np.all(scored):
         raise DataContractError(
             f"limits: rows {rows.start}..{rows.stop - 1}, columns {columns.start}.."
             f"{columns.stop - 1} of an object of {object.shape} px are to be scored; 4 px a "
