@@ -42,7 +42,8 @@ def score_table(objects: Objects, truth: Object, gauge: str = "known_probe") -> 
 
 def json_rows(rows: list[Row]) -> list[dict[str, str | float | None]]:
     """The rows with None for inf and nan, which JSON does not have."""
-    return [
-        {key: None if isinstance(one, float) and not np.isfinite(one) else one for key, one in row}
-        for row in map(dict.items, rows)
-    ]
+
+    def known(value: str | float) -> str | float | None:
+        return None if isinstance(value, float) and not np.isfinite(value) else value
+
+    return [{key: known(value) for key, value in row.items()} for row in rows]
