@@ -34,7 +34,7 @@ from fly64lib.evaluation.spectrum import class_spectrum
 from fly64lib.plots import figures
 from fly64lib.reconstruction import load_object
 from fly64lib.registries import SPECIMENS
-from ptycho_torch.commands import run_options
+from ptycho_torch.commands import command_line
 from ptycho_torch.errors import DataContractError
 from ptycho_torch.fields import config
 from ptycho_torch.files import atomic_path, folder_lock, read_json, write_json
@@ -174,7 +174,8 @@ def _cost(result: dict) -> dict:
     return {key: result[key] for key in _COST} | texts
 
 
-def run(options: Options) -> int:
+@command_line("python -m fly64lib.comparison")
+def main(options: Options) -> int:
     """Compare every condition that the options name, and print the table."""
     roots = options.phase_c_root, options.phase_d_root, options.reconstruction_root
     how = options.methods or None, options.gauge, not options.no_limits
@@ -193,10 +194,6 @@ def run(options: Options) -> int:
 def text_table(rows: list[dict]) -> str:
     """The columns that one reads first, as aligned text."""
     return aligned_text(*table(rows, "dose", "view", "method"))
-
-
-def main(argv: list[str] | None = None) -> int:
-    return run_options(Options, run, argv, "python -m fly64lib.comparison")
 
 
 if __name__ == "__main__":

@@ -22,16 +22,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from fly64lib.registries import PROBES, SPECIMENS
 from ptycho_torch.errors import ConfigError, DataContractError
-from ptycho_torch.fields import (
-    DIFFERENT,
-    SEVERAL,
-    Number,
-    Seed,
-    Whole,
-    config,
-    field_names,
-    nearest,
-)
+from ptycho_torch.fields import Distinct, Number, Seed, Whole, config, field_names, nearest
 
 OVERLAPS = {"dense": 0.7, "sparse": 0.2}  # overlap views with names of their own
 CONTROLS = ("spread", "fluence")  # of an overlap view; single images
@@ -107,9 +98,8 @@ def _whole_dose(dose: float) -> float:
 
 View = Annotated[str, BeforeValidator(check_view)]
 Dose = Annotated[Number, AfterValidator(_whole_dose), Field(ge=1)]
-Doses = Annotated[tuple[Dose, ...], SEVERAL, DIFFERENT]
-OverlapView = Annotated[str, BeforeValidator(_overlap_view)]
-OverlapViews = Annotated[tuple[OverlapView, ...], SEVERAL, DIFFERENT]
+Doses = Distinct[Dose]
+OverlapViews = Distinct[Annotated[str, BeforeValidator(_overlap_view)]]
 
 
 @config

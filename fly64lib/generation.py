@@ -22,7 +22,7 @@ from fly64lib.simulation.experiment import Experiment
 from fly64lib.simulation.imperfections import PERFECT, Imperfections
 from fly64lib.simulation.manifest import MANIFEST, Manifest
 from fly64lib.simulation.split import split_scan
-from ptycho_torch.commands import run_options
+from ptycho_torch.commands import command_line
 from ptycho_torch.data.checks import mean_photons
 from ptycho_torch.data.contract import ScanData, read_scan, write_scan
 from ptycho_torch.fields import config, to_dict
@@ -166,17 +166,14 @@ class Options:
     design: ScanDesign = ScanDesign()
 
 
-def command(options: Options) -> int:
+@command_line("python -m fly64lib.generation")
+def main(options: Options) -> int:
     """Generate what the options describe, and print what there is."""
     manifest = generate_datasets(**vars(options), progress=True)
     for name, row in sorted(manifest["files"].items()):
         path = options.output_root / name
         print(f"{path}  {row['images']} images  sha256 {row['sha256'][:12]}")
     return 0
-
-
-def main(argv: list[str] | None = None) -> int:
-    return run_options(Options, command, argv, "python -m fly64lib.generation")
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ from fly64lib.simulation.manifest import Manifest, intact, sha256_json
 from fly64lib.simulation.overlap_measures import fluence_figures, geometry_figures, scanned_region
 from fly64lib.simulation.probes import outer_half_maximum_diameter
 from fly64lib.simulation.views import View, choose_views
-from ptycho_torch.commands import run_options
+from ptycho_torch.commands import command_line
 from ptycho_torch.data.checks import mean_photons
 from ptycho_torch.data.contract import ScanData, read_scan, write_scan
 from ptycho_torch.errors import ConfigError, DataContractError
@@ -241,7 +241,8 @@ class Options:
     design: ViewDesign = ViewDesign()
 
 
-def command(options: Options) -> int:
+@command_line("python -m fly64lib.overlap")
+def main(options: Options) -> int:
     """Make the views that the options describe, and print what there is."""
     manifest = generate_overlap_views(**vars(options), progress=True)
     for name, row in sorted(manifest["files"].items()):
@@ -250,10 +251,6 @@ def command(options: Options) -> int:
     for row in manifest["skipped"]:
         print(f"skipped: dose {row['dose']:g}, {row['view']}, {row['split']}: {row['reason']}")
     return 0
-
-
-def main(argv: list[str] | None = None) -> int:
-    return run_options(Options, command, argv, "python -m fly64lib.overlap")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from pydantic import Field
 from fly64lib.design import GridOptions, StudyDesign, conditions, dose_folder
 from fly64lib.methods.base import Method, attribute
 from fly64lib.registries import METHODS
-from ptycho_torch.commands import record_rows, run_in_order, run_options
+from ptycho_torch.commands import command_line, run_in_order
 from ptycho_torch.errors import ConfigError, DataContractError
 from ptycho_torch.fields import Positive, Settings, Threads, Whole, config
 from ptycho_torch.files import atomic_path, folder_lock, read_json, sha256_file, write_json
@@ -119,12 +119,10 @@ def build_reconstruction_jobs(
     """The jobs of dose x view x method; touches nothing. Missing files as in phase E."""
     for method in methods:
         METHODS.check(method)
-    grid = doses or StudyDesign().doses, views, (split,)
+    grid, root = (doses or StudyDesign().doses, views, (split,)), Path(artifact_root)
     found = conditions(phase_c_root, phase_d_root, grid, allow_missing_phase_d, skipped)
     return [
-        ReconstructionJob(
-            dose, view, split, method, file, Path(artifact_root) / dose_folder(dose) / view / method
-        )
+        ReconstructionJob(dose, view, split, method, file, root / dose_folder(dose) / view / method)
         for dose, view, (file,) in found
         for method in methods
     ]
@@ -179,7 +177,8 @@ class Options(GridOptions):
     how: MethodSettings = field(default_factory=lambda: MethodSettings(progress=True))
 
 
-def command(options: Options) -> int:
+@command_line("python -m fly64lib.reconstruction")
+def main(options: Options) -> int:
     """Run the jobs that the options choose; exit code 1 where one fails or none is chosen."""
     skipped: list[dict] = []
     roots = options.phase_c_root, options.phase_d_root, options.artifact_root
@@ -195,8 +194,9 @@ def command(options: Options) -> int:
     if not jobs:
         print("error: no job matches these filters", file=sys.stderr)
         return 1
-    manifest = options.artifact_root / "reconstruction_manifest.json"
+    manifest = None if options.dry_run else options.artifact_root / "reconstruction_manifest.json"
     keys = ("dose", "view", "method")
+    about = {"phase": "F", "keys": keys, "skipped": skipped, "settings": asdict(options.how)}
 
     def run(job: ReconstructionJob) -> dict:
         if options.dry_run:
@@ -204,21 +204,14 @@ def command(options: Options) -> int:
         row = run_reconstruction_job(job, options.how)
         return {key: value for key, value in row.items() if key != "trace"}
 
-    def record(rows: list[dict]) -> None:
-        record_rows(manifest, "F", rows, keys, skipped, settings=asdict(options.how))
-
     def row_of(job: ReconstructionJob) -> dict:
         return {key: getattr(job, key) for key in keys}
 
-    rows = run_in_order(jobs, row_of, run, None if options.dry_run else record)
+    rows = run_in_order(jobs, row_of, run, manifest, **about)
     for row in rows:
         place = f"{dose_folder(row['dose'])} {row['view']} {row['method']}"
         print(f"{row['status']}  {place}  {row.get('error', '')}")
     return int(any(row["status"] == "failed" for row in rows))
-
-
-def main(argv: list[str] | None = None) -> int:
-    return run_options(Options, command, argv, "python -m fly64lib.reconstruction")
 
 
 if __name__ == "__main__":

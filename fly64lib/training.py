@@ -22,7 +22,7 @@ from fly64lib.design import SPLITS, GridOptions, StudyDesign, conditions, dose_f
 from fly64lib.methods.by_name import method_of, network_of
 from fly64lib.simulation.procedural_canvases import ProceduralCanvases
 from ptycho_torch import params
-from ptycho_torch.commands import record_rows, run_in_order, run_options
+from ptycho_torch.commands import run_in_order, run_options
 from ptycho_torch.config import TrainingConfig, update_legacy_dict
 from ptycho_torch.fields import config, flat
 from ptycho_torch.files import folder_lock, storage_checked
@@ -69,12 +69,10 @@ def build_training_jobs(
     all conditions needs one job for them all.
     """
     design, network = design or StudyDesign(), network_of(method_of(objective))
-    grid = design.doses, ("baseline", *design.views), SPLITS
+    grid, root = (design.doses, ("baseline", *design.views), SPLITS), Path(artifact_root)
     found = conditions(phase_c_root, phase_d_root, grid, allow_missing_phase_d, skipped)
     jobs = [
-        TrainingJob(
-            dose, view, gridsize_of(view), *files, Path(artifact_root) / network.folder(dose, view)
-        )
+        TrainingJob(dose, view, gridsize_of(view), *files, root / network.folder(dose, view))
         for dose, view, files in found
     ]
     return jobs[:1] if network.scope == "replicate" else jobs
@@ -115,23 +113,16 @@ def execute_training_job(
     with _logged(log_path):
         logging.getLogger("ptycho_torch").info("%s: %s", job.name, config.to_dict())
         truth = config.model.objective == "supervised"
-        data = [
-            open_scan(path, with_truth=truth) for path in (job.train_data_path, job.test_data_path)
-        ]
+        files = job.train_data_path, job.test_data_path
+        data = [open_scan(file, with_truth=truth) for file in files]
         if config.model.objective == "procedural":
             canvases = ProceduralCanvases(data[0].probe, config.model)
             trained = components.train_cdi_model_torch(data[0], None, config, canvases)
         else:
             trained = components.train_cdi_model_torch(*data, config)
-    kept = ("final_loss", "epochs", "images", "groups", "bundle_sha256", "history", "seconds")
-    kept += ("cpu_seconds", "patterns_per_second")
-    return {
-        "status": "complete",
-        **{key: trained[key] for key in kept},
-        "bundle": str(trained["bundle"]),
-        "checkpoint": str(trained["checkpoint"]) if trained["checkpoint"] else None,
-        "log": str(log_path),
-    }
+    kept = {name: value for name, value in trained.items() if name != "model"}
+    paths = {name: kept[name] and str(kept[name]) for name in ("bundle", "checkpoint")}
+    return {"status": "complete", **kept, **paths, "log": str(log_path)}
 
 
 @contextmanager
@@ -179,15 +170,15 @@ def run_jobs(
 ) -> list[dict]:
     """Run jobs in order and return their rows. `training_manifest.json`, which keeps the rows of
     earlier commands for other jobs, and `skip_summary.json` are written after each job."""
-    manifest, keys = Path(artifact_root) / MANIFEST, ("dose", "view", "gridsize", "objective")
 
     def row_of(job: TrainingJob) -> dict:
         place = {"dose": job.dose, "view": job.view, "gridsize": job.gridsize}
         return place | {"objective": config.model.objective, "log": str(job.log_path)}
 
     run = partial(run_training_job, config=config, dry_run=dry_run)
-    record = partial(record_rows, manifest, "E", keys=keys, skipped=skipped)
-    return run_in_order(jobs, row_of, run, None if dry_run else record)
+    manifest = None if dry_run else Path(artifact_root) / MANIFEST
+    about = {"phase": "E", "keys": ("dose", "view", "gridsize", "objective"), "skipped": skipped}
+    return run_in_order(jobs, row_of, run, manifest, **about)
 
 
 @config

@@ -6,22 +6,33 @@ import re
 import signal
 import sys
 import time
+from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stderr
 from dataclasses import fields, is_dataclass
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
-from typing import Any, TypeVar, get_origin, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from ptycho_torch.errors import ConfigError, PtychoError
-from ptycho_torch.fields import literal
 from ptycho_torch.files import folder_lock, read_json, write_json
 
 Options = TypeVar("Options")
 Rows = list[dict]
 # As options that may be repeated were spelt, for a parser that knows the list only.
-_REPEATED = {"--dose": "--doses", "--view": "--views", "--method": "--methods"}
+_REPEATED = {"dose": "doses", "view": "views", "method": "methods"}
 _PATIENCE_S = 30.0  # writing a manifest takes milliseconds
+
+
+def command_line(prog: str) -> Callable[[Callable[[Options], int]], Callable[..., int]]:
+    """Makes of a function of its options, by their annotation, `main(argv=None)`, which runs it on
+    what the shell gives."""
+
+    def main_of(command: Callable[[Options], int]) -> Callable[..., int]:
+        options, *_ = get_type_hints(command).values()
+        return wraps(command)(lambda argv=None: run_options(options, command, argv, prog))
+
+    return main_of
 
 
 def run_options(
@@ -32,29 +43,13 @@ def run_options(
     Every field is an option, its comment the help (tyro); fields of configurations in it are
     options of the same rank. `--dose 1 --dose 2` may be said for `--doses 1 2`."""
     import tyro
-    from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
-
-    registry = ConstructorRegistry()
-
-    @registry.primitive_rule
-    def mapping(kind: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
-        """A mapping is one word, as JSON or Python writes it; its configuration checks it."""
-        if get_origin(kind.type) is not dict:
-            return None
-        return PrimitiveConstructorSpec(
-            nargs=1,
-            metavar="MAPPING",
-            instance_from_str=lambda words: literal(words[0]),
-            is_instance=lambda value: isinstance(value, dict),
-            str_from_instance=lambda value: [str(value)],
-        )
 
     given = _listed(sys.argv[1:] if argv is None else list(argv), set(_names(options)))
     shown = (
         *(tyro.conf.OmitArgPrefixes, tyro.conf.PositionalMetavarFromFieldName),
         *(tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone),  # --flag only; no {None}|INT
     )
-    parse = partial(tyro.cli, options, args=given, prog=prog, config=shown, registry=registry)
+    parse = partial(tyro.cli, options, args=given, prog=prog, config=shown)
     return run_command(lambda: command(_parsed(parse)))
 
 
@@ -85,21 +80,13 @@ def _names(options: type) -> Iterator[str]:
 
 def _listed(argv: list[str], known: set[str]) -> list[str]:
     """Repeated options as one that takes a list, where only that one is known."""
-    found: dict[str, list[str]] = {}
-    left, waiting = [], None
-    for text in argv:
-        name, equals, value = text.partition("=")
-        plural = _REPEATED.get(name)
-        if plural and name[2:] not in known and plural[2:] in known:
-            waiting = found.setdefault(plural, [])
-            waiting += [value] * bool(equals)
-            waiting = None if equals else waiting
-        elif waiting is not None and not text.startswith("--"):
-            waiting.append(text)
-        else:
-            waiting = None
-            left.append(text)
-    return left + [part for name, values in found.items() for part in (name, *values)]
+    repeated = ArgumentParser(add_help=False, allow_abbrev=False)
+    for one, several in _REPEATED.items():
+        if several in known and one not in known:
+            repeated.add_argument(f"--{one}", nargs="*", action="extend", dest=f"--{several}")
+    found, left = repeated.parse_known_args(argv)
+    given = {name: values for name, values in vars(found).items() if values is not None}
+    return left + [part for name, values in given.items() for part in (name, *values)]
 
 
 def run_command(command: Callable[[], int]) -> int:
@@ -125,6 +112,11 @@ def run_command(command: Callable[[], int]) -> int:
     return 2
 
 
+def cpu_seconds(own: bool = True) -> float:
+    """CPU time of this process, where `own`, and of the processes that it has waited for."""
+    return sum(os.times()[0 if own else 2 : 4])
+
+
 def record_rows(
     manifest: Path, phase: str, rows: Rows, keys: tuple[str, ...], skipped: Rows, **content: object
 ) -> None:
@@ -144,10 +136,11 @@ def run_in_order(
     jobs: list[Any],
     row_of: Callable[[Any], dict],
     run: Callable[[Any], dict],
-    record: Callable[[list[dict]], None] | None,
+    manifest: Path | None,
+    **about: Any,
 ) -> list[dict]:
-    """The jobs' rows, `row_of` each and what `run` gives or why it failed; `record` gets them after
-    each job."""
+    """The jobs' rows, `row_of` each and what `run` gives or why it failed; where there is a
+    manifest, it gets them after each job, `about` as in :func:`record_rows`."""
     rows: list[dict] = []
     for number, job in enumerate(jobs, 1):
         print(f"[{number}/{len(jobs)}] {job.name}", file=sys.stderr)
@@ -159,6 +152,6 @@ def run_in_order(
             print(f"error: {job.name}: {error}", file=sys.stderr)
         seconds = round(time.perf_counter() - started, 2)
         rows.append({**row_of(job), "seconds": seconds, **found})
-        if record:
-            record(rows)
+        if manifest:
+            record_rows(manifest, rows=rows, **about)
     return rows

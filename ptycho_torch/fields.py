@@ -24,6 +24,7 @@ from typing import Annotated, Any, TypeVar, dataclass_transform
 
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
+from tyro.constructors import PrimitiveConstructorSpec
 
 from ptycho_torch.errors import ConfigError
 
@@ -65,10 +66,20 @@ Positive = Annotated[Whole, Field(ge=1)]
 Seed = Annotated[Whole, Field(ge=0, le=2**31)]
 Threads = Annotated[Whole, Field(ge=1, le=1024)]
 Number = Annotated[float, BeforeValidator(_not_bool)]
-Settings = Annotated[dict[str, Any], BeforeValidator(literal)]  # of a dataclass named elsewhere
+# On a command line a mapping is one word, as JSON or Python writes it.
+_MAPPING = PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="MAPPING",
+    instance_from_str=lambda words: literal(words[0]),
+    is_instance=lambda value: isinstance(value, dict),
+    str_from_instance=lambda value: [str(value)],
+)
+# of a dataclass named elsewhere, which checks them
+Settings = Annotated[dict[str, Any], BeforeValidator(literal), _MAPPING]
 # On a tuple: one value passes for it, and text such as "dense,sparse" (papermill passes no lists).
 SEVERAL = BeforeValidator(_several)
-DIFFERENT = AfterValidator(_different)  # on a tuple: at least one value, and no value twice
+# such as Distinct[int]: likewise, at least one value, and no value twice
+Distinct = Annotated[tuple[T, ...], SEVERAL, AfterValidator(_different)]
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(Field,))
@@ -104,9 +115,8 @@ def flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     """`{"training.steps": 10}` of nested values."""
     found: dict[str, Any] = {}
     for name, value in values.items():
-        found |= (
-            flat(value, f"{above}{name}.") if isinstance(value, dict) else {above + name: value}
-        )
+        nested = isinstance(value, dict)
+        found |= flat(value, f"{above}{name}.") if nested else {above + name: value}
     return found
 
 

@@ -62,10 +62,10 @@ def storage_checked(path: Path) -> Iterator[None]:
         mount = next(parent for parent in (folder, *folder.parents) if parent.is_mount())
         free = shutil.disk_usage(folder).free / 1e6
         text = f"{path}: cannot be written: the disk at {mount} {_REFUSALS[refusal]}"
-        text += (
-            f" ({os.strerror(refusal)}; {free:.1f} MB free); what was there before is kept: make"
-        )
-        raise StorageError(f"{text} room or choose another folder, then run it again") from error
+        text += f" ({os.strerror(refusal)}; {free:.1f} MB free); what was there before is kept:"
+        raise StorageError(
+            f"{text} make room or choose another folder, then run it again"
+        ) from error
 
 
 def _refusal(error: BaseException | None) -> int | None:
@@ -140,7 +140,7 @@ def folder_lock(folder: str | Path, patience_s: float = 0.0) -> Iterator[None]:
                         lock.unlink()
                 return
             if _is_at(file, lock) and time.monotonic() >= until:
-                holder = _holder(lock) or {"pid": "unknown", "host": "an unknown host"}
+                holder = lock_holder(lock) or {"pid": "unknown", "host": "an unknown host"}
                 raise PtychoError(
                     f"{folder} is in use by process {holder.get('pid')} on {holder.get('host')};"
                     f" wait for it, choose another folder, or remove {lock} if that run is gone"
@@ -167,7 +167,7 @@ def _claimed(file: BinaryIO, lock: Path, new: bool) -> bool:
 def _left(lock: Path) -> bool:
     """Whether a killed process of this host left the lock (empty: killed at once); then what it had
     half written goes."""
-    holder = _holder(lock)
+    holder = lock_holder(lock)
     if holder.get("host") != socket.gethostname() or type(holder.get("pid")) is not int:
         return lock.stat().st_size == 0
     for half in lock.parent.rglob(f".tmp-{holder['pid']}-*"):
@@ -175,7 +175,7 @@ def _left(lock: Path) -> bool:
     return True
 
 
-def _holder(lock: Path) -> dict:
+def lock_holder(lock: Path) -> dict:
     """Who holds the lock; empty when nobody does or the file tells nothing."""
     try:
         holder = json.loads(lock.read_text(encoding="utf-8"))

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from fly64lib.sweep import control, processes
+from fly64lib.sweep import control
 from fly64lib.sweep import folder as study_folder
 from fly64lib.sweep.folder import Executor, SweepFolder
 from fly64lib.sweep.profile import load_profile
@@ -66,7 +66,7 @@ def resume(asked: Resume) -> int:
 def status(asked: Folder) -> int:
     """Print what is done, running, failed and left."""
     study = SweepFolder.of(asked.folder)
-    pid, alive = study_folder.driver(study), processes.alive(study)
+    pid, alive = study_folder.driver(study), control.alive(study)
     states = study_folder.status(study, working=pid is not None or alive > 0)
     runner = f"run by process {pid}" if pid else "nobody runs it"
     if alive and not pid:
@@ -87,7 +87,7 @@ def status(asked: Folder) -> int:
 
 def cancel(asked: Folder) -> int:
     """Stop a study's processes and cluster jobs."""
-    stopped = processes.stop(SweepFolder.of(asked.folder))
+    stopped = control.stop(SweepFolder.of(asked.folder))
     print(*stopped or ["nothing was running"], sep="\n")
     return 0
 

@@ -7,7 +7,7 @@ N; its dose may differ, and both doses are printed.
 """
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,22 +21,15 @@ from fly64lib.notebook.judged import Judged
 from fly64lib.notebook.parameters import InferParameters
 from fly64lib.plots import figures
 from fly64lib.simulation.overlap_measures import fluence_map
-from ptycho_torch.commands import run_options
+from ptycho_torch.commands import command_line
 from ptycho_torch.data.contract import write_scan
 from ptycho_torch.errors import ConfigError, DataContractError
 from ptycho_torch.fields import Threads, config
 from ptycho_torch.files import sha256_file
 from ptycho_torch.inference.apply import data_deviance
 from ptycho_torch.memmap_bridge import open_scan
-from ptycho_torch.training.bundle import Bundle, load_bundle
+from ptycho_torch.training.bundle import load_bundle
 from ptycho_torch.versions import software_versions
-
-
-@dataclass(frozen=True, eq=False)
-class Applied(Judged):
-    """A bundle's object on a scan."""
-
-    bundle: Bundle
 
 
 def output_of(parameters: InferParameters) -> Path:
@@ -53,7 +46,7 @@ def output_of(parameters: InferParameters) -> Path:
     return output
 
 
-def apply_bundle(parameters: InferParameters) -> Applied:
+def apply_bundle(parameters: InferParameters) -> Judged:
     """Reconstruct all patterns of a file and judge the object: against the truth where the file's
     object is that, else in data space. Raises DataContractError for a broken bundle or file,
     ConfigError where they do not fit each other."""
@@ -70,10 +63,10 @@ def apply_bundle(parameters: InferParameters) -> Applied:
         images = ((name, result.object), ("flat", np.ones_like(result.object)))
         deviances = ((one, data_deviance(torch.from_numpy(image), raw)) for one, image in images)
         rows = [{"method": one, "deviance": deviance} for one, deviance in deviances]
-    return Applied(result.object, raw, rows, tuple(remarks), bundle)
+    return Judged(result.object, bundle, raw, rows, tuple(remarks))
 
 
-def write_applied(output: Path, applied: Applied, parameters: InferParameters) -> Path:
+def write_applied(output: Path, applied: Judged, parameters: InferParameters) -> Path:
     """Write the picture and, last, the scan with the new object; return the latter's path."""
     raw = applied.raw
     provenance = {
@@ -107,7 +100,8 @@ class Options:
     threads: Threads = 1
 
 
-def command(options: Options) -> int:
+@command_line("fly64 reconstruct")
+def main(options: Options) -> int:
     """Apply the bundle, print the table and the file that was written."""
     files = {"bundle": options.bundle, "data_npz": options.data, "output_npz": options.output}
     parameters = InferParameters(**files, threads=options.threads)
@@ -116,7 +110,3 @@ def command(options: Options) -> int:
     print(applied.text())
     print(f"results: {write_applied(output, applied, parameters)}")
     return 0
-
-
-def main(argv: list[str] | None = None) -> int:
-    return run_options(Options, command, argv, "fly64 reconstruct")

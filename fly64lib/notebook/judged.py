@@ -10,6 +10,7 @@ from fly64lib.evaluation.judgement import has_truth
 from fly64lib.plots import figures
 from fly64lib.simulation.overlap_measures import scanned_region
 from ptycho_torch.memmap_bridge import RawDataTorch
+from ptycho_torch.training.bundle import Bundle
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,6 +18,7 @@ class Judged:
     """An object (H, W) on the canvas of a scan, and the rows that judge it, its own first."""
 
     object: np.ndarray
+    bundle: Bundle  # whose object it is
     raw: RawDataTorch
     rows: list[dict]
     remarks: tuple[str, ...]  # lines above the table

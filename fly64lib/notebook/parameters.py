@@ -12,9 +12,9 @@ name (or that in `_SHORT`): None leaves the configuration's own value. What a ma
 before the parameter of the same name. Nothing heavy is imported here: a wrong name fails at once.
 """
 
-import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import field, fields, replace
+from symtable import symtable
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
@@ -24,8 +24,8 @@ from fly64lib.registries import METHODS
 from ptycho_torch.config import SETTINGS, TrainingConfig
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.fields import (
-    DIFFERENT,
     SEVERAL,
+    Distinct,
     Positive,
     Settings,
     Threads,
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _SHORT = {"epochs": "max_epochs"}  # a parameter: the setting that it means
 
-Views = Annotated[tuple[View, ...], SEVERAL, DIFFERENT]
-Methods = Annotated[tuple[METHODS.names, ...], SEVERAL, DIFFERENT]
+Views = Distinct[View]
+Methods = Distinct[METHODS.names]
 
 
 def read_parameters(cls: type[T], namespace: Mapping[str, Any], cells: Sequence[str]) -> T:
@@ -51,10 +51,8 @@ def read_parameters(cls: type[T], namespace: Mapping[str, Any], cells: Sequence[
     that papermill injected. Raises ConfigError naming the parameter that is not `cls`'s."""
     known = field_names(cls)
     injected = ["", *(cell for cell in cells if cell.lstrip().startswith("# Parameters"))][-1]
-    assignments = (node for node in ast.parse(injected).body if isinstance(node, ast.Assign))
-    targets = (target for node in assignments for target in node.targets)
-    assigned = [target.id for target in targets if isinstance(target, ast.Name)]
-    refuse_unknown(assigned, known, cls.__name__)
+    names = symtable(injected, "parameters", "exec").get_symbols()
+    refuse_unknown((one.get_name() for one in names if one.is_assigned()), known, cls.__name__)
     return from_dict(cls, {name: namespace[name] for name in known if name in namespace})
 
 
@@ -245,7 +243,7 @@ class ExploreParameters:
 class RobustnessParameters(_Simulated):
     """Parameters of robustness.ipynb."""
 
-    imperfection: Annotated[tuple[str, ...], SEVERAL, DIFFERENT] = (
+    imperfection: Distinct[str] = (
         *("probe_error", "jitter_px", "incoherent", "motion_px", "beam_stop_px", "dead_share"),
     )
     strengths: Annotated[Whole, Field(ge=1, le=4)] = 2  # of the four of each, the largest ones

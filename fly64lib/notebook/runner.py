@@ -7,7 +7,6 @@ the executed notebook in place and a result file that the run itself wrote, or r
 
 import os
 import re
-import resource
 import time
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from papermill.exceptions import PapermillException, PapermillExecutionError
 from fly64lib.notebook import parameters as notebook_parameters
 from fly64lib.notebook.papermill_engine import PrivateKernelEngine
 from fly64lib.notebook.paths import notebook
+from ptycho_torch.commands import cpu_seconds
 from ptycho_torch.errors import ConfigError, PtychoError
 from ptycho_torch.fields import field_names, from_dict, refuse_unknown, to_dict
 
@@ -102,11 +102,11 @@ def run_notebook(
     papermill_engines.register("fly64", PrivateKernelEngine)
     engine = {"engine_name": "fly64", "kernel_name": KERNEL, "progress_bar": False}
     limits = {"execution_timeout": cell_timeout_s, "notebook_timeout": timeout_s}
-    started, kernels_before = time.time(), _children_cpu_seconds()
+    started, kernels_before = time.time(), cpu_seconds(own=False)
     try:
         executed = papermill.execute_notebook(source, temporary, checked, **engine, **limits)
         result = _result_of(executed, source, started)
-        taken = _children_cpu_seconds() - kernels_before
+        taken = cpu_seconds(own=False) - kernels_before
         executed.metadata["fly64"] = {"cpu_seconds": round(taken, 2)}
         nbformat.write(executed, temporary)
         os.replace(temporary, output)
@@ -136,8 +136,3 @@ def _result_of(executed: Any, source: Path, started: float) -> Path:
     if not result.is_file() or result.stat().st_mtime < started - 1:
         raise NotebookError(f"{result} was not written by this run")
     return result
-
-
-def _children_cpu_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime

@@ -76,7 +76,7 @@ def judge_job(job: TrainingJob, label: str) -> JudgedTraining:
         objects[f"stored {raw.metadata.get('object_kind', 'object')}"] = raw.scan.object_guess
     rows = judge(objects, raw, held_out=held_out)
     remark = f"{len(found.images)} patterns, {label}"
-    return JudgedTraining(found.object.numpy(), raw, rows, (remark,), found)
+    return JudgedTraining(found.object.numpy(), bundle, raw, rows, (remark,), found)
 
 
 def write_results(

@@ -1,30 +1,36 @@
-"""Runs what is left of a study (Snakemake's records say it) on this machine, Slurm or PBS.
+"""Runs what is left of a study (Snakemake's records say it) on this machine, Slurm or PBS; and
+finds and stops what runs.
 
-`logs/runs.jsonl` gets a line for each finished run.
+`logs/runs.jsonl` gets a line for each finished run. All processes of a study carry its name in
+their environment, and its cluster jobs in their own, so that what a killed driver left behind is
+stopped before another job writes the same files.
 """
 
 import json
 import os
 import re
-import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+import psutil
 from tqdm import tqdm
 
 from fly64lib.sweep.folder import SweepFolder
-from fly64lib.sweep.processes import TAG, stop
+from ptycho_torch.commands import cpu_seconds
 from ptycho_torch.errors import MissingDependencyError
 from ptycho_torch.files import folder_lock
 
 HERE = Path(__file__).parent
+TAG = "FLY64_STUDY"  # the environment variable that holds the study's name
 _STEPS = re.compile(r"^(\d+) of (\d+) steps")
 _STOPPED = 130
+_ALIVE = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED")  # Slurm's states
 
 
 def snakemake(study: SweepFolder) -> list[str]:
@@ -61,7 +67,7 @@ def run(study: SweepFolder, progress: bool = True) -> int:
 
 
 def _run(study: SweepFolder, environment: dict, log: IO[str], progress: bool) -> int:
-    started, cpu_before_s = time.time(), _children_cpu_seconds()
+    started, cpu_before_s = time.time(), cpu_seconds(own=False)
     streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     reading = {"text": True, "errors": "replace"}
     command = [*snakemake(study), *_how(study)]
@@ -75,18 +81,13 @@ def _run(study: SweepFolder, environment: dict, log: IO[str], progress: bool) ->
         "started": round(started),
         "wall_s": round(time.time() - started, 1),
         "cores": study.cores,
-        "cpu_s": round(_children_cpu_seconds() - cpu_before_s, 1),
+        # of Snakemake and, on this machine, of all jobs under it
+        "cpu_s": round(cpu_seconds(own=False) - cpu_before_s, 1),
         "exit_code": process.returncode,
     }
     with (study.folder / "logs" / "runs.jsonl").open("a", encoding="utf-8") as runs:
         runs.write(json.dumps(finished) + "\n")
     return process.returncode
-
-
-def _children_cpu_seconds() -> float:
-    """Of Snakemake and, on this machine, of all jobs under it."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 def _how(study: SweepFolder) -> list[str]:
@@ -121,3 +122,57 @@ def _follow(lines: IO[str], log: IO[str], progress: bool) -> None:
                 bar.update(int(found[1]) - bar.n)
             elif line.startswith(("Error in rule", "Error in group")):
                 bar.write(line.rstrip(), file=sys.stderr)
+
+
+def alive(study: SweepFolder) -> int:
+    """How many processes on this machine, and Slurm jobs, work for a study."""
+    return len(processes(study)) + len(slurm_jobs(study))
+
+
+def stop(study: SweepFolder) -> list[str]:
+    """Stop every process and cluster job of a study but this one's ancestors; say which."""
+    stopped = [f"Slurm job {job}" for job in slurm_jobs(study)]
+    if stopped:
+        subprocess.run(["scancel", *(job.split()[-1] for job in stopped)], check=True)
+        while slurm_jobs(study):
+            time.sleep(1)
+    pbs = study.executor == "pbs" and shutil.which("qselect")
+    if jobs := _said("qselect", "-N", study.name).split() if pbs else []:
+        subprocess.run(["qdel", *jobs], check=True)
+        stopped += [f"PBS job {job}" for job in jobs]
+    found = processes(study)
+    left = found
+    for send, patience_s in ((psutil.Process.terminate, 8), (psutil.Process.kill, 5)):
+        for process in left:
+            with suppress(psutil.NoSuchProcess):
+                send(process)
+        _, left = psutil.wait_procs(left, timeout=patience_s)
+    return stopped + [f"process {process.pid}" for process in found]
+
+
+def processes(study: SweepFolder) -> list[psutil.Process]:
+    """This machine's processes of a study."""
+    spared, found = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}, []
+    for process in psutil.process_iter():
+        try:
+            if process.pid not in spared and process.environ().get(TAG) == study.name:
+                found.append(process)
+        except (psutil.Error, OSError):  # another user's, or gone
+            continue
+    return found
+
+
+def slurm_jobs(study: SweepFolder) -> list[str]:
+    """Ids of a study's Slurm jobs that wait or run: the plugin's names begin with the study's."""
+    if study.executor != "slurm":
+        return []
+    if not shutil.which("squeue"):
+        text = "this is a study on Slurm, but squeue is not on this machine; use the login node"
+        raise MissingDependencyError(text)
+    listed = _said("squeue", "--me", "--noheader", "--format", "%i %T %j")
+    rows = [line.split(maxsplit=2) for line in listed.splitlines()]
+    return [job for job, state, name in rows if name.startswith(study.name) and state in _ALIVE]
+
+
+def _said(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout

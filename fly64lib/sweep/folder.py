@@ -1,6 +1,5 @@
 """A study's folder: `study.json` holds what was asked for, the files beside it say what is done."""
 
-import json
 import secrets
 from dataclasses import field, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ import psutil
 from fly64lib.sweep.profile import Profile
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.fields import Positive, config, flat, from_dict, to_dict
-from ptycho_torch.files import read_json, write_json
+from ptycho_torch.files import lock_holder, read_json, write_json
 
 Executor = Literal["local", "slurm", "pbs"]
 
@@ -102,11 +101,8 @@ def status(study: SweepFolder, working: bool) -> dict[str, list[str]]:
 
 def driver(study: SweepFolder) -> int | None:
     """The process that runs the study on this machine, if there is one."""
-    try:
-        pid = json.loads((study.folder / ".lock").read_text())["pid"]
-    except (OSError, ValueError, KeyError):
-        return None
-    return pid if psutil.pid_exists(pid) else None
+    pid = lock_holder(study.folder / ".lock").get("pid")
+    return pid if pid is not None and psutil.pid_exists(pid) else None
 
 
 def why(study: SweepFolder, notebook: str) -> str:

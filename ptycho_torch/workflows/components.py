@@ -3,7 +3,6 @@
 import csv
 import logging
 import math
-import os
 import time
 import warnings
 from pathlib import Path
@@ -16,6 +15,7 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from torch.utils.data import Dataset
 
+from ptycho_torch.commands import cpu_seconds
 from ptycho_torch.config import TrainingConfig
 from ptycho_torch.data.count_statistics import count_statistics
 from ptycho_torch.errors import ConfigError, MissingDependencyError, PtychoError
@@ -63,7 +63,7 @@ def train_cdi_model_torch(
     # bugs, an eighth of the time.
     torch.utils.deterministic.fill_uninitialized_memory = False
     lightning.seed_everything(config.seed, verbose=False)
-    wall, cpu = time.perf_counter(), _cpu_seconds()
+    wall, cpu = time.perf_counter(), cpu_seconds()
     if (simulated is None) == (config.model.objective == "procedural"):
         raise ConfigError(
             f"objective={config.model.objective!r} with{'out' if simulated is None else ''}"
@@ -83,7 +83,7 @@ def train_cdi_model_torch(
             warnings.filterwarnings("ignore", message=message)
         held_out = None if watched is None else loader(watched, config, drawn=False)
         trainer.fit(module, shown, held_out, ckpt_path=resumed, weights_only=True)
-    wall, cpu = time.perf_counter() - wall, _cpu_seconds() - cpu
+    wall, cpu = time.perf_counter() - wall, cpu_seconds() - cpu
     rows = history.read()
     final = rows[-1]["train_loss"]
     if not math.isfinite(final):
@@ -175,9 +175,7 @@ class _History(lightning.Callback):
     def read(self) -> list[dict[str, float]]:
         """A dict per epoch."""
         with self.path.open(newline="") as file:
-            rows = [
-                {name: float(text) for name, text in row.items()} for row in csv.DictReader(file)
-            ]
+            rows = [{name: float(row[name]) for name in row} for row in csv.DictReader(file)]
         return [row | {"epoch": int(row["epoch"])} for row in rows]
 
     def state_dict(self) -> dict[str, Any]:
@@ -212,8 +210,3 @@ def _logger(config: TrainingConfig) -> loggers.Logger | bool:
             f"logger={config.logger!r} needs a package that is not installed ({error}); "
             f"pip install 'fly64[{config.logger}]'"
         ) from error
-
-
-def _cpu_seconds() -> float:
-    """Of this process and of those that it waited for."""
-    return sum(os.times()[:4])

@@ -14,8 +14,8 @@ import pytest
 from toy_study import write_toy_notebooks
 
 from fly64lib.cli.main import main
+from fly64lib.sweep.control import processes, slurm_jobs
 from fly64lib.sweep.folder import SweepFolder
-from fly64lib.sweep.processes import processes, slurm_jobs
 from ptycho_torch.files import read_json
 
 pytestmark = pytest.mark.slurm

@@ -18,8 +18,8 @@ from fly64lib.notebook.code_hash import source_files
 from fly64lib.notebook.paths import notebook
 from fly64lib.registries import METHODS
 from fly64lib.sweep import control
+from fly64lib.sweep.control import alive
 from fly64lib.sweep.folder import SweepFolder, driver, prepared, status
-from fly64lib.sweep.processes import alive
 from fly64lib.sweep.profile import Profile, load_profile, profile_names
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.fields import from_dict, to_dict
