@@ -87,10 +87,9 @@ def compare(
     DataContractError where a reconstruction or data file is missing or made from other data."""
     raw = open_scan(design.view_file(phase_c_root, phase_d_root, dose, view, "test"))
     if not has_truth(raw):
-        raise DataContractError(
-            f"{raw.source}: its object is not the truth (object_kind "
-            f"{raw.metadata.get('object_kind')!r}); methods can be compared on simulated data only"
-        )
+        kind = raw.metadata.get("object_kind")
+        text = f"{raw.source}: its object is not the truth (object_kind {kind!r}); methods can be"
+        raise DataContractError(f"{text} compared on simulated data only")
     region = region_of(open_scan(design.split_file(phase_c_root, dose, "test")))
     held_out = open_scan(design.held_out_file(phase_c_root, dose))
     folder = Path(reconstruction_root) / dose_folder(dose) / view

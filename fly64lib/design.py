@@ -41,11 +41,9 @@ def linear_overlap(view: str) -> float | None:
     if view in ("baseline", "custom") or (named != view and linear_overlap(named) is not None):
         return None
     known = ["baseline", *OVERLAPS]
-    raise ConfigError(
-        f"view={view!r} is not known{nearest(view, known)}; expected {', '.join(known)}, a linear"
-        " overlap from 0 up to (not including) 1 such as '0.5' (not '.5' or '0.50'), or a control"
-        " of these such as 'dense_spread' or '0.5_fluence'"
-    )
+    text = f"view={view!r} is not known{nearest(view, known)}; expected {', '.join(known)}, a"
+    text += " linear overlap from 0 up to (not including) 1 such as '0.5' (not '.5' or '0.50'), or"
+    raise ConfigError(f"{text} a control of these such as 'dense_spread' or '0.5_fluence'")
 
 
 def check_view(view: object) -> str:
@@ -84,10 +82,8 @@ def dose_folder(dose: float) -> str:
 def _overlap_view(view: object) -> str:
     name = check_view(view)
     if linear_overlap(name) is None:
-        raise ConfigError(
-            f"view={name!r} is no overlap view; expected 'dense', 'sparse' or a linear overlap such"
-            " as '0.5': baseline and controls belong to every design"
-        )
+        text = f"view={name!r} is no overlap view; expected 'dense', 'sparse' or a linear overlap"
+        raise ConfigError(f"{text} such as '0.5': baseline and controls belong to every design")
     return name
 
 

@@ -125,17 +125,14 @@ def generate_overlap_views(
             path = split_file(source_root, dose, split)
             scan = read_scan(path, load_truth=True)
             if (found := scan.metadata.get("replicate", design.replicate)) != design.replicate:
-                raise ConfigError(
-                    f"{path} is of replicate {found}, the views are asked for replicate"
-                    f" {design.replicate}; a replicate moves noise, view selection and initial"
-                    " weights together: pass its own"
-                )
+                text = f"{path} is of replicate {found}, the views are asked for replicate"
+                text += f" {design.replicate}; a replicate moves noise, view selection and initial"
+                raise ConfigError(f"{text} weights together: pass its own")
             plan = plans[split] = plans.get(split) or _Plan.of(scan, design)
             if not np.array_equal(scan.positions, plan.positions_px):
-                raise DataContractError(
-                    f"{path}: its positions are not those of {dose_folder(doses[0])}; expected one "
-                    "scan for all doses: run phase C again, for all doses into one folder"
-                )
+                text = f"{path}: its positions are not those of {dose_folder(doses[0])}; expected"
+                advice = "run phase C again, for all doses into one folder"
+                raise DataContractError(f"{text} one scan for all doses: {advice}")
             for view, reason in plan.skipped.items():
                 stale = view_file("", "", dose, view, split).as_posix()
                 manifest.files.pop(stale, None)
@@ -223,10 +220,9 @@ def _doses(root: Path, doses: Doses | None) -> list[float]:
     files = (split_file(root, dose, split) for dose, split in product(wanted, SPLITS))
     absent = [str(path) for path in files if not path.is_file()]
     if absent or not wanted:
-        raise DataContractError(
-            f"{', '.join(absent) or root / 'dose_*'}: no such file; expected the data of phase C; "
-            f"make them: python -m fly64lib.generation --output-root {root}"
-        )
+        missing = ", ".join(absent) or root / "dose_*"
+        advice = f"make them: python -m fly64lib.generation --output-root {root}"
+        raise DataContractError(f"{missing}: no such file; expected the data of phase C; {advice}")
     return wanted
 
 

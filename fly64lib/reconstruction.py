@@ -76,10 +76,8 @@ class MethodSettings:
         for name, usual in (("probe", "known"), ("probe_modes", 1), ("probe_defocus_rad", 0.0)):
             if getattr(self, name) != usual and name not in known:
                 able = [one for one in METHODS if name in {f.name for f in fields(METHODS[one])}]
-                raise ConfigError(
-                    f"{name}={getattr(self, name)!r} is for {', '.join(able)}; {job.method} takes"
-                    " the file's probe as it is"
-                )
+                text = f"{name}={getattr(self, name)!r} is for {', '.join(able)}"
+                raise ConfigError(f"{text}; {job.method} takes the file's probe as it is")
         values = self._values(job.method)
         if (network := attribute(chosen, "network")) and "bundle" not in values:
             values["bundle"] = self._bundle(job, network)
@@ -97,10 +95,8 @@ class MethodSettings:
             raise ConfigError(f"{job.method} needs the folder of its training: --training-root")
         bundle = Path(self.training_root) / network.folder(job.dose, job.view) / "bundle.pt"
         if not bundle.is_file():
-            raise DataContractError(
-                f"{bundle}: no such bundle; run python -m fly64lib.training --objective"
-                f" {network.objective} first"
-            )
+            how = f"run python -m fly64lib.training --objective {network.objective} first"
+            raise DataContractError(f"{bundle}: no such bundle; {how}")
         return bundle
 
 

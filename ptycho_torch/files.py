@@ -63,9 +63,8 @@ def storage_checked(path: Path) -> Iterator[None]:
         free = shutil.disk_usage(folder).free / 1e6
         text = f"{path}: cannot be written: the disk at {mount} {_REFUSALS[refusal]}"
         text += f" ({os.strerror(refusal)}; {free:.1f} MB free); what was there before is kept:"
-        raise StorageError(
-            f"{text} make room or choose another folder, then run it again"
-        ) from error
+        advice = "make room or choose another folder, then run it again"
+        raise StorageError(f"{text} {advice}") from error
 
 
 def _refusal(error: BaseException | None) -> int | None:
@@ -141,10 +140,9 @@ def folder_lock(folder: str | Path, patience_s: float = 0.0) -> Iterator[None]:
                 return
             if _is_at(file, lock) and time.monotonic() >= until:
                 holder = lock_holder(lock) or {"pid": "unknown", "host": "an unknown host"}
-                raise PtychoError(
-                    f"{folder} is in use by process {holder.get('pid')} on {holder.get('host')};"
-                    f" wait for it, choose another folder, or remove {lock} if that run is gone"
-                )
+                who = f"process {holder.get('pid')} on {holder.get('host')}"
+                advice = f"wait for it, choose another folder, or remove {lock} if that run is gone"
+                raise PtychoError(f"{folder} is in use by {who}; {advice}")
         time.sleep(0.05)
 
 

@@ -47,19 +47,14 @@ class Finding:
 
 def doctor(asked: Doctor) -> int:
     """Print the diagnosis; exit code 1 where something that everything needs does not work."""
-    findings = diagnose(asked.folder)
+    torch = _package("torch", "torch", "pip install torch", required=True)
+    cluster = (_snakemake(), _slurm())
+    findings = [_kernel(), torch, _gpu(), _ptychi(), *cluster, _disk(asked.folder), _threads()]
     for finding in findings:
         print(f"{'ok  ' if finding.works else 'no  '} {finding.what}: {finding.found}")
         if not finding.works:
             print(f"       to do: {finding.advice}")
     return 1 if any(finding.required and not finding.works for finding in findings) else 0
-
-
-def diagnose(folder: Path) -> list[Finding]:
-    """All findings; `folder` is where a study would go."""
-    torch = _package("torch", "torch", "pip install torch", required=True)
-    cluster = (_snakemake(), _slurm())
-    return [_kernel(), torch, _gpu(), _ptychi(), *cluster, _disk(folder), _threads()]
 
 
 def _kernel() -> Finding:

@@ -59,8 +59,7 @@ def init(asked: Init) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     for file in files:
         print(shutil.copyfile(file, folder / file.name))
-    print(
-        f"edit them, in JupyterLab say; then: fly64 notebook {folder / 'train.ipynb'} OUT.ipynb, or"
-        f" the whole study with fly64 run --profile quick --output STUDY --notebooks {folder}"
-    )
+    one = f"fly64 notebook {folder / 'train.ipynb'} OUT.ipynb"
+    study = f"fly64 run --profile quick --output STUDY --notebooks {folder}"
+    print(f"edit them, in JupyterLab say; then: {one}, or the whole study with {study}")
     return 0

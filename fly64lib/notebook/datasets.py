@@ -18,7 +18,12 @@ def simulate(
 ) -> list[Path]:
     """Train and test file of a view, such as `"dense"`, at the design's first dose; made if they
     are not there yet."""
-    files = made(Path(data_dir) / data_key(design), design, view, progress)
+    # The folder's name: a hash of the design and of the code that turns it into data.
+    digest = hashlib.sha256(json.dumps(to_dict(design), sort_keys=True).encode())
+    entries = (SPECIMENS.file(design.specimen), PROBES.file(design.probe))
+    for path in source_files("import fly64lib.generation, fly64lib.overlap", entries):
+        digest.update(path.read_bytes())
+    files = made(Path(data_dir) / digest.hexdigest()[:16], design, view, progress)
     return [files[split] for split in SPLITS]
 
 
@@ -38,12 +43,3 @@ def made(
         generate_overlap_views(*phases, root / "overlap", views, progress=progress)
     files = {split: view_file(*phases, dose, view, split) for split in SPLITS}
     return files | {"whole": view_file(*phases, dose, "baseline", "test")}
-
-
-def data_key(design: ScanDesign) -> str:
-    """Short hash of a design and of the code that turns it into data."""
-    digest = hashlib.sha256(json.dumps(to_dict(design), sort_keys=True).encode())
-    entries = (SPECIMENS.file(design.specimen), PROBES.file(design.probe))
-    for path in source_files("import fly64lib.generation, fly64lib.overlap", entries):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]

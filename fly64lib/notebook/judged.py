@@ -9,6 +9,7 @@ from fly64lib.evaluation.columns import markdown_table, table
 from fly64lib.evaluation.judgement import has_truth
 from fly64lib.plots import figures
 from fly64lib.simulation.overlap_measures import scanned_region
+from ptycho_torch.inference.apply import Reconstruction
 from ptycho_torch.memmap_bridge import RawDataTorch
 from ptycho_torch.training.bundle import Bundle
 
@@ -22,6 +23,7 @@ class Judged:
     raw: RawDataTorch
     rows: list[dict]
     remarks: tuple[str, ...]  # lines above the table
+    reconstruction: Reconstruction | None = None  # with its fluence, where a training is judged
 
     @property
     def truth(self) -> np.ndarray | None:

@@ -1,6 +1,6 @@
 """What train.ipynb does: parameters to jobs, a trained bundle to a judged reconstruction."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,19 +18,12 @@ from fly64lib.training import TrainingJob
 from ptycho_torch.data.checks import mean_photons
 from ptycho_torch.data.contract import read_scan, write_scan
 from ptycho_torch.files import atomic_path
-from ptycho_torch.inference.apply import Reconstruction, reconstruct
+from ptycho_torch.inference.apply import reconstruct
 from ptycho_torch.memmap_bridge import open_scan
 from ptycho_torch.training.bundle import load_bundle
 
 _HELD_OUT_EVERY = 10  # pattern of a measured held-out half: not reconstructed from, but scored
 _UNWRITTEN = ("history", "config")  # of a training's result: its folder holds them
-
-
-@dataclass(frozen=True, eq=False)
-class JudgedTraining(Judged):
-    """A reconstruction of a job's test file by the job's bundle."""
-
-    reconstruction: Reconstruction
 
 
 def training_jobs(parameters: TrainParameters) -> dict[str, TrainingJob]:
@@ -60,7 +53,7 @@ def training_jobs(parameters: TrainParameters) -> dict[str, TrainingJob]:
     }
 
 
-def judge_job(job: TrainingJob, label: str) -> JudgedTraining:
+def judge_job(job: TrainingJob, label: str) -> Judged:
     """Reconstruct a job's test file with the job's bundle and judge the object. Of a measured half
     that training has not seen every tenth pattern is kept back, and gives `deviance_held_out`."""
     bundle = load_bundle(job.artifact_dir / "bundle.pt")
@@ -76,14 +69,14 @@ def judge_job(job: TrainingJob, label: str) -> JudgedTraining:
         objects[f"stored {raw.metadata.get('object_kind', 'object')}"] = raw.scan.object_guess
     rows = judge(objects, raw, held_out=held_out)
     remark = f"{len(found.images)} patterns, {label}"
-    return JudgedTraining(found.object.numpy(), bundle, raw, rows, (remark,), found)
+    return Judged(found.object.numpy(), bundle, raw, rows, (remark,), found)
 
 
 def write_results(
     parameters: TrainParameters,
     jobs: dict[str, TrainingJob],
     results: dict[str, dict],
-    judged: dict[str, JudgedTraining],
+    judged: dict[str, Judged],
 ) -> Path:
     """Write the objects with their fluence and then `metrics.json`: the run is complete."""
     runs = []

@@ -65,10 +65,9 @@ def train_cdi_model_torch(
     lightning.seed_everything(config.seed, verbose=False)
     wall, cpu = time.perf_counter(), cpu_seconds()
     if (simulated is None) == (config.model.objective == "procedural"):
-        raise ConfigError(
-            f"objective={config.model.objective!r} with{'out' if simulated is None else ''}"
-            " simulated canvases; 'procedural' trains on them, the others on patterns"
-        )
+        given = "without" if simulated is None else "with"
+        text = f"objective={config.model.objective!r} {given} simulated canvases; 'procedural'"
+        raise ConfigError(f"{text} trains on them, the others on patterns")
     data = Split(train_data, config) if simulated is None else simulated
     watched = None if test_data is None or simulated is not None else Split(test_data, config)
     shown = loader(data, config)
@@ -87,10 +86,8 @@ def train_cdi_model_torch(
     rows = history.read()
     final = rows[-1]["train_loss"]
     if not math.isfinite(final):
-        raise PtychoError(
-            f"training ended with a loss of {final}; try a smaller learning_rate (now"
-            f" {config.learning_rate})"
-        )
+        advice = f"try a smaller learning_rate (now {config.learning_rate})"
+        raise PtychoError(f"training ended with a loss of {final}; {advice}")
     images, groups = (len(data.images), len(data)) if simulated is None else (0, 0)
     used = {"images": images, "groups": groups}
     statistics = used | {
@@ -117,9 +114,14 @@ def train_cdi_model_torch(
 
 
 def _trainer(config: TrainingConfig, epochs: int, history: lightning.Callback) -> lightning.Trainer:
+    # Not is_available(): it starts CUDA in this process, and forked ones (devices > 1) could then
+    # not use it.
+    if config.accelerator == "gpu" and not torch.cuda.device_count():
+        advice = "use 'cpu', or 'auto' to take what there is"
+        raise ConfigError(f"accelerator='gpu', but torch sees no GPU here; {advice}")
     return lightning.Trainer(
         max_epochs=epochs,
-        accelerator=_accelerator(config),
+        accelerator=config.accelerator,
         devices=config.devices,
         # Forked processes have the data already; Lightning's default starts the whole program again
         # in each.
@@ -185,17 +187,6 @@ class _History(lightning.Callback):
         self.rows = list(state["rows"])
 
 
-def _accelerator(config: TrainingConfig) -> str:
-    # Not is_available(): it starts CUDA in this process, and forked ones (devices > 1) could then
-    # not use it.
-    if config.accelerator == "gpu" and not torch.cuda.device_count():
-        raise ConfigError(
-            "accelerator='gpu', but torch sees no GPU here; use 'cpu', or 'auto' to take what"
-            " there is"
-        )
-    return config.accelerator
-
-
 def _logger(config: TrainingConfig) -> loggers.Logger | bool:
     try:
         if config.logger == "csv":
@@ -206,7 +197,5 @@ def _logger(config: TrainingConfig) -> loggers.Logger | bool:
             return loggers.MLFlowLogger(save_dir=str(Path(config.output_dir) / "mlflow"))
         return False
     except ModuleNotFoundError as error:
-        raise MissingDependencyError(
-            f"logger={config.logger!r} needs a package that is not installed ({error}); "
-            f"pip install 'fly64[{config.logger}]'"
-        ) from error
+        text = f"logger={config.logger!r} needs a package that is not installed ({error})"
+        raise MissingDependencyError(f"{text}; pip install 'fly64[{config.logger}]'") from error
