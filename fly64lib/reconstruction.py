@@ -115,7 +115,8 @@ def build_reconstruction_jobs(
     """The jobs of dose x view x method; touches nothing. Missing files as in phase E."""
     for method in methods:
         METHODS.check(method)
-    grid, root = (doses or StudyDesign().doses, views, (split,)), Path(artifact_root)
+    grid = doses or StudyDesign().doses, views, (split,)
+    root = Path(artifact_root)
     found = conditions(phase_c_root, phase_d_root, grid, allow_missing_phase_d, skipped)
     return [
         ReconstructionJob(dose, view, split, method, file, root / dose_folder(dose) / view / method)

@@ -69,7 +69,8 @@ def build_training_jobs(
     all conditions needs one job for them all.
     """
     design, network = design or StudyDesign(), network_of(method_of(objective))
-    grid, root = (design.doses, ("baseline", *design.views), SPLITS), Path(artifact_root)
+    grid = design.doses, ("baseline", *design.views), SPLITS
+    root = Path(artifact_root)
     found = conditions(phase_c_root, phase_d_root, grid, allow_missing_phase_d, skipped)
     jobs = [
         TrainingJob(dose, view, gridsize_of(view), *files, root / network.folder(dose, view))

@@ -14,6 +14,8 @@ from functools import partial, wraps
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
+import tyro
+
 from ptycho_torch.errors import ConfigError, PtychoError
 from ptycho_torch.files import folder_lock, read_json, write_json
 
@@ -25,8 +27,8 @@ _PATIENCE_S = 30.0  # writing a manifest takes milliseconds
 
 
 def command_line(prog: str) -> Callable[[Callable[[Options], int]], Callable[..., int]]:
-    """Makes of a function of its options, by their annotation, `main(argv=None)`, which runs it on
-    what the shell gives."""
+    """Makes `main(argv=None)` of a function of its options: it is run on what the shell gives for
+    the configuration that its argument is annotated with."""
 
     def main_of(command: Callable[[Options], int]) -> Callable[..., int]:
         options, *_ = get_type_hints(command).values()
@@ -42,8 +44,6 @@ def run_options(
 
     Every field is an option, its comment the help (tyro); fields of configurations in it are
     options of the same rank. `--dose 1 --dose 2` may be said for `--doses 1 2`."""
-    import tyro
-
     given = _listed(sys.argv[1:] if argv is None else list(argv), set(_names(options)))
     shown = (
         *(tyro.conf.OmitArgPrefixes, tyro.conf.PositionalMetavarFromFieldName),
@@ -114,7 +114,7 @@ def run_command(command: Callable[[], int]) -> int:
 
 def cpu_seconds(own: bool = True) -> float:
     """CPU time of this process, where `own`, and of the processes that it has waited for."""
-    return sum(os.times()[0 if own else 2 : 4])
+    return sum(os.times()[0 if own else 2 : 4])  # user, system, and the children's two
 
 
 def record_rows(
