@@ -23,7 +23,6 @@ from ptycho_torch.commands import command_line, run_in_order
 from ptycho_torch.errors import ConfigError, DataContractError
 from ptycho_torch.fields import Positive, Settings, Threads, Whole, config
 from ptycho_torch.files import atomic_path, folder_lock, read_json, sha256_file, write_json
-from ptycho_torch.memmap_bridge import open_scan
 from ptycho_torch.versions import software_versions
 
 
@@ -130,6 +129,8 @@ def run_reconstruction_job(job: ReconstructionJob, settings: MethodSettings) -> 
 
     The method gets the scan without its truth; a reference such as `truth` gets it whole.
     """
+    from ptycho_torch.memmap_bridge import open_scan
+
     method = settings.method(job)
     with folder_lock(job.artifact_dir):
         scan = open_scan(job.dataset)

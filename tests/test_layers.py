@@ -194,6 +194,18 @@ def test_the_package_its_configuration_and_its_errors_import_neither_torch_nor_l
     assert {name: heavy for name, heavy in light_modules.items() if heavy} == {}
 
 
+def test_a_study_is_planned_from_what_its_methods_say_without_torch():
+    """A rerun with nothing to do is over in seconds, and torch alone takes some."""
+    code = (
+        "import sys, fly64lib.sweep.profile as profile; profile.load_profile('quick').notebooks();"
+        " print({'torch', 'lightning', 'scipy', 'matplotlib', 'pandas'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "set()"
+
+
 def test_only_training_waits_for_lightning():
     """Notebooks that train nothing start in half of the time."""
     names = ["reconstruction", "comparison", "report.report", "notebook.explore", "notebook.infer"]

@@ -1,10 +1,11 @@
-"""What a method is, what it gives, and pieces that several methods share.
+"""What a method is, and what it gives.
 
     result = Classical(steps=40).reconstruct(open_scan("scan.npz").without_truth())
 
 A method is a configuration of its settings. It gets a scan without its truth: counts, positions,
 the probe to start from, and the size of the object. It starts from an empty object. Every method
-sees the same counts, positions and canvas. `fly64lib.registries.METHODS` lists them by name.
+sees the same counts, positions and canvas. `fly64lib.registries.METHODS` lists them by name. A
+method's module imports torch when it reconstructs: plans of a study only read its settings.
 """
 
 import re
@@ -13,18 +14,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
-import torch
 from jaxtyping import Complex
-from torch import Tensor
 
 from fly64lib.design import dose_folder, gridsize_of, linear_overlap
-from fly64lib.simulation.probes import defocused
-from ptycho_torch.memmap_bridge import RawDataTorch
 
-Modes = Complex[Tensor, "modes N N"]
+if TYPE_CHECKING:
+    from ptycho_torch.memmap_bridge import RawDataTorch
+
+Scan: TypeAlias = "RawDataTorch"  # by its name: a method tells of itself without torch
 
 
 @dataclass
@@ -73,7 +73,7 @@ class Method(Protocol):
     own_notebook: ClassVar[bool]  # the others are done in seconds and share one a condition
     sees_truth: ClassVar[bool]  # a reference and no method: it gets the truth
 
-    def reconstruct(self, scan: RawDataTorch) -> MethodResult:
+    def reconstruct(self, scan: Scan) -> MethodResult:
         """Object of a scan. Raises :class:`ptycho_torch.errors.PtychoError`."""
         ...
 
@@ -95,39 +95,3 @@ def measured() -> Iterator[Cost]:
     if status.is_file():
         peak = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
         cost.peak_memory_mb = int(peak[1]) / 1000
-
-
-def starting_probe(scan: RawDataTorch, defocus_rad: float) -> Modes:
-    """The scan's probe, with an error of its defocus where one is asked for."""
-    return defocused(scan.probe, defocus_rad) if defocus_rad else scan.probe
-
-
-def with_modes(probe: Modes, count: int) -> Complex[Tensor, "count N N"]:
-    """The probe with faint incoherent modes added up to `count`, to recover; its power is kept.
-
-    Each is the strongest mode times a monomial x^a y^b, of lowest degree first, and has 1 % of its
-    power: what a beam that trembles, or is a little wider than coherence allows, adds first
-    (Thibault and Menzel, doi:10.1038/nature11806)."""
-    power = probe.abs().square().sum((-2, -1))
-    strongest, photons = probe[power.argmax()], power.max().sqrt()
-    axis = torch.linspace(-1, 1, probe.shape[-1], dtype=probe.real.dtype)
-    degrees = [(total - b, b) for total in range(1, count + 1) for b in range(total + 1)]
-    missing = degrees[: max(0, count - len(probe))]
-    shapes = [strongest * axis**b * (axis**a)[:, None] for b, a in missing]
-    faint = [0.1 * shape * photons / shape.abs().square().sum().sqrt() for shape in shapes]
-    every = torch.cat([probe, *(mode[None] for mode in faint)])
-    return every * (probe.abs().square().sum() / every.abs().square().sum()).sqrt()
-
-
-def orthogonal_modes(probe: Modes) -> Modes:
-    """The same incoherent sum as orthogonal modes, the strongest first; one mode stays as it is."""
-    if len(probe) == 1:
-        return probe
-    _, sizes, shapes = torch.linalg.svd(probe.flatten(1), full_matrices=False)
-    return (sizes[:, None] * shapes).view(probe.shape)
-
-
-def photons_restored(canvas: Any, probe: Any, photons: float) -> tuple[Any, Any]:
-    """Object and probe, their product kept, with their free scale fixed: sum |P|^2 = `photons`."""
-    scale = (photons / (abs(probe) ** 2).sum()) ** 0.5
-    return canvas / scale, probe * scale

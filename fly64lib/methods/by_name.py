@@ -3,13 +3,12 @@
 from collections.abc import Iterable
 from typing import Any
 
-from fly64lib.methods.base import MethodResult, Network, attribute
+from fly64lib.methods.base import MethodResult, Network, Scan, attribute
 from fly64lib.registries import METHODS
 from ptycho_torch.errors import ConfigError
-from ptycho_torch.memmap_bridge import RawDataTorch
 
 
-def reconstruct(scan: RawDataTorch, method: str, **settings: Any) -> MethodResult:
+def reconstruct(scan: Scan, method: str, **settings: Any) -> MethodResult:
     """The object of a scan by a method of :data:`fly64lib.registries.METHODS` and its settings.
 
     A truth that the scan holds is withheld from the method, unless it is the reference. Raises

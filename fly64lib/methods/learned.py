@@ -6,15 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
-import torch
-
-from fly64lib.methods.base import MethodResult, Network, measured
+from fly64lib.methods.base import MethodResult, Network, Scan, measured
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.fields import Threads, config, to_dict
-from ptycho_torch.inference.apply import reconstruct
-from ptycho_torch.inference.refinement import refine
-from ptycho_torch.memmap_bridge import RawDataTorch
-from ptycho_torch.training.bundle import load_bundle
 
 
 @config
@@ -27,8 +21,14 @@ class Learned:
 
     network: ClassVar[Network | None] = None
 
-    def reconstruct(self, scan: RawDataTorch) -> MethodResult:
+    def reconstruct(self, scan: Scan) -> MethodResult:
         """The object of a scan from all of its patterns. The probe is taken as known."""
+        import torch
+
+        from ptycho_torch.inference.apply import reconstruct
+        from ptycho_torch.inference.refinement import refine
+        from ptycho_torch.training.bundle import load_bundle
+
         torch.set_num_threads(self.threads)
         bundle = load_bundle(self.bundle)
         whole = replace(bundle.config, n_images=None, n_groups=None)

@@ -23,12 +23,11 @@ import numpy as np
 from pydantic import Field
 from tqdm import tqdm
 
-from fly64lib.methods.base import Cost, MethodResult
+from fly64lib.methods.base import Cost, MethodResult, Scan
 from ptycho_torch.data.contract import write_scan
 from ptycho_torch.errors import DataContractError, MissingDependencyError, PtychoError
 from ptycho_torch.fields import Positive, Seed, Threads, config, to_dict
 from ptycho_torch.files import write_json
-from ptycho_torch.memmap_bridge import RawDataTorch
 
 Arrays = dict[str, np.ndarray]
 _LAST_LINES = 15  # of the worker's messages, in an error
@@ -54,7 +53,7 @@ class PtyChi:
     method: ClassVar[str]  # of ptychi_worker.OPTIONS
     loss: ClassVar[str] = "mean squared difference of amplitudes"
 
-    def reconstruct(self, scan: RawDataTorch) -> MethodResult:
+    def reconstruct(self, scan: Scan) -> MethodResult:
         """The object of a scan; the trace holds pty-chi's loss per epoch.
 
         Raises :class:`MissingDependencyError` without pty-chi, :class:`DataContractError` for an
@@ -81,7 +80,7 @@ class PtyChi:
             trace=trace,
         )
 
-    def _run(self, scan: RawDataTorch, folder: Path, settings: dict) -> tuple[list[dict], Arrays]:
+    def _run(self, scan: Scan, folder: Path, settings: dict) -> tuple[list[dict], Arrays]:
         """Trace and result arrays of one worker process."""
         files = {name: folder / f"{name}.npz" for name in ("dataset", "result")}
         write_scan(files["dataset"], scan.scan)
@@ -162,7 +161,7 @@ class DM(PtyChi):
     loss: ClassVar[str] = "root of the summed squared step"
 
 
-def _check(canvas: np.ndarray, scan: RawDataTorch, trace: list[dict]) -> None:
+def _check(canvas: np.ndarray, scan: Scan, trace: list[dict]) -> None:
     """Refuse an object that pty-chi spoilt or never touched."""
     lost, shape = np.count_nonzero(~np.isfinite(canvas)), scan.scan.canvas_shape
     if lost:

@@ -19,7 +19,8 @@ import ptychi.api as api
 import torch
 from ptychi.api.task import PtychographyTask
 
-from fly64lib.methods.base import measured, photons_restored, starting_probe
+from fly64lib.methods.base import measured
+from fly64lib.methods.starting_probes import photons_restored, starting_probe
 from ptycho_torch.errors import PtychoError
 from ptycho_torch.memmap_bridge import RawDataTorch, open_scan
 

@@ -4,17 +4,16 @@ from typing import ClassVar
 
 import numpy as np
 
-from fly64lib.methods.base import MethodResult, measured
+from fly64lib.methods.base import MethodResult, Scan, measured
 from ptycho_torch.errors import DataContractError
 from ptycho_torch.fields import config
-from ptycho_torch.memmap_bridge import RawDataTorch
 
 
 @config
 class Flat:
     """1 everywhere: what knowing nothing scores; a method has to beat it"""
 
-    def reconstruct(self, scan: RawDataTorch) -> MethodResult:
+    def reconstruct(self, scan: Scan) -> MethodResult:
         """Ones on the scan's canvas."""
         with measured() as cost:
             canvas = np.ones(scan.scan.canvas_shape, np.complex64)
@@ -27,7 +26,7 @@ class Truth:
 
     sees_truth: ClassVar[bool] = True
 
-    def reconstruct(self, scan: RawDataTorch) -> MethodResult:
+    def reconstruct(self, scan: Scan) -> MethodResult:
         """`objectGuess`; :class:`DataContractError` unless the file says that it is the truth."""
         with measured() as cost:
             kind = scan.metadata.get("object_kind", "not stated")

@@ -8,8 +8,9 @@ import pytest
 import torch
 from small_scan import geometry, small_raw
 
-from fly64lib.methods.base import measured, orthogonal_modes, photons_restored, with_modes
+from fly64lib.methods.base import measured
 from fly64lib.methods.reference import Flat, Truth
+from fly64lib.methods.starting_probes import orthogonal_modes, photons_restored, with_modes
 from fly64lib.simulation.probes import defocused
 from ptycho_torch.errors import DataContractError
 from ptycho_torch.memmap_bridge import RawDataTorch
