@@ -20,14 +20,11 @@ from typing import Any
 
 from fly64lib.design import SPLITS, GridOptions, StudyDesign, conditions, dose_folder, gridsize_of
 from fly64lib.methods.by_name import method_of, network_of
-from fly64lib.simulation.procedural_canvases import ProceduralCanvases
 from ptycho_torch import params
 from ptycho_torch.commands import run_in_order, run_options
 from ptycho_torch.config import TrainingConfig, update_legacy_dict
 from ptycho_torch.fields import config, flat
 from ptycho_torch.files import folder_lock, storage_checked
-from ptycho_torch.memmap_bridge import open_scan
-from ptycho_torch.workflows import components
 
 MANIFEST = "training_manifest.json"
 Runner = Callable[..., dict[str, Any]]
@@ -111,6 +108,10 @@ def execute_training_job(
     *, config: TrainingConfig, job: TrainingJob, log_path: Path
 ) -> dict[str, Any]:
     """Train one job on its two files; its row: status, loss, counts, paths, sha256 and times."""
+    from fly64lib.simulation.procedural_canvases import ProceduralCanvases
+    from ptycho_torch.memmap_bridge import open_scan
+    from ptycho_torch.workflows import components
+
     with _logged(log_path):
         logging.getLogger("ptycho_torch").info("%s: %s", job.name, config.to_dict())
         truth = config.model.objective == "supervised"

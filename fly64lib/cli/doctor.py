@@ -23,7 +23,7 @@ _PARAMETERS = 'folder: str = ""  # where to write'
 _PROBE = """from pathlib import Path
 import sys
 Path(folder, "kernel.txt").write_text(sys.executable)
-import fly64lib.training
+import fly64lib.training, ptycho_torch.workflows.components
 print("results:", Path(folder, "kernel.txt"))"""
 
 

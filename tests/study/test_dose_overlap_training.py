@@ -19,7 +19,7 @@ from fly64lib.training import (
     main,
     run_training_job,
 )
-from ptycho_torch import params
+from ptycho_torch import memmap_bridge, params
 from ptycho_torch.config import ModelConfig, TrainingConfig
 from ptycho_torch.data.contract import read_scan, write_scan
 from ptycho_torch.errors import DataContractError
@@ -178,12 +178,12 @@ def test_run_training_job_invokes_runner(phases):
 
 def test_the_legacy_parameters_are_written_once_and_before_any_data_is_opened(phases, monkeypatch):
     order = []
-    update, opened = training.update_legacy_dict, training.open_scan
+    update, opened = training.update_legacy_dict, memmap_bridge.open_scan
     monkeypatch.setattr(
         training, "update_legacy_dict", lambda *a: (order.append("legacy"), update(*a))
     )
     monkeypatch.setattr(
-        training, "open_scan", lambda *a, **k: (order.append("data"), opened(*a, **k))[1]
+        memmap_bridge, "open_scan", lambda *a, **k: (order.append("data"), opened(*a, **k))[1]
     )
     monkeypatch.setattr("ptycho_torch.workflows.components.train_cdi_model_torch", Spy())
     run_training_job(the_job(phases), config=SMALL)
