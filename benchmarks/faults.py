@@ -26,6 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import pandas  # noqa: F401  here, and not in each fork
 import torch
 from common import PLAIN, main
 from tyro.conf import UseAppendAction
@@ -36,7 +37,7 @@ from ptycho_torch.commands import run_command
 from ptycho_torch.fields import Whole, config
 from ptycho_torch.files import folder_lock, read_json, write_json
 from ptycho_torch.training.bundle import load_bundle, save_bundle
-from ptycho_torch.workflows import components  # noqa: F401  here, and not in each fork
+from ptycho_torch.workflows import components  # noqa: F401  likewise
 
 TIMES = {"seconds", "cpu_seconds", "patterns_per_second", "peak_memory_mb"}
 PLACES = {"dirpath", "best_model_path"}  # absolute, in Lightning's checkpoint

@@ -44,6 +44,13 @@ install_import_hook(
     "beartype.beartype",
 )
 _not_run: list[str] = []
+# Whole studies and kernels, the longest first: one that starts last leaves the other workers idle.
+LONG = ("test_sweep", "test_extending", "test_notebooks", "test_faults", "test_training")
+LONG += ("test_packaging", "test_ptychi", "test_one_setting", "test_infer")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONG.index(name) if (name := item.path.stem) in LONG else len(LONG))
 
 
 FOREIGN_METRIC = """

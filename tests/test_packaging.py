@@ -138,6 +138,7 @@ def test_an_installed_wheel_runs_train_outside_the_repository(wheel, tmp_path):
         work,
         pythonpath=installed,
         N=48,
+        design={"scan_step": 2},
         simulation="matched",
         dose=1e4,
         steps=2,

@@ -83,12 +83,12 @@ def results(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A finished toy study, and its notebooks."""
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str, bytes]]:
+    """A finished toy study, its notebooks, and the results that it had at first."""
     root = tmp_path_factory.mktemp("sweep")
     notebooks = write_toy_notebooks(root / "notebooks")
     assert main(toy_command(root / "study", notebooks)) == 0
-    return root / "study", notebooks
+    return root / "study", notebooks, results(root / "study")
 
 
 def planned(tmp_path: Path, profile: str, *options: str, **others: object) -> str:
@@ -209,9 +209,9 @@ def test_every_profile_is_within_its_limits() -> None:
 
 @pytest.mark.slow
 def test_a_finished_study_has_its_report_and_runs_nothing_twice(
-    finished: tuple[Path, Path],
+    finished: tuple[Path, Path, dict[str, bytes]],
 ) -> None:
-    study, notebooks = finished
+    study, notebooks, _ = finished
     assert set(jobs_that_ran(study)) == TOY_JOBS and len(jobs_that_ran(study)) == len(TOY_JOBS)
     assert (study / "index.html").is_file()
     assert main(toy_command(study, notebooks)) == 0
@@ -227,9 +227,9 @@ def test_a_finished_study_has_its_report_and_runs_nothing_twice(
 
 @pytest.mark.slow
 def test_a_changed_training_reruns_what_depends_on_it_and_nothing_else(
-    finished: tuple[Path, Path], capsys: pytest.CaptureFixture
+    finished: tuple[Path, Path, dict[str, bytes]], capsys: pytest.CaptureFixture
 ) -> None:
-    study, notebooks = finished
+    study, notebooks, _ = finished
     before = len(jobs_that_ran(study))
     assert main(toy_command(study, notebooks, "--set=train_steps=11")) == 2
     assert "training.steps 10 there, 11 asked" in capsys.readouterr().err
@@ -244,11 +244,10 @@ def test_a_changed_training_reruns_what_depends_on_it_and_nothing_else(
 
 @pytest.mark.slow
 def test_after_a_kill_no_finished_job_reruns_and_the_results_are_the_same(
-    tmp_path: Path, capsys: pytest.CaptureFixture
+    finished: tuple[Path, Path, dict[str, bytes]], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     notebooks = write_toy_notebooks(tmp_path / "notebooks", train_seconds=6)
-    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    assert main(toy_command(undisturbed, notebooks)) == 0
+    killed, undisturbed = tmp_path / "killed", finished[2]
     first = subprocess.Popen(
         [sys.executable, "-m", "fly64lib.cli.main", *toy_command(killed, notebooks)],
         stderr=subprocess.DEVNULL,
@@ -274,7 +273,7 @@ def test_after_a_kill_no_finished_job_reruns_and_the_results_are_the_same(
         "reconstruct lsqml",
     }  # these two may have been running
     assert not finished_before & set(again) and set(done) | set(again) == TOY_JOBS
-    assert results(killed) == results(undisturbed)
+    assert results(killed) == undisturbed
 
 
 @pytest.mark.parametrize(
