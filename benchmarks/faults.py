@@ -31,13 +31,13 @@ import torch
 from common import PLAIN, main
 from tyro.conf import UseAppendAction
 
+import ptycho_torch.workflows.components  # noqa: F401  likewise
 from fly64lib import comparison, generation, overlap, reconstruction, training
 from fly64lib.design import StudyDesign
 from ptycho_torch.commands import run_command
 from ptycho_torch.fields import Whole, config
 from ptycho_torch.files import folder_lock, read_json, write_json
 from ptycho_torch.training.bundle import load_bundle, save_bundle
-from ptycho_torch.workflows import components  # noqa: F401  likewise
 
 TIMES = {"seconds", "cpu_seconds", "patterns_per_second", "peak_memory_mb"}
 PLACES = {"dirpath", "best_model_path"}  # absolute, in Lightning's checkpoint
