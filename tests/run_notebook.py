@@ -5,12 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-# As `python -m papermill`, but for a grammar of IRIs that jsonschema would compile for two seconds.
-_PAPERMILL = """import sys
-sys.modules["rfc3987_syntax"] = None
-from papermill.cli import papermill
-papermill()"""
-
 
 def papermill(
     notebook: Path, folder: Path, *, pythonpath: Path | None = None, **parameters: object
@@ -20,8 +14,8 @@ def papermill(
     options = [text for name, value in parameters.items() for text in ("-p", name, str(value))]
     command = [
         sys.executable,
-        "-c",
-        _PAPERMILL,
+        "-m",
+        "papermill",
         "-k",
         "python3",
         str(notebook),
