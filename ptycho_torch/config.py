@@ -91,14 +91,7 @@ class TrainingConfig:
             text = f"neighbor_count={self.neighbor_count} is too small for groups of {C}; expected"
             raise ConfigError(f"{text} {C - 1} or more")
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, JSON-ready; :meth:`from_dict` is the way back."""
-        return _to_dict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "TrainingConfig":
-        """The inverse of :meth:`to_dict`; unknown keys fail."""
-        return cls(**values)
+    to_dict = _to_dict  # `TrainingConfig(**values)` is the way back; unknown keys fail
 
     def with_settings(self, settings: Mapping[str, Any]) -> "TrainingConfig":
         """This configuration with other values; names of ModelConfig's fields go to `model`.

@@ -26,7 +26,7 @@ def test_a_configuration_survives_json():
     config = TrainingConfig(
         model=ModelConfig(N=32, gridsize=2, canvas_passes=(1, 4, 9)), n_images=7, learning_rate=0.01
     )
-    again = TrainingConfig.from_dict(json.loads(json.dumps(config.to_dict())))
+    again = TrainingConfig(**json.loads(json.dumps(config.to_dict())))
     assert again == config and again.model.images_per_group == 4
 
 
@@ -51,7 +51,7 @@ def test_an_int_passes_for_a_float_and_becomes_one():
 )
 def test_a_misspelt_key_is_refused_with_the_nearest_known_one(values, says):
     with pytest.raises(ConfigError, match=says):
-        TrainingConfig.from_dict(values)
+        TrainingConfig(**values)
 
 
 WRONG = [

@@ -24,7 +24,7 @@ from ptycho_torch.data.npz import write_npz
 from ptycho_torch.errors import PtychoError, StorageError
 from ptycho_torch.files import atomic_path, folder_lock, read_json, write_json
 from ptycho_torch.iteration.thinning import ThinnedCounts
-from ptycho_torch.training.checkpoints import write_tensors
+from ptycho_torch.training.checkpoints import AtomicCheckpointIO
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -120,8 +120,8 @@ WRITERS = {
     " atomic_path('target') as t, t.open('wb') as f: np.savez(f, a=np.zeros(10**5))",
     "json": "from ptycho_torch.files import write_json\ndef write(): write_json('target',"
     " list(range(10**5)))",
-    "tensors": "from ptycho_torch.training.checkpoints import write_tensors; import torch\n"
-    "def write(): write_tensors('target', {'a': torch.zeros(10**5)})",
+    "tensors": "from ptycho_torch.training.checkpoints import AtomicCheckpointIO; import torch"
+    "\ndef write(): AtomicCheckpointIO().save_checkpoint({'a': torch.zeros(10**5)}, 'target')",
     "picture": "from ptycho_torch.files import atomic_path; from matplotlib.figure import"
     " Figure; import numpy as np\ndef write():\n  f = Figure(); "
     "f.subplots().imshow(np.random.rand(300, 300))\n"
@@ -177,7 +177,7 @@ def test_each_refusal_says_what_the_disk_lacks_also_where_a_library_hides_it(
 
 def test_the_same_tensors_give_the_same_bytes(tmp_path):
     for name in ("a.pt", "b.pt"):
-        write_tensors(tmp_path / name, {"w": torch.arange(5.0), "n": 3})
+        AtomicCheckpointIO().save_checkpoint({"w": torch.arange(5.0), "n": 3}, tmp_path / name)
     assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "b.pt").read_bytes()
     assert torch.load(tmp_path / "a.pt", weights_only=True)["n"] == 3
 

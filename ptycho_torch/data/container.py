@@ -15,14 +15,6 @@ MAX_BYTES = 64 * 2**30  # of one array
 BOMB_BYTES, BOMB_RATIO = 2**28, 400
 DESCRIPTOR = 24  # bytes that a streaming writer may leave after a member
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-_KINDS = {  # how files begin
-    b"": "empty (0 bytes)",
-    b"PK": "a truncated or damaged zip",
-    b"\x93NUMPY": "a single .npy array",
-    b"\x89HDF": "an HDF5 file",
-    b"BZh": "a bzip2 file",
-    b"\x1f\x8b": "a gzip file",
-}
 
 
 def refused(source: object, key: str | None, text: str) -> DataContractError:
@@ -85,13 +77,3 @@ def damaged(path: Path, key: str | None, why: object) -> DataContractError:
     """The error of a file that is not as it was written."""
     text = f"damaged or truncated ({why}); expected a complete file; copy or write it again"
     return refused(path, key, text)
-
-
-def not_npz(path: Path, handle: BinaryIO) -> DataContractError:
-    """The error of a file that is no zip, with what it seems to be."""
-    handle.seek(0)
-    start = handle.read(8)
-    kinds = (kind for magic, kind in _KINDS.items() if start[: len(magic) or 8] == magic)
-    text = f"{next(kinds, 'not a zip file')}; expected an npz file that holds the keys of DATA-001;"
-    text += f" copy or write it again, or convert it: fly64 import {path} DST.npz"
-    return refused(path, None, text)

@@ -26,6 +26,7 @@ from ptycho_torch.files import json_text
 
 __all__ = ["KEYS", "ScanData", "check_scan", "read_scan", "write_scan"]
 MAP_ABOVE = 2**20  # bytes; larger extra arrays are mapped too
+_WANTED = "expected the text of a JSON object; write a dict as np.array(json.dumps(metadata))"
 _RENAMED = {"probeGuess": "probe", "objectGuess": "object_guess", "Y": "truth_patches"}
 _FIELDS = {key.name: _RENAMED.get(key.name, key.name) for key in KEYS}  # on disk: of ScanData
 
@@ -75,8 +76,8 @@ def check_scan(scan: ScanData, source: object) -> None:
 
 def _disk_arrays(scan: ScanData, source: object) -> dict[str, np.ndarray]:
     """The arrays of a scan under their names on disk; what is absent or empty is not written."""
-    arrays = {key: getattr(scan, name) for key, name in _FIELDS.items() if key != "metadata"}
-    arrays = {key: value for key, value in arrays.items() if value is not None}
+    fields = ((key, getattr(scan, name)) for key, name in _FIELDS.items() if key != "metadata")
+    arrays = {key: value for key, value in fields if value is not None}
     if len(scan.probe) == 1:
         arrays["probeGuess"] = scan.probe[0]
     if scan.metadata:
@@ -88,10 +89,10 @@ def _disk_arrays(scan: ScanData, source: object) -> dict[str, np.ndarray]:
     for key, value in scan.extra.items():
         arrays[key] = np.asanyarray(value)
         if key in _FIELDS or not key or not key.isprintable() or arrays[key].dtype.hasobject:
-            text = (
-                f"an extra array of that name and dtype {arrays[key].dtype}; expected a name that"
+            text = f"an extra array of that name and dtype {arrays[key].dtype}; expected a name"
+            text += (
+                " that the contract does not use, and plain numbers or text; rename or convert it"
             )
-            text += " the contract does not use, and plain numbers or text; rename or convert it"
             raise refused(source, key, text)
     return arrays
 
@@ -103,10 +104,8 @@ def _parse_metadata(text: np.ndarray, source: object) -> dict:
     try:
         metadata = json.loads(str(text.item()), parse_constant=refuse)
     except (ValueError, RecursionError, SystemError) as error:
-        says = f"text that is not JSON ({str(error)[:200]}); expected the text of a JSON object;"
-        says += " write it as np.array(json.dumps(metadata))"
-        raise refused(source, "metadata", says) from error
+        text = f"text that is not JSON ({str(error)[:200]}); {_WANTED}"
+        raise refused(source, "metadata", text) from error
     if not isinstance(metadata, dict):
-        says = f"JSON of a {type(metadata).__name__}; expected a JSON object {{...}}; write a dict:"
-        raise refused(source, "metadata", f"{says} np.array(json.dumps({{...}}))")
+        raise refused(source, "metadata", f"JSON of a {type(metadata).__name__}; {_WANTED}")
     return metadata

@@ -39,24 +39,20 @@ def draw_groups(
     nearest = cKDTree(positions_px).query(positions_px, neighbours + 1)[1]
     others = np.array([[j for j in row if j != i][:neighbours] for i, row in enumerate(nearest)])
     choices = np.array(list(combinations(range(neighbours), C - 1)))
-    groups, seen = [], set()
-    queues = {i: iter(rng.permutation(choices)) for i in order}
+    groups = {}  # as drawn, by the images they hold
+    queues = {i: iter(others[i][rng.permutation(choices)]) for i in order}
     while queues and len(groups) < n_groups:
-        for i in [i for i in order if i in queues]:
-            for choice in queues[i]:
-                group = [i, *others[i][choice]]
-                if (key := frozenset(group)) not in seen:
-                    seen.add(key)
-                    groups.append(group)
-                    break
-            else:
+        for i in list(queues):
+            drawn = ([i, *row] for row in queues[i])
+            group = next((group for group in drawn if frozenset(group) not in groups), None)
+            if group is None:
                 del queues[i]
-            if len(groups) == n_groups:
-                break
+            elif len(groups) < n_groups:
+                groups[frozenset(group)] = group
     if len(groups) < n_groups:
         text += f" {len(groups)} distinct groups of {C} that {n} images with {neighbours}"
         raise ConfigError(f"{text} neighbours allow")
-    return np.array(groups, dtype=np.int64)
+    return np.array(list(groups.values()), dtype=np.int64)
 
 
 def choose_groups(scan: ScanData, config: TrainingConfig, source: object) -> np.ndarray:

@@ -27,17 +27,17 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ptycho_torch.data.container import (
-    check_container,
-    damaged,
-    data_start,
-    key_of,
-    not_npz,
-    refused,
-)
+from ptycho_torch.data.container import check_container, damaged, data_start, key_of, refused
 from ptycho_torch.files import atomic_path
 
 CHUNK = 2**20
+_KINDS = {  # how files begin
+    b"PK": "a truncated or damaged zip",
+    b"\x93NUMPY": "a single .npy array",
+    b"\x89HDF": "an HDF5 file",
+    b"BZh": "a bzip2 file",
+    b"\x1f\x8b": "a gzip file",
+}
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -77,12 +77,10 @@ class NpzFile:
 
     def read(self, key: str) -> np.ndarray:
         """The array in memory; allocated only as large as the file's bytes."""
-        member = self.members[key]
-        values, filled = np.empty(member.nbytes, np.uint8), 0
+        member, values = self.members[key], bytearray()
         for chunk in self._values(key):
-            values[filled : filled + len(chunk)] = np.frombuffer(chunk, np.uint8)
-            filled += len(chunk)
-        return values.view(member.dtype).reshape(member.shape, order=member.order)
+            values += chunk
+        return np.ndarray(member.shape, member.dtype, values, order=member.order)
 
     def map(self, key: str, cache_dir: str | Path | None = None) -> np.ndarray:
         """The array mapped read-only, through the cache folder if it is deflated (default
@@ -180,7 +178,13 @@ def open_npz(path: str | Path) -> Iterator[NpzFile]:
         try:
             archive = zipfile.ZipFile(handle)
         except Exception as error:  # a damaged directory makes zipfile raise nearly anything
-            raise not_npz(path, handle) from error
+            handle.seek(0)
+            start = handle.read(8)
+            kinds = (kind for magic, kind in _KINDS.items() if start.startswith(magic))
+            text = next(kinds, "not a zip file") if start else "empty (0 bytes)"
+            text += "; expected an npz file that holds the keys of DATA-001; copy or write it again"
+            text += f", or convert it: fly64 import {path} DST.npz"
+            raise refused(path, None, text) from error
         with archive:
             yield NpzFile(path, handle, archive)
 

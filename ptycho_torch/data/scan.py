@@ -32,6 +32,8 @@ KEYS = (
     Key("groups", False, "integer", "(G, C)", "patterns seen together: C distinct indices below n"),
     Key("metadata", False, "text", "()", _ABOUT),
 )
+_REAL, _WHOLE = ("f", np.float64), ("iu", np.int64)  # kinds of dtypes, and the widest of them
+_WIDER = {"xcoords": _REAL, "ycoords": _REAL, "scan_index": _WHOLE, "groups": _WHOLE}
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,10 +55,10 @@ class ScanData:
     extra: dict[str, np.ndarray] = field(default_factory=dict)  # unknown keys, kept as they are
 
     def __post_init__(self) -> None:
-        for name in ("xcoords", "ycoords"):
-            object.__setattr__(self, name, _widen(getattr(self, name), "f", np.float64))
-        for name in ("scan_index", "groups"):
-            object.__setattr__(self, name, _widen(getattr(self, name), "iu", np.int64))
+        for name, (kinds, wide) in _WIDER.items():  # the checks refuse anything else
+            value = getattr(self, name)
+            if value is not None and value.dtype.kind in kinds and np.can_cast(value.dtype, wide):
+                object.__setattr__(self, name, value.astype(wide, copy=False))
         if np.ndim(self.probe) == 2:
             object.__setattr__(self, "probe", self.probe[None])
 
@@ -107,14 +109,8 @@ class ScanData:
         names = ("diffraction", "xcoords", "ycoords", "truth_patches", "scan_index")
         held = {name: getattr(self, name) for name in names}
         cut = {name: value if value is None else value[chosen] for name, value in held.items()}
-        extra = dict(self.extra)
-        for key, value in extra.items():
-            if value.shape[:1] == (n,) and value.shape not in fixed:
-                extra[key] = value[chosen]
+        extra = {
+            key: value[chosen] if value.shape[:1] == (n,) and value.shape not in fixed else value
+            for key, value in self.extra.items()
+        }
         return replace(self, **cut, groups=None, extra=extra)
-
-
-def _widen(value: np.ndarray | None, kinds: str, dtype: type) -> np.ndarray | None:
-    """The same values in a wider type of their kind; the checks refuse anything else."""
-    exact = value is not None and value.dtype.kind in kinds and np.can_cast(value.dtype, dtype)
-    return value.astype(dtype, copy=False) if exact else value

@@ -15,7 +15,6 @@ from ptycho_torch.errors import ConfigError
 from ptycho_torch.memmap_bridge import RawDataTorch
 from ptycho_torch.network.features import fluence_of, make_features
 from ptycho_torch.network.model import PtychoModel
-from ptycho_torch.physics.geometry import Patterns
 from ptycho_torch.physics.noise import poisson_deviance
 
 _DARK = 1e-9  # of the largest fluence: a pixel below it has seen nothing
@@ -85,14 +84,8 @@ def data_deviance(
 
     `images` defaults to all patterns. The object's global phase does not matter.
     """
-    patterns = raw.patterns(images, whole=True)
-    return mean_deviance(canvas[None].to(raw.probe), patterns)
-
-
-def mean_deviance(canvas: Complex[Tensor, "1 H W"], patterns: Patterns) -> float:
-    """Mean Poisson deviance per detector pixel of a canvas against patterns on it."""
-    geometry, total = patterns.geometry, 0.0
-    for chunk in geometry.chunks():
-        expected = geometry.expected(canvas, chunk)
+    patterns, total = raw.patterns(images, whole=True), 0.0
+    for chunk in patterns.geometry.chunks():
+        expected = patterns.geometry.expected(canvas[None].to(raw.probe), chunk)
         total += float(poisson_deviance(expected, patterns.counts(chunk)).double().sum())
-    return total / (len(patterns) * geometry.N**2)
+    return total / (len(patterns) * raw.N**2)

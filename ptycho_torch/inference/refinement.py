@@ -77,21 +77,15 @@ def refine(
     return Refined(found, whole.fluence, whole.images, *seconds, weight, judged)
 
 
+@torch.no_grad()
 def settle(
     patterns: Patterns, start: Object, prior: Object, weight: float, rounds: int = 4
 ) -> Object:
     """From `start`, the object that fits the counts and has the slopes of `prior`; what no pattern
     covers stays as in `start`."""
     geometry, level = patterns.geometry, _LEVEL[0] * weight + _LEVEL[1]
-    with torch.no_grad():
-        canvas = canvas_steps(
-            patterns,
-            geometry.crop(start),
-            settling(geometry, rounds),
-            level,
-            geometry.crop(prior),
-            weight,
-        )
+    passes, first, prior = settling(geometry, rounds), geometry.crop(start), geometry.crop(prior)
+    canvas = canvas_steps(patterns, first, passes, level, prior, weight)
     return geometry.embed(canvas, outside=start)
 
 

@@ -66,7 +66,7 @@ def load_bundle(path: str | Path) -> Bundle:
         for name, part in parts.items():
             if not isinstance(part, dict):
                 raise _Refused(f"{name} is a {type(part).__name__}")
-        config = TrainingConfig.from_dict(parts.pop("config"))
+        config = TrainingConfig(**parts.pop("config"))
         _check_tensors(config, tensors)
         model = PtychoModel(config.model, tensors["probe"].clone())
         model.load_state_dict(tensors)

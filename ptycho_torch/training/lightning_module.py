@@ -19,7 +19,7 @@ class PtychoLightning(lightning.LightningModule):
     def __init__(self, config: dict[str, Any], probe: Complex[Tensor, "modes N N"]):
         super().__init__()
         self.save_hyperparameters({"config": config})
-        self.config = TrainingConfig.from_dict(config)
+        self.config = TrainingConfig(**config)
         self.model = PtychoModel(self.config.model, probe)
 
     def training_step(self, batch: Batch | SimulatedBatch, index: int) -> Tensor:

@@ -154,7 +154,7 @@ def test_another_process_gives_the_same_bits(tmp_path):
         " ptycho_torch.memmap_bridge import PyTorchMemmapBridge\nfrom ptycho_torch.workflows import"
         " components\nraw ="
         " PyTorchMemmapBridge(sys.argv[1]).raw_data_torch\ncomponents.train_cdi_model_torch(raw,"
-        " None, TrainingConfig.from_dict(json.loads(sys.argv[2])))\n"
+        " None, TrainingConfig(**json.loads(sys.argv[2])))\n"
     )
     subprocess.run(
         [sys.executable, "-c", code, tmp_path / "scan.npz", json.dumps(config.to_dict())],
