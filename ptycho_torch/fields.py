@@ -19,6 +19,7 @@ import difflib
 import functools
 import json
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import fields
 from typing import Annotated, Any, TypeVar, dataclass_transform
 
@@ -35,10 +36,8 @@ def literal(value: object) -> Any:
     """The value that text holds as Python or JSON writes it (`1e5`, `None`, `[2, 10]`,
     `{"steps": 40}`); other text, and what is no text, stays."""
     for read in (ast.literal_eval, json.loads):
-        try:
+        with suppress(ValueError, SyntaxError):
             return read(value) if isinstance(value, str) else value
-        except (ValueError, SyntaxError):
-            continue
     return value
 
 

@@ -24,7 +24,7 @@ from ptycho_torch.data.npz import write_npz
 from ptycho_torch.errors import PtychoError, StorageError
 from ptycho_torch.files import atomic_path, folder_lock, read_json, write_json
 from ptycho_torch.iteration.thinning import ThinnedCounts
-from ptycho_torch.training.checkpoints import AtomicCheckpointIO
+from ptycho_torch.training.lightning_module import AtomicCheckpointIO
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -120,7 +120,7 @@ WRITERS = {
     " atomic_path('target') as t, t.open('wb') as f: np.savez(f, a=np.zeros(10**5))",
     "json": "from ptycho_torch.files import write_json\ndef write(): write_json('target',"
     " list(range(10**5)))",
-    "tensors": "from ptycho_torch.training.checkpoints import AtomicCheckpointIO; import torch"
+    "tensors": "import torch; from ptycho_torch.training.lightning_module import AtomicCheckpointIO"
     "\ndef write(): AtomicCheckpointIO().save_checkpoint({'a': torch.zeros(10**5)}, 'target')",
     "picture": "from ptycho_torch.files import atomic_path; from matplotlib.figure import"
     " Figure; import numpy as np\ndef write():\n  f = Figure(); "

@@ -110,10 +110,8 @@ def _misfit(key: Key, shape: tuple[int, ...], lengths: dict[str, tuple[int, str]
                 do = "this looks like (N, N, n): store np.moveaxis(patterns, -1, 0)"
             return f"patterns that are not square, shape {shape}; expected {key.shape}; {do}"
         if symbol == "n":
-            text = (
-                f"length {length}, shape {shape}; expected {fixed}, one for each pattern of '{by}'"
-            )
-            return f"{text}; the keys must list the same patterns in the same order"
+            text = f"length {length}, shape {shape}; expected {fixed}, one for each pattern of"
+            return f"{text} '{by}'; the keys must list the same patterns in the same order"
         text = f"{length} px, shape {shape}; expected {symbol} = {fixed} px as in '{by}'"
         return f"{text}; bring both to the same pixel grid"
     return None
@@ -144,11 +142,9 @@ def _check_inside(key: str, centres: np.ndarray, edge: int, N: int, source: obje
     if len(outside):
         i, half = outside[0], N / 2
         text = f"{len(outside)} of {len(centres)} patches leave the object, the first is pattern"
-        text += (
-            f" {i} at {centres[i]:.2f}; expected patch centres in {half:g} .. {edge - half:g} px;"
-        )
-        text += " positions are in pixels of objectGuess, from its corner (not metres, not from the"
-        text += " centre), x along columns, y along rows: convert them, or enlarge objectGuess"
+        text += f" {i} at {centres[i]:.2f}; expected patch centres in {half:g} .. {edge - half:g}"
+        text += " px; positions are in pixels of objectGuess, from its corner (not metres, not from"
+        text += " the centre), x along columns, y along rows: convert them, or enlarge objectGuess"
         raise refused(source, key, text)
 
 

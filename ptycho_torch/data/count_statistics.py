@@ -69,22 +69,19 @@ def count_statistics(diffraction: np.ndarray) -> CountStatistics:
     return CountStatistics(np.concatenate(photons), mean, peak, values, numbers, not_whole)
 
 
-def dead_pixels(counts: CountStatistics, model: np.ndarray | None = None) -> np.ndarray:
+def dead_pixels(counts: CountStatistics, model: np.ndarray) -> np.ndarray:
     """(k, 2) rows and columns of pixels without photons where the 7 x 7 around them is bright.
 
     `model` (N, N) is a mean pattern calculated from the probe: a hole that it has too is not
     reported. What lies in a dark block more than three pixels wide cannot be told from a dark part
     of the pattern."""
     total, n = counts.mean * len(counts.photons), len(counts.photons)
-    around = median_filter(total, 7, mode="mirror")
+    around, near = (median_filter(image, 7, mode="mirror") for image in (total, model))
     dead = (around >= DEAD_EXPECTED) & (total < DEAD_SHARE * around)
-    if model is not None:
-        near = median_filter(model, 7, mode="mirror")
-        dead &= n * model + 1 > (n * near + 1) * DEAD_SHARE * PEAK_OF_MODEL
-    return np.argwhere(dead)
+    return np.argwhere(dead & (n * model + 1 > (n * near + 1) * DEAD_SHARE * PEAK_OF_MODEL))
 
 
-def hot_pixels(counts: CountStatistics, model: np.ndarray | None = None) -> np.ndarray:
+def hot_pixels(counts: CountStatistics, model: np.ndarray) -> np.ndarray:
     """(k, 2) rows and columns of pixels far brighter than their neighbours in several patterns.
 
     `model` as in :func:`dead_pixels`: a narrow peak of the probe's own pattern is not reported."""
@@ -92,9 +89,8 @@ def hot_pixels(counts: CountStatistics, model: np.ndarray | None = None) -> np.n
     total = counts.mean * n - counts.peak  # a cosmic ray hits one pattern
     near = _near(counts.mean * n)
     hot = total > HOT_TIMES * near + HOT_SIGMA * np.sqrt(near + 1)
-    if model is not None:
-        hot &= (total + 1) / (near + 1) > PEAK_OF_MODEL * (n * model + 1) / (_near(n * model) + 1)
-    return np.argwhere(hot)
+    peak_of_model = (n * model + 1) / (_near(n * model) + 1)
+    return np.argwhere(hot & ((total + 1) / (near + 1) > PEAK_OF_MODEL * peak_of_model))
 
 
 def saturation(counts: CountStatistics) -> tuple[float, int] | None:

@@ -62,18 +62,15 @@ def check_probe(probe: Complex[Tensor, "modes N N"], raw: RawDataTorch) -> None:
     """Refuse data of another size or probe than a model was trained for."""
     if probe.shape != raw.probe.shape:
         what = "patterns of another N" if raw.N != probe.shape[-1] else "another number of modes"
-        raise ConfigError(
-            f"{raw.source}: its probe is {tuple(raw.probe.shape)}, the model was trained for"
-            f" {tuple(probe.shape)}: {what}; train for this data or choose another bundle"
-        )
+        text = f"{raw.source}: its probe is {tuple(raw.probe.shape)}, the model was trained for"
+        text += f" {tuple(probe.shape)}: {what}; train for this data or choose another bundle"
+        raise ConfigError(text)
     own, other = probe.cpu(), raw.probe
     likeness = (own.conj() * other).sum().abs() / (own.norm() * other.norm())
     if likeness < _LIKENESS:
-        raise ConfigError(
-            f"{raw.source}: its probe has a correlation of {likeness:.3f} with the one the model"
-            f" was trained under, at least {_LIKENESS} is needed; train for this probe or choose"
-            " another bundle"
-        )
+        text = f"{raw.source}: its probe has a correlation of {likeness:.3f} with the one the model"
+        text += f" was trained under, at least {_LIKENESS} is needed; train for this probe or"
+        raise ConfigError(f"{text} choose another bundle")
 
 
 def data_deviance(

@@ -64,10 +64,8 @@ def refine(
     one say, saves the search for it, more than half of the time.
     """
     if weight is not None and not 0 < weight < math.inf:
-        raise ConfigError(
-            f"weight={weight} of a refinement; expected a positive number of photons per object"
-            " pixel, or None to choose it on photons held out"
-        )
+        text = f"weight={weight} of a refinement; expected a positive number of photons per object"
+        raise ConfigError(f"{text} pixel, or None to choose it on photons held out")
     wall, cpu = time.perf_counter(), time.process_time()
     whole = reconstruct(model, raw, config)
     judged = {} if weight is not None else _judged(model, raw, config, seed)

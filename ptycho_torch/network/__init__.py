@@ -4,7 +4,3 @@ A network is a callable (channels, config: ModelConfig) -> nn.Module. The module
 (canvases, channels, H, W) to a complex correction (canvases, H, W) of the last input canvas, for
 any H and W. Another package adds one by an entry point of the group `fly64.networks`.
 """
-
-from ptycho_torch.config import NETWORKS
-
-__all__ = ["NETWORKS"]

@@ -22,8 +22,7 @@ from ptycho_torch.errors import ConfigError, MissingDependencyError, PtychoError
 from ptycho_torch.files import atomic_path
 from ptycho_torch.memmap_bridge import RawDataTorch
 from ptycho_torch.training.bundle import save_bundle
-from ptycho_torch.training.checkpoints import AtomicCheckpointIO, resumable
-from ptycho_torch.training.lightning_module import PtychoLightning
+from ptycho_torch.training.lightning_module import AtomicCheckpointIO, PtychoLightning, resumable
 from ptycho_torch.training.loaders import loader
 from ptycho_torch.training.samples import Split
 
@@ -78,8 +77,7 @@ def train_cdi_model_torch(
     shown.sampler.set_epoch(done)  # Lightning draws the first order before it names the epoch
     trainer = _trainer(config, epochs, history)
     with warnings.catch_warnings():
-        for message in _HARMLESS:
-            warnings.filterwarnings("ignore", message=message)
+        warnings.filterwarnings("ignore", "|".join(_HARMLESS))
         held_out = None if watched is None else loader(watched, config, drawn=False)
         trainer.fit(module, shown, held_out, ckpt_path=resumed, weights_only=True)
     wall, cpu = time.perf_counter() - wall, cpu_seconds() - cpu
