@@ -155,8 +155,7 @@ def _check_groups(scan: ScanData, source: object) -> None:
     if low < 0 or high >= scan.n:
         text = f"indices {low} .. {high}; expected 0 .. {scan.n - 1}; group the patterns of this"
         raise refused(source, "groups", f"{text} file again")
-    ordered = np.sort(scan.groups, axis=1)
-    repeated = np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(axis=1))
+    repeated = np.flatnonzero((np.diff(np.sort(scan.groups, axis=1), axis=1) == 0).any(axis=1))
     if len(repeated):
         members = scan.groups[repeated[0]].tolist()
         text = f"group {repeated[0]} holds a pattern twice: {members}; expected distinct patterns"

@@ -89,10 +89,8 @@ def _disk_arrays(scan: ScanData, source: object) -> dict[str, np.ndarray]:
     for key, value in scan.extra.items():
         arrays[key] = np.asanyarray(value)
         if key in _FIELDS or not key or not key.isprintable() or arrays[key].dtype.hasobject:
-            text = (
-                f"an extra array of that name and dtype {arrays[key].dtype}; expected a name that"
-            )
-            text += " the contract leaves, and plain numbers or text; rename or convert it"
+            text = f"an extra array of that name and dtype {arrays[key].dtype}; expected a name"
+            text += " the contract does not use, and plain numbers or text; rename or convert it"
             raise refused(source, key, text)
     return arrays
 

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from numpy.lib import format as npy
 
 from ptycho_torch.data.container import check_container, damaged, data_start, key_of, refused
 from ptycho_torch.files import atomic_path
@@ -38,10 +39,7 @@ _KINDS = {  # how files begin
     b"BZh": "a bzip2 file",
     b"\x1f\x8b": "a gzip file",
 }
-_HEADERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
+_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
 @dataclass(frozen=True)
@@ -104,7 +102,7 @@ class NpzFile:
         key = key_of(info)
         try:
             with self._archive.open(info) as stream:
-                shape, fortran, dtype = _HEADERS[np.lib.format.read_magic(stream)](stream)
+                shape, fortran, dtype = _HEADERS[npy.read_magic(stream)](stream)
                 length = stream.tell()
                 stream.seek(0)
                 header = stream.read(length)
@@ -195,7 +193,7 @@ def write_npz(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
         for key, array in arrays.items():
             info = zipfile.ZipInfo(f"{key}.npy")  # its date is constant
             with archive.open(info, "w", force_zip64=True) as stream:
-                np.lib.format.write_array(stream, np.asanyarray(array), allow_pickle=False)
+                npy.write_array(stream, np.asanyarray(array), allow_pickle=False)
 
 
 def cache_folder(path: Path) -> Path:

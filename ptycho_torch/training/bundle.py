@@ -80,10 +80,8 @@ def load_bundle(path: str | Path) -> Bundle:
 
 def write_sealed(path: str | Path, tensors: Mapping[str, Tensor], content: dict[str, Any]) -> None:
     """Write tensors and JSON-ready content with their checksum, atomically, reproducibly."""
-    apart = {  # each in the plain order of memory, none a view of another
-        name: tensor.clone(memory_format=torch.contiguous_format)
-        for name, tensor in tensors.items()
-    }
+    plain = torch.contiguous_format  # the order in memory; and none is a view of another
+    apart = {name: tensor.clone(memory_format=plain) for name, tensor in tensors.items()}
     text = json_text({"sha256": _BLANK.decode(), "format": _FORMAT, **content})
     data = safetensors.torch.save(apart, {_TEXT: text})
     digest = hashlib.sha256(data).hexdigest().encode()

@@ -152,9 +152,7 @@ class _History(lightning.Callback):
         self.path = Path(config.output_dir) / "metrics.csv"
         self.epochs = -(-config.checkpoint_steps // epoch_steps)  # between two checkpoints
 
-    def on_train_epoch_end(
-        self, trainer: lightning.Trainer, module: lightning.LightningModule
-    ) -> None:
+    def on_train_epoch_end(self, trainer: lightning.Trainer, module: PtychoLightning) -> None:
         losses = {name: float(value) for name, value in trainer.callback_metrics.items()}
         self.rows.append({"epoch": trainer.current_epoch, **losses})
         text = ", ".join(f"{name} {value:.5g}" for name, value in losses.items())
@@ -164,7 +162,7 @@ class _History(lightning.Callback):
         if self.config.checkpointing and due:
             trainer.save_checkpoint(self.path.with_name("model.ckpt"))
 
-    def on_train_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+    def on_train_end(self, trainer: lightning.Trainer, module: PtychoLightning) -> None:
         if not trainer.is_global_zero:
             return
         with atomic_path(self.path) as temporary, temporary.open("w", newline="") as file:
