@@ -62,9 +62,7 @@ def choose_groups(scan: ScanData, config: TrainingConfig, source: object) -> np.
     cross them. Raises ConfigError, naming `source`, where scan and configuration do not fit."""
     C, rng = config.model.images_per_group, np.random.default_rng(config.subsample_seed)
     if scan.groups is None or C == 1:
-        images = np.arange(scan.n)
-        if config.n_images is not None and config.n_images < scan.n:
-            images = np.sort(rng.permutation(scan.n)[: config.n_images])
+        images = np.sort(rng.permutation(scan.n)[: config.n_images])  # None: all of them
         settings = (C, config.neighbor_count, config.n_groups, config.grouping_seed)
         return images[draw_groups(scan.positions[images], *settings)]
     stored, held = scan.groups.shape
