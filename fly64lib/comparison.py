@@ -24,8 +24,9 @@ import numpy as np
 from fly64lib import design
 from fly64lib.design import Doses, StudyDesign, View, dose_folder
 from fly64lib.evaluation.columns import aligned_text, table
+from fly64lib.evaluation.detector_grid import DetectorGrid
 from fly64lib.evaluation.gauge import Region
-from fly64lib.evaluation.judgement import has_truth, judge, region_of
+from fly64lib.evaluation.judgement import has_truth, judge, on_detector_grid, region_of
 from fly64lib.evaluation.limits import Limits, limits
 from fly64lib.evaluation.metrics import Pair
 from fly64lib.evaluation.rings import FRC, first_crossing
@@ -62,7 +63,8 @@ class Options:
 
 
 class Comparison(NamedTuple):
-    """One condition: rows of methods and limits, and the objects behind them."""
+    """One condition: rows of methods and limits, and the objects behind them, as they are scored
+    (:mod:`fly64lib.evaluation.detector_grid`)."""
 
     dose: float
     view: str
@@ -100,6 +102,7 @@ def compare(
     objects = {name: load_object(folder / name) for name in names}
     cost = {name: _cost(read_json(folder / name / "result.json")) for name in names}
     scored = judge(objects, raw, region=region, gauge=gauge, held_out=held_out)
+    objects = {name: on_detector_grid(image, raw) for name, image in objects.items()}
     bounds = _limits(raw, region, gauge == "known_probe") if with_limits else {}
     condition = {"dose": dose, "view": view, "gauge": gauge, "images": raw.n}
     condition |= {key: raw.metadata[key] for key in ("replicate", "simulation_seed")}
@@ -107,7 +110,8 @@ def compare(
     condition["photons_per_pixel"] = scored[0]["photons_per_pixel"]
     rows = [{**condition, **row, **cost.get(row["method"], {})} for row in scored]
     rows += [{**condition, **_limit_row(name, bound)} for name, bound in bounds.items()]
-    return Comparison(dose, view, region, raw.scan.object_guess, objects, rows, bounds)
+    truth = on_detector_grid(raw.scan.object_guess, raw)
+    return Comparison(dose, view, region, truth, objects, rows, bounds)
 
 
 def write_comparison(comparison: Comparison, output_root: str | Path) -> Path:
@@ -146,7 +150,7 @@ def _write_rows(path: Path, rows: list[dict]) -> Path:
 def _limits(raw: RawDataTorch, region: Region, probe_known: bool) -> dict[str, Limits]:
     """Both limits; the prior is the spectrum of other draws of the class, or a base file's own."""
     whole, name = raw.scan.object_guess, raw.metadata["provenance"]["specimen"]
-    examples = [whole[region]]
+    examples = [whole[DetectorGrid.of(raw).on_canvas(region)]]
     if name in SPECIMENS:
         examples = [SPECIMENS[name](raw.scan.canvas_shape, seed) for seed in _CLASS_SEEDS]
     place = whole, raw.geometry(whole=True), region

@@ -117,9 +117,11 @@ class ScanDesign(_Replicated):
     doses: Doses = (1e3, 1e4, 1e5)  # expected detected photons per exposure
     specimen: SPECIMENS.names = "siemens_star"
     probe: PROBES.names = "zone_plate"
-    # "fine": on a grid finer than the reconstruction's, cropped; "matched": on the same grid
+    # "fine": on a grid finer than any reconstruction's, cropped; "matched": on the same grid
     simulation: Literal["fine", "matched"] = "fine"
     N: Annotated[Whole, Field(ge=16, le=1024)] = 64  # detector side, pixels
+    # side of probe and patches, object pixels; None: N where matched, else 1.5 N or a little more
+    M: Annotated[Whole, Field(ge=16, le=4096)] | None = None
     # keep every scan_step-th row and sample of the scan: a smaller study, not compared with others
     scan_step: Annotated[Whole, Field(ge=1, le=16)] = 1
     # the guard band is twice the radius that holds this share of the probe's power

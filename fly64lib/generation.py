@@ -83,7 +83,7 @@ def base_experiment(base_npz: str | Path) -> Experiment:
         "base_object_kind": scan.metadata.get("object_kind", "not stated"),
         "base_probe_kind": scan.metadata.get("probe_kind", "not stated"),
     }
-    return Experiment(scan.object_guess, scan.probe, scan.positions, scan.N, 1, description)
+    return Experiment(scan.object_guess, scan.probe, scan.positions, scan.N, scan.M, description)
 
 
 class _Exposures:
@@ -125,6 +125,7 @@ class _Exposures:
             "simulation_seed": seed,
             "geometry": {
                 "N": experiment.N,
+                "M": experiment.M,
                 "guard_px": self.halves.guard_px,
                 "middle_px": self.halves.middle_px,
                 "pixels_lit_by_both_halves": self.halves.lit_by_both,

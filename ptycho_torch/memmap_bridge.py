@@ -7,6 +7,7 @@ where asked for, by index."""
 
 from dataclasses import replace
 from functools import cached_property
+from math import gcd
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,9 @@ from torch import Tensor
 from ptycho_torch.data.checks import mean_photons
 from ptycho_torch.data.container import refused
 from ptycho_torch.data.contract import ScanData, read_scan
-from ptycho_torch.physics.geometry import Geometry, Patterns
+from ptycho_torch.errors import ConfigError
+from ptycho_torch.physics.geometry import Detector, Geometry, Patterns
+from ptycho_torch.physics.optics import backpropagate, propagate
 
 Indices = np.ndarray | Tensor | list[int] | slice
 # float32 keeps sqrt(counts) to 6e-8, so the square to 1.2e-7 of the counts.
@@ -46,17 +49,22 @@ def open_scan(path: str | Path, *, with_truth: bool = False) -> "RawDataTorch":
 class RawDataTorch:
     """The tensors of a checked scan; `source` is named in errors.
 
-    `probe` (modes, N, N) and `object_guess` (H, W) complex64; `positions` (n, 2) float64 patch
+    `probe` (modes, M, M) and `object_guess` (H, W) complex64; `positions` (n, 2) float64 patch
     centres (y, x), px; `groups` (G, C) and `scan_index` (n,) int64 arrays or None; `metadata` dict;
     `scan` the arrays behind them."""
 
     def __init__(self, scan: ScanData, source: Path | str) -> None:
         self.source, self.scan = source, scan
-        self.n, self.N, self.metadata = scan.n, scan.N, scan.metadata
+        self.n, self.N, self.M, self.metadata = scan.n, scan.N, scan.M, scan.metadata
         self.groups, self.scan_index = scan.groups, scan.scan_index
-        self.probe: Complex[Tensor, "modes N N"] = torch.tensor(scan.probe)
+        self.probe: Complex[Tensor, "modes M M"] = torch.tensor(scan.probe)
         self.object_guess: Complex[Tensor, "H W"] = torch.tensor(scan.object_guess)
         self.positions: Float[Tensor, "n 2"] = torch.tensor(scan.positions)
+        mask, background = (
+            None if array is None else torch.tensor(array)
+            for array in (scan.detector_mask, scan.background)
+        )
+        self.detector = Detector(scan.N, mask, background)
 
     def counts(self, indices: Indices) -> Float[Tensor, "*batch N N"]:
         """Photon counts, amplitude^2 as whole numbers in float32; indices of shape (G, C) give (G,
@@ -74,11 +82,11 @@ class RawDataTorch:
             raise refused(self.source, "diffraction", text)
         return torch.from_numpy(whole)
 
-    def truth_patches(self, indices: Indices) -> Complex[Tensor, "*batch N N"]:
+    def truth_patches(self, indices: Indices) -> Complex[Tensor, "*batch M M"]:
         """True object patches, from `Y`; refused if the file has none or was opened without
         truth."""
         if self.scan.truth_patches is None:
-            text = "no truth patches here; expected complex64 (n, N, N) and with_truth=True; open"
+            text = "no truth patches here; expected complex64 (n, M, M) and with_truth=True; open"
             text += " the file with_truth, use one that was simulated with truth, or train without"
             raise refused(self.source, "Y", f"{text} it")
         return torch.from_numpy(self._take(self.scan.truth_patches, indices))
@@ -86,8 +94,17 @@ class RawDataTorch:
     def geometry(self, images: np.ndarray | None = None, *, whole: bool = False) -> Geometry:
         """Where all patterns, or those of `images`, lie: on the bounding box of their patches, or
         on the `whole` object."""
-        positions = self.positions if images is None else self.positions[images]
-        return Geometry.of(positions, self.probe, self.scan.canvas_shape, whole=whole)
+        bright = self.scan.brightness
+        bright = None if bright is None else torch.tensor(bright, dtype=torch.float32)
+        chosen = slice(None) if images is None else images
+        return Geometry.of(
+            self.positions[chosen],
+            self.probe,
+            self.scan.canvas_shape,
+            whole=whole,
+            detector=self.detector,
+            brightness=None if bright is None else bright[chosen],
+        )
 
     def patterns(self, images: np.ndarray | None = None, *, whole: bool = False) -> Patterns:
         """The counts of all patterns, or of those of `images`, and where they lie."""
@@ -98,9 +115,35 @@ class RawDataTorch:
         """The scan of some of its patterns (:meth:`ptycho_torch.data.contract.ScanData.subset`)."""
         return type(self)(self.scan.subset(indices), self.source)
 
-    def under(self, probe: Complex[np.ndarray, "modes N N"]) -> "RawDataTorch":
+    def under(self, probe: Complex[np.ndarray, "modes M M"]) -> "RawDataTorch":
         """The same scan with another probe."""
         return type(self)(replace(self.scan, probe=probe), self.source)
+
+    def finer(self, M: int) -> "RawDataTorch":
+        """The same scan with probe and object on patches of M pixels over the same field: their
+        spectra get zeros around, positions the finer unit. An object that would end within a pixel
+        gets a border of 1 first. ConfigError for fewer pixels than there are."""
+        if M < self.M:
+            raise ConfigError(f"M={M} is less than the probe's {self.M} pixels; expected more")
+        whole, unit = self.object_guess, self.M // gcd(M, self.M)
+        below, right = (-side % unit for side in whole.shape)
+        whole = torch.nn.functional.pad(whole, (0, right, 0, below), value=1.0)
+        sides = [side * M // self.M for side in whole.shape]
+        spectrum = torch.fft.fftshift(torch.fft.fft2(whole, norm="forward"))
+        framed = torch.zeros(sides, dtype=spectrum.dtype)
+        firsts = [new // 2 - old // 2 for new, old in zip(sides, whole.shape, strict=True)]
+        rows, columns = (slice(a, a + n) for a, n in zip(firsts, whole.shape, strict=True))
+        framed[rows, columns] = spectrum
+        image = torch.fft.ifft2(torch.fft.ifftshift(framed), norm="forward")
+        scan = replace(
+            self.scan,
+            probe=backpropagate(propagate(self.probe), M).numpy(),
+            object_guess=image.to(torch.complex64).numpy(),
+            xcoords=self.scan.xcoords * (M / self.M),
+            ycoords=self.scan.ycoords * (M / self.M),
+            truth_patches=None,
+        )
+        return type(self)(scan, self.source)
 
     def without_truth(self) -> "RawDataTorch":
         """What an experiment would have: counts, positions, probe, and an empty object of the same

@@ -1,8 +1,8 @@
 """The Fisher information that Poisson counts give about an object, as an operator; its inverse by
 conjugate gradients; and the gauge, taken out of an error.
 
-Counts of mean I = sum_m |psi_m|^2 depend on a small complex change v of the object O, with Re
-<u, v> as product and u = psi / sqrt(I), by (Wei et al., arXiv 2003.05475)
+Counts of mean I = s sum_m |psi_m|^2 + b depend on a small complex change v of the object O, with Re
+<u, v> as product and u = s psi / sqrt(I), by (Wei et al., arXiv 2003.05475)
 
     F v = sum dI dI^T v / I = sum_j 4 A_j^H [ u_j Re sum_m conj(u_jm) (A_j v)_m ],
 
@@ -14,7 +14,6 @@ from functools import partial
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
-from torch.autograd.functional import vjp
 
 from fly64lib.evaluation.gauge import Region
 from fly64lib.evaluation.spectrum import ClassSpectrum
@@ -29,7 +28,7 @@ _LIT = 1e-4
 Canvas = Complex[Tensor, "H W"]
 Prior = ClassSpectrum | None
 Canvases = Complex[Tensor, "k H W"]
-Probes = Complex[Tensor, "k modes N N"]
+Probes = Complex[Tensor, "k modes M M"]
 Unknowns = Complex[Tensor, "k unknowns"]  # canvas and, if unknown, probe, one behind the other
 
 
@@ -42,9 +41,14 @@ class Information:
         self.geometry, self.canvas, self.probe_known = geometry, canvas, probe_known
         # A modulated canvas spares the shifts of each pattern; a probe's change would have to be
         # modulated patch by patch.
-        self.transforms = optics.propagate, optics.backpropagate, torch.ones(())
+        self.transforms = (
+            partial(optics.propagate, N=geometry.N),
+            partial(optics.backpropagate, M=geometry.M),
+            torch.ones(()),
+        )
         if probe_known:
-            self.transforms = optics.round_trip(geometry.N, tuple(canvas.shape), canvas.device)
+            shape = tuple(canvas.shape)
+            self.transforms = optics.round_trip(geometry.M, geometry.N, shape, canvas.device)
         fluence = geometry.fluence()[0].to(canvas.real.dtype)
         least = _LIT * fluence[region].median()
         self.phasor = torch.where(canvas == 0, 1, canvas.sgn())
@@ -67,8 +71,8 @@ class Information:
 
     def split(self, x: Unknowns) -> tuple[Canvases, Probes]:
         """Canvases and probes of the unknowns; no modes where the probe is known."""
-        size, N = self.canvas.numel(), self.geometry.N
-        return x[:, :size].view(-1, *self.canvas.shape), x[:, size:].view(len(x), -1, N, N)
+        size, M = self.canvas.numel(), self.geometry.M
+        return x[:, :size].view(-1, *self.canvas.shape), x[:, size:].view(len(x), -1, M, M)
 
     def join(self, canvases: Canvases, probes: Probes | None = None) -> Unknowns:
         """The inverse of :meth:`split`; without `probes` they are zero."""
@@ -86,20 +90,22 @@ class Information:
         for chunk in geometry.chunks():
             probes, patches = geometry.probes(chunk), geometry.patches(canvas[None], chunk)[:, None]
             waves = forward(probes * patches)
-            u = waves * optics.intensity(waves).sum(1, keepdim=True).clamp_min(1e-30).rsqrt()
-            shifted = partial(optics.shift_probe, shift_px=geometry.residual_px[chunk])
+            expected = geometry.counted(optics.intensity(waves).sum(1), chunk)
+            u = waves * expected.clamp_min(1e-30).rsqrt()[:, None]
+            if (sensitivity := geometry.sensitivity(chunk)) is not None:
+                u = u * sensitivity[:, None]
+            shift = geometry.residual_px[chunk]
             for k, change in enumerate(lit_changes):
                 wave_change = forward(probes * geometry.patches(change[None], chunk)[:, None])
                 if not self.probe_known:
-                    wave_change += forward(patches * shifted(probe_changes[k]))
+                    wave_change += forward(patches * optics.shift_probe(probe_changes[k], shift))
                 along = u.real * wave_change.real + u.imag * wave_change.imag
                 returned = adjoint(4 * u * along.sum(1, keepdim=True))
                 on_patches = (probes.conj() * returned).sum(1)
                 result[k] += paste(on_patches, geometry.address[chunk], geometry.shape)[0]
                 if not self.probe_known:
-                    # The shift is linear: its vector-Jacobian product is its adjoint.
                     on_probes = patches.conj() * returned
-                    probe_result[k] += vjp(shifted, probe_changes[k], on_probes)[1]
+                    probe_result[k] += optics.shift_probe_adjoint(on_probes, shift)
         result *= modulation
         result *= self.unknown
         if self.prior_power is not None:

@@ -9,15 +9,26 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
+from fly64lib.evaluation.detector_grid import DetectorGrid
 from fly64lib.evaluation.gauge import Region, scored_region
+from fly64lib.evaluation.metrics import Pair
 from fly64lib.evaluation.scores import score_table
+from fly64lib.registries import METRICS
 from ptycho_torch.inference.apply import data_deviance
 from ptycho_torch.memmap_bridge import RawDataTorch
 
 
 def region_of(raw: RawDataTorch) -> Region:
-    """The scanned region of a data file on its object."""
-    return scored_region(raw.scan.xcoords, raw.scan.ycoords, raw.scan.canvas_shape)
+    """The scanned region of a data file, px of the detector's grid."""
+    grid = DetectorGrid.of(raw)
+    x, y = raw.scan.xcoords / grid.finer, raw.scan.ycoords / grid.finer
+    return scored_region(x, y, grid.shape(raw.scan.canvas_shape))
+
+
+def on_detector_grid(image: np.ndarray, raw: RawDataTorch) -> np.ndarray:
+    """An object (H, W) on a scan's canvas as it is scored: at the detector's N pixels a patch."""
+    whole = torch.from_numpy(np.ascontiguousarray(image))
+    return DetectorGrid.of(raw).image(whole).numpy()
 
 
 def has_truth(raw: RawDataTorch) -> bool:
@@ -35,19 +46,26 @@ def judge(
 ) -> list[dict]:
     """A row per object, (H, W) complex on the file's canvas, also `flat` and, if known, `truth`.
 
-    `region` defaults to the file's own scanned region; views of one half share the baseline's.
-    `deviance` is the mean Poisson deviance per detector pixel on the file's patterns,
-    `deviance_held_out` on those of `held_out`; photons per pixel are the region's mean fluence."""
-    region = region or region_of(raw)
-    truth = raw.scan.object_guess
+    They are scored on the detector's grid; where the object's is finer, `phase_psnr_fine` and
+    `amplitude_psnr_fine` stand beside, on the object's own. `region`, px of the detector's grid,
+    defaults to the file's own scanned region; views of one half share the baseline's. `deviance` is
+    the mean Poisson deviance per detector pixel on the file's patterns, `deviance_held_out` on
+    those of `held_out`; photons per pixel (of the detector's grid) are the region's mean fluence.
+    """
+    region, grid = region or region_of(raw), DetectorGrid.of(raw)
+    fine, truth = grid.on_canvas(region), raw.scan.object_guess
     whole = {"flat": np.ones_like(truth), "truth": truth, **objects}
     if has_truth(raw):
-        cropped = {name: image[region] for name, image in objects.items()}
-        rows = score_table(cropped, truth[region], gauge)
+        seen = {name: on_detector_grid(image, raw)[region] for name, image in objects.items()}
+        rows = score_table(seen, on_detector_grid(truth, raw)[region], gauge)
+        for row in rows if grid.finer > 1 else ():
+            pair = Pair.aligned(whole[row["method"]][fine], truth[fine], gauge)
+            for name in ("phase_psnr", "amplitude_psnr"):
+                row[f"{name}_fine"] = METRICS[name].compute(pair)
     else:
         rows = [{"method": name} for name in (*objects, "flat")]
     geometry = raw.geometry()
-    fluence = geometry.embed(geometry.fluence(), outside=0.0)[region].double()
+    fluence = geometry.embed(geometry.fluence(), outside=0.0)[fine].double() * grid.finer**2
     for row in rows:
         canvas = torch.from_numpy(np.ascontiguousarray(whole[row["method"]], dtype=np.complex64))
         row["deviance"] = data_deviance(canvas, raw)

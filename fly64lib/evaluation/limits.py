@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Complex
+from torch import Tensor
 
 from fly64lib.evaluation import rings
+from fly64lib.evaluation.detector_grid import DetectorGrid
 from fly64lib.evaluation.gauge import MAX_SHIFT_PX, Region, checked
 from fly64lib.evaluation.information import Information, gauge_projector, solve
 from fly64lib.evaluation.metrics import Pair
@@ -92,8 +94,8 @@ def limits(
     tolerance: float = 1e-2,
     seed: int = 0,
 ) -> Limits:
-    """The bound of `object` in `region` (rows, columns) for exposures on the whole object
-    (`scan.geometry(whole=True)`).
+    """The bound of `object` in `region` (rows, columns of the detector's grid, where it is scored)
+    for exposures on the whole object (`scan.geometry(whole=True)`).
 
     sum |probe|^2 is the dose. `prior_spectrum` turns the unbiased bound into the Bayesian
     reference. Unknown are the lit pixels of the canvas (with a prior, all), and without
@@ -106,22 +108,26 @@ def limits(
     Raises :class:`DataContractError` for arrays that don't fit each other, or a region with unlit
     pixels and no prior (infinite variance); :class:`PtychoError` if the solver hasn't converged
     after `iterations`."""
-    region = _scored(object, geometry, region, 0 if probe_known else MAX_SHIFT_PX)
+    grid, margin = DetectorGrid.of(geometry), 0 if probe_known else MAX_SHIFT_PX
+    canvas = _checked(object, geometry)
+    scored = grid.image(canvas)
+    region = _scored(scored, region, margin)
     if sign_vectors < 2:
         raise ConfigError(f"limits got sign_vectors = {sign_vectors}; 2 or more state an error")
-    canvas = torch.as_tensor(np.ascontiguousarray(object))
-    geometry, truth = geometry.under(geometry.probe.to(canvas.dtype)), canvas[region]
-    random = torch.Generator().manual_seed(seed)
+    geometry, truth = geometry.under(geometry.probe.to(canvas.dtype)), scored[region]
+    random, fine = torch.Generator().manual_seed(seed), grid.on_canvas(region)
     signs = torch.randint(2, (sign_vectors, *truth.shape, 2), generator=random)
     with torch.no_grad():
-        information = Information(geometry, canvas, region, prior_spectrum, probe_known)
-        remove = gauge_projector(canvas, region, probe_known)
+        information = Information(geometry, canvas, fine, prior_spectrum, probe_known)
+        remove = gauge_projector(scored, region, probe_known)
         z = torch.view_as_complex(2 * signs.to(canvas.real.dtype) - 1) * truth.sgn()
-        start = canvas.new_zeros(sign_vectors, *canvas.shape)
+        start = scored.new_zeros(sign_vectors, *scored.shape)
         start[:, region[0], region[1]] = remove(z)
-        found, steps = solve(information, information.join(start), iterations, tolerance)
-        y = remove(information.split(found)[0][:, region[0], region[1]])
-        photons = float(geometry.fluence()[0][region].mean())
+        start = information.join(grid.adjoint(start, canvas.shape))
+        found, steps = solve(information, start, iterations, tolerance)
+        y = remove(grid.image(information.split(found)[0])[:, region[0], region[1]])
+        photons = float(geometry.fluence()[0][fine].mean()) * grid.finer**2
+    prior_spectrum = prior_spectrum and prior_spectrum.seen_at(grid.finer)
     facts = {"probe_known": probe_known, "iterations": steps, "photons_per_pixel": photons}
     return _summary(z.numpy(), y.numpy(), truth.numpy(), prior_spectrum, **facts)
 
@@ -173,21 +179,26 @@ def _summary(z: Image, y: Image, truth: Image, prior: ClassSpectrum | None, **fa
     return Limits(kind, phase, amplitude, frequency, error, signal, **facts)
 
 
-def _scored(object: np.ndarray, geometry: Geometry, region: Region, margin: int) -> Region:
-    """The region without its margin, or the error that says what does not fit."""
+def _checked(object: np.ndarray, geometry: Geometry) -> Complex[Tensor, "H W"]:
+    """The object as a tensor, or the error that says what does not fit."""
     checked("limits: object", object)
     if geometry.shape != (1, *object.shape):
         raise DataContractError(
             f"limits: a geometry on canvases of {geometry.shape} for an object of {object.shape};"
             " make it of the whole object: whole=True"
         )
-    ends = [part.indices(size)[:2] for part, size in zip(region, object.shape, strict=True)]
+    return torch.as_tensor(np.ascontiguousarray(object))
+
+
+def _scored(image: Complex[Tensor, "h w"], region: Region, margin: int) -> Region:
+    """The region without its margin, or the error that says what does not fit."""
+    ends = [part.indices(size)[:2] for part, size in zip(region, image.shape, strict=True)]
     rows, columns = (slice(start + margin, stop - margin) for start, stop in ends)
-    scored = object[rows, columns]
-    if min(rows.stop - rows.start, columns.stop - columns.start) < 4 or not np.all(scored):
+    scored = image[rows, columns]
+    if min(rows.stop - rows.start, columns.stop - columns.start) < 4 or not scored.all():
         raise DataContractError(
             f"limits: rows {rows.start}..{rows.stop - 1}, columns {columns.start}.."
-            f"{columns.stop - 1} of an object of {object.shape} px are to be scored; 4 px a "
+            f"{columns.stop - 1} of an object of {tuple(image.shape)} px are to be scored; 4 px a "
             "side or more are needed, none of them 0, where a phase has no meaning"
         )
     return rows, columns

@@ -30,6 +30,11 @@ class ClassSpectrum(NamedTuple):
         at = rings.frequencies(shape)
         return np.stack([np.exp(np.interp(at, self.frequency, log)) for log in logs])
 
+    def seen_at(self, finer: float) -> "ClassSpectrum":
+        """The same class on a grid with pixels `finer` times as large."""
+        powers = (power / finer**2 for power in (self.amplitude, self.phase))
+        return ClassSpectrum(self.frequency * finer, *powers)
+
     def of_change(self, shape: tuple[int, int], truth: Object) -> Densities:
         """Of an object's radial and tangential change, |O| times that of the phase with |O| at the
         truth's mean power."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from fly64lib.evaluation.judgement import has_truth, region_of
+from fly64lib.evaluation.judgement import has_truth, on_detector_grid, region_of
 from fly64lib.notebook.parameters import ReconstructParameters
 from fly64lib.plots import figures
 from fly64lib.reconstruction import ReconstructionJob, build_reconstruction_jobs, load_object
@@ -24,7 +24,8 @@ def pictures(jobs: list[ReconstructionJob]) -> Iterator[tuple[Figure, Path]]:
     """A picture of each view's objects beside the truth, and where it belongs."""
     for dataset, group in groupby(jobs, key=lambda job: job.dataset):
         scan, folders = open_scan(dataset), {job.method: job.artifact_dir for job in group}
-        truth = scan.scan.object_guess if has_truth(scan) else None
-        found = {name: load_object(folder) for name, folder in folders.items()}
+        truth = on_detector_grid(scan.scan.object_guess, scan) if has_truth(scan) else None
+        objects = {name: load_object(folder) for name, folder in folders.items()}
+        found = {name: on_detector_grid(image, scan) for name, image in objects.items()}
         place = next(iter(folders.values())).with_name("_".join(folders) + ".png")
         yield figures.objects(found, truth, region_of(scan), errors=True), place

@@ -17,7 +17,7 @@ from pandas import DataFrame
 
 from fly64lib.design import CONTROLS, OVERLAPS, controlled_view, dose_folder, linear_overlap
 from fly64lib.evaluation.gauge import Region
-from fly64lib.evaluation.judgement import region_of
+from fly64lib.evaluation.judgement import on_detector_grid, region_of
 from fly64lib.methods.by_name import method_of, networks
 from fly64lib.reconstruction import load_object
 from fly64lib.registries import METHODS
@@ -61,8 +61,8 @@ class StudyRows(NamedTuple):
         raw = open_scan(folder / "phase_c" / dose / "patched_test.npz")
         results = sorted((folder / "phase_f" / dose / row["view"]).glob("*/result.json"))
         folders = [path.parent for path in results if path.parent.name not in ("flat", "truth")]
-        images = {folder.name: load_object(folder) for folder in folders}
-        return images, raw.scan.object_guess, region_of(raw)
+        images = {folder.name: on_detector_grid(load_object(folder), raw) for folder in folders}
+        return images, on_detector_grid(raw.scan.object_guess, raw), region_of(raw)
 
 
 def collect(study_dir: str | Path) -> StudyRows:

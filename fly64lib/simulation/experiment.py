@@ -2,19 +2,22 @@
 
     matched   object, probe and detector as the reconstruction has them: for tests and for checking
               the limits
-    fine      object pixels FINE times as small, a detector of FINE N pixels of which the central N
-              are kept; the truth is the Fourier crop of the fine object and probe. What the crop
-              loses, no model of N pixels can explain: honest.
+    fine      object pixels of 1 / (FINE N) of the field of view, a detector of FINE N pixels of
+              which the central N are kept; the truth is the Fourier crop of the fine object and
+              probe to the reconstruction's M pixels, N <= M <= FINE N. What the crop loses, no
+              model of M pixels can explain: honest.
 
 DOSE-001: a dose is the expected number of *detected* photons per exposure, mean over the whole
 scan; one scale of the probe serves all positions."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import ceil, gcd
 
 import numpy as np
 import torch
 from jaxtyping import Complex, Float, Int
+from scipy.fft import next_fast_len
 from tqdm import tqdm
 
 from fly64lib.design import ScanDesign
@@ -23,61 +26,83 @@ from fly64lib.simulation.imperfections import PERFECT, Imperfections
 from fly64lib.simulation.probes import FLY001, fourier_crop
 from fly64lib.simulation.scans import CANVAS, snake_scan
 from ptycho_torch.errors import ConfigError, DataContractError
-from ptycho_torch.physics.geometry import CHUNK, Geometry
+from ptycho_torch.physics.geometry import CHUNK, Detector, Geometry
 from ptycho_torch.physics.noise import draw_counts
 
-FINE = 2  # how many times finer the grid of the mode "fine" is, along each axis
+# how many times finer than the detector's the grid of the mode "fine" is, along each axis
+FINE = 4
 _FLY001_N = 64
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Object, probe and scan that a simulation starts from, on a grid `fine` times as fine."""
+    """Object, probe and scan that a simulation starts from, on a grid of the probe's S pixels."""
 
     object: Complex[np.ndarray, "fine_H fine_W"]
-    probe: Complex[np.ndarray, "modes fine_N fine_N"]  # of any scale
+    probe: Complex[np.ndarray, "modes S S"]  # of any scale
     positions_px: Float[np.ndarray, "n 2"]  # (y, x), px of the reconstruction's grid
-    N: int
-    fine: int
+    N: int  # side of the detector
+    M: int  # side of probe and patches on the reconstruction's grid
     description: dict  # provenance, for the metadata
+
+    @property
+    def finer(self) -> float:
+        """How many times finer than the reconstruction's grid the simulation's is."""
+        return self.probe.shape[-1] / self.M
 
     @property
     def canvas_shape(self) -> tuple[int, int]:
         """(H, W) on the reconstruction's grid."""
-        return tuple(side // self.fine for side in self.object.shape)
+        return tuple(round(side / self.finer) for side in self.object.shape)
 
     @cached_property
     def truth(self) -> Complex[np.ndarray, "H W"]:
         """The object on the reconstruction's grid, complex64."""
-        whole = self.fine == 1
+        whole = self.finer == 1
         image = self.object if whole else fourier_crop(self.object, self.canvas_shape, "mean")
         return image.astype(np.complex64)
 
     @cached_property
-    def coarse_probe(self) -> Complex[np.ndarray, "modes N N"]:
+    def coarse_probe(self) -> Complex[np.ndarray, "modes M M"]:
         """The probe on the reconstruction's grid, complex64, same scale."""
-        return _detected(self.probe, self.N).astype(np.complex64)
+        return _cropped(self.probe, self.M).astype(np.complex64)
 
 
 def embedded_experiment(design: ScanDesign) -> Experiment:
     """The twin of fly001: specimen and probe by name, snake scan. Needs no file."""
-    N, scale = design.N, design.N / _FLY001_N
-    positions, side = snake_scan(scale, design.scan_step), 2 * round(CANVAS * scale / 2)
+    N, M, matched = design.N, side_of(design), design.simulation == "matched"
+    if not N <= M <= FINE * N:
+        raise ConfigError(f"M={M}: expected at least N = {N}, at most {FINE} N = {FINE * N} pixels")
+    even = np.lcm(2, N // gcd(M, N))  # a canvas with whole pixels on both grids
+    side = int(even * round(CANVAS * N / _FLY001_N / even))
+    positions = snake_scan(N / _FLY001_N, design.scan_step) * (M / N)
     probe = np.asarray(PROBES[design.probe](N, FINE))
     specimen = np.asarray(SPECIMENS[design.specimen]((FINE * side,) * 2, design.simulation_seed))
     _check_side(f"probe {design.probe!r}", probe.shape[-2:], FINE * N)
     _check_side(f"specimen {design.specimen!r}", specimen.shape, FINE * side)
-    probe, fine = probe.reshape(-1, *probe.shape[-2:]), FINE
-    if design.simulation == "matched":
-        probe, specimen, fine = _detected(probe, N), fourier_crop(specimen, (side,) * 2, "mean"), 1
+    probe = probe.reshape(-1, *probe.shape[-2:])
+    if matched:
+        probe, specimen = _cropped(probe, M), fourier_crop(specimen, (side * M // N,) * 2, "mean")
     description = {
         "specimen": design.specimen,
         "probe": design.probe,
         "simulation": design.simulation,
         "scan": f"fly001 snake, {len(positions)} of 10,304 positions",
-        "object_pixel_nm": FLY001.object_pixel_m(N) * 1e9,
+        "object_pixel_nm": FLY001.object_pixel_m(M) * 1e9,
     }
-    return Experiment(specimen, probe, positions, N, fine, description)
+    return Experiment(specimen, probe, positions, N, M, description)
+
+
+def side_of(design: ScanDesign) -> int:
+    """M of a design: its own, or N where it is matched, or else what the twin's light needs.
+
+    Probe and object reach further than the detector: exact for what a detector of N pixels sees is
+    N + 2 pupil radii. With 1.5 N the twin's truth already explains its patterns to the noise
+    (docs/forward_model.md); an even number of small primes, for the transforms.
+    """
+    if design.M or design.simulation == "matched":
+        return design.M or design.N
+    return 2 * next_fast_len(ceil(0.75 * design.N))
 
 
 def expected_patterns(
@@ -88,7 +113,7 @@ def expected_patterns(
     Of the imperfections those of the light: jitter, motion, incoherence; not the detector's."""
     true = replace(experiment, probe=imperfections.true_probe(experiment.probe))
     stored, shape = experiment.positions_px, experiment.canvas_shape
-    moments = imperfections.true_positions(stored, experiment.N, shape)
+    moments = imperfections.true_positions(stored, experiment.M, shape)
     shown = (_patterns(replace(true, positions_px=moment), progress) for moment in moments)
     return sum(shown, np.float32(0)) / np.float32(len(moments))
 
@@ -114,25 +139,25 @@ def _check_side(entry: str, shape: tuple[int, ...], side: int) -> None:
         raise ConfigError(f"{entry} gave an array of {shape} px, expected {(side, side)}")
 
 
-def _detected(probe: np.ndarray, N: int) -> np.ndarray:
-    """The modes as a detector of N pixels sees them."""
-    if probe.shape[-1] == N:
+def _cropped(probe: np.ndarray, M: int) -> np.ndarray:
+    """The modes as a detector of M pixels sees them."""
+    if probe.shape[-1] == M:
         return probe
-    return np.stack([fourier_crop(mode, (N, N), "power") for mode in probe])
+    return np.stack([fourier_crop(mode, (M, M), "power") for mode in probe])
 
 
 def _patterns(experiment: Experiment, progress: bool) -> np.ndarray:
-    N, size = experiment.N, experiment.N * experiment.fine
     canvas = torch.from_numpy(experiment.object.astype(np.complex64))[None]
     probe = torch.from_numpy(experiment.probe.astype(np.complex64))
-    positions = torch.from_numpy(experiment.positions_px * experiment.fine)
-    geometry = Geometry.of(positions, probe, experiment.object.shape, whole=True)
-    kept = slice((size - N) // 2, (size + N) // 2)
+    positions, N = torch.from_numpy(experiment.positions_px * experiment.finer), experiment.N
+    shape, detector = experiment.object.shape, Detector(N)
+    geometry = Geometry.of(positions, probe, shape, whole=True, detector=detector)
+    geometry = replace(geometry, passes=False)
     expected = np.empty((len(geometry), N, N), dtype=np.float32)
     chunks = list(geometry.chunks())
     bar = {"desc": "diffraction", "unit": " patterns", "unit_scale": CHUNK}
     for chunk in tqdm(chunks, disable=not progress, **bar):
-        expected[chunk.numpy()] = geometry.expected(canvas, chunk)[:, kept, kept].numpy()
+        expected[chunk.numpy()] = geometry.expected(canvas, chunk).numpy()
     if not np.isfinite(expected).all() or expected.sum() <= 0:
         raise DataContractError(
             "the simulation expects no photons, or not a finite number: check object and probe"

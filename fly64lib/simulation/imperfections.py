@@ -54,7 +54,7 @@ class Imperfections:
             probe = defocused(torch.from_numpy(probe), self.probe_defocus_rad).numpy()
         return probe
 
-    def true_probe(self, probe: Modes) -> Complex[np.ndarray, "all_modes N N"]:
+    def true_probe(self, probe: Modes) -> Complex[np.ndarray, "all_modes M M"]:
         """The modes that make the patterns: two more than `probe`'s, orthogonal; the power stays.
 
         The two more are P_0 times its row and its column, made orthogonal, half of the share each:
@@ -73,7 +73,7 @@ class Imperfections:
         return np.concatenate([probe * (1 - self.incoherent) ** 0.5, more]).astype(probe.dtype)
 
     def true_positions(
-        self, positions_px: Positions, N: int, shape: tuple[int, int]
+        self, positions_px: Positions, M: int, shape: tuple[int, int]
     ) -> list[Positions]:
         """Positions (y, x) at each moment that an exposure is averaged over, px.
 
@@ -87,9 +87,9 @@ class Imperfections:
         # A stage that stands does not move during the exposure either.
         way = way / np.maximum(np.hypot(*way), 1e-12)
         count = max(3, int(np.ceil(self.motion_px * _MOMENTS_PER_PX))) if self.motion_px else 1
-        most = np.array([[shape[1]], [shape[0]]]) - N / 2
+        most = np.array([[shape[1]], [shape[0]]]) - M / 2
         steps = ((np.arange(count) + 0.5) / count - 0.5) * self.motion_px
-        return [np.clip(centre + step * way, N / 2, most)[::-1].T for step in steps]
+        return [np.clip(centre + step * way, M / 2, most)[::-1].T for step in steps]
 
     def working_pixels(self, N: int) -> Bool[np.ndarray, "N N"]:
         """False under the beam stop and where a pixel is dead."""

@@ -18,7 +18,7 @@ from fly64lib.simulation.views import select_groups
 from ptycho_torch.config import ModelConfig
 from ptycho_torch.network.features import make_features
 from ptycho_torch.network.model import SimulatedBatch
-from ptycho_torch.physics.geometry import Geometry, Patterns
+from ptycho_torch.physics.geometry import Detector, Geometry, Patterns
 from ptycho_torch.physics.noise import draw_counts
 from ptycho_torch.training.loaders import SimulatedSampler
 
@@ -29,7 +29,7 @@ KINDS = {"dense": 0.35, "sparse": 0.35, "single": 0.3}  # kind of view: how ofte
 class ProceduralCanvases(Dataset):
     """Canvases by seed; those of an epoch are kept, since each is shown several times."""
 
-    def __init__(self, probe: Complex[Tensor, "modes N N"], model: ModelConfig):
+    def __init__(self, probe: Complex[Tensor, "modes M M"], model: ModelConfig):
         self.probe, self.model = probe / probe.abs().square().sum().sqrt(), model
         self.diameter_px = outer_half_maximum_diameter(probe.numpy())
         self._made = lru_cache(maxsize=SimulatedSampler.PER_EPOCH)(self._make)
@@ -38,10 +38,11 @@ class ProceduralCanvases(Dataset):
         return self._made(seed)
 
     def _make(self, seed: int) -> SimulatedBatch:
-        rng, N = np.random.default_rng(seed), self.model.N
+        rng = np.random.default_rng(seed)
         places = torch.from_numpy(positions(rng, self.diameter_px))
-        geometry = Geometry.of(places, self.probe)
-        canvas = torch.from_numpy(_object(rng, geometry.shape[1:], N).astype(np.complex64))[None]
+        geometry = Geometry.of(places, self.probe, detector=Detector(self.model.N))
+        image = _object(rng, geometry.shape[1:], geometry.M).astype(np.complex64)
+        canvas = torch.from_numpy(image)[None]
         geometry = geometry.under(self.probe * np.exp(rng.uniform(*np.log(DOSES))) ** 0.5)
         generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
         expected = (geometry.expected(canvas, chunk) for chunk in geometry.chunks())
@@ -66,9 +67,9 @@ def positions(rng: np.random.Generator, diameter_px: float) -> Float[np.ndarray,
     return centres + rng.uniform(0, 1, 2)
 
 
-def _object(rng: np.random.Generator, shape: tuple[int, int], N: int) -> Complex[np.ndarray, "H W"]:
+def _object(rng: np.random.Generator, shape: tuple[int, int], M: int) -> Complex[np.ndarray, "H W"]:
     """A window of a procedural object, with details as large as on a standard canvas."""
-    side = max(*shape, round(232 * N / 64))
+    side = max(*shape, round(232 * M / 64))
     whole = procedural((side, side), int(rng.integers(2**31)))
     row, column = (rng.integers(side - length + 1) for length in shape)
     return whole[row : row + shape[0], column : column + shape[1]]

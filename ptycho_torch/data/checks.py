@@ -46,15 +46,19 @@ def check_layout(keys: tuple[Key, ...], arrays: Mapping[str, Array], source: obj
 def check_values(scan: ScanData, source: object) -> None:
     """Values are finite, positions in the object, groups in the scan, and patterns amplitudes."""
     H, W = scan.canvas_shape
+    if scan.M < scan.N:
+        text = f"{scan.M} px; expected at least N = {scan.N} px, the side of 'diffraction'; pad the"
+        raise refused(source, "probeGuess", f"{text} probe's spectrum with zeros, or crop patterns")
     for key, centres, edge in (("ycoords", scan.ycoords, H), ("xcoords", scan.xcoords, W)):
         _check_finite(key, centres, source, "remove or measure these positions")
-        _check_inside(key, centres, edge, scan.N, source)
+        _check_inside(key, centres, edge, scan.M, source)
     _check_finite("probeGuess", scan.probe, source, "recover or model the probe again")
     if not scan.probe.any():
         text = "every value is 0; expected sum |P|^2 = photons per exposure; give the probe"
         raise refused(source, "probeGuess", text)
     _check_finite("objectGuess", scan.object_guess, source, "use ones where the object is unknown")
     _check_groups(scan, source)
+    _check_detector(scan, source)
     for name in ("object_kind", "probe_kind"):
         if (kind := scan.metadata.get(name, KINDS[0])) not in KINDS:
             text = f"{name} is {kind!r}; expected one of {', '.join(KINDS)}; say what it is"
@@ -105,10 +109,10 @@ def _misfit(key: Key, shape: tuple[int, ...], lengths: dict[str, tuple[int, str]
         if length == fixed:
             continue
         if by == key.name:
-            do = "crop or pad the patterns"
+            do = "crop or pad them"
             if key.name == "diffraction" and shape[0] == shape[1]:
                 do = "this looks like (N, N, n): store np.moveaxis(patterns, -1, 0)"
-            return f"patterns that are not square, shape {shape}; expected {key.shape}; {do}"
+            return f"images that are not square, shape {shape}; expected {key.shape}; {do}"
         if symbol == "n":
             text = f"length {length}, shape {shape}; expected {fixed}, one for each pattern of"
             return f"{text} '{by}'; the keys must list the same patterns in the same order"
@@ -132,15 +136,15 @@ def _refuse_where(bad: np.ndarray, what: str, says: str, where: tuple[object, st
         raise refused(source, key, f"{what} values, the first at [{place}]; {says}")
 
 
-def _check_inside(key: str, centres: np.ndarray, edge: int, N: int, source: object) -> None:
-    if edge < N:
-        text = f"an edge of {edge} px; expected at least one patch of N = {N} px; give the object"
+def _check_inside(key: str, centres: np.ndarray, edge: int, M: int, source: object) -> None:
+    if edge < M:
+        text = f"an edge of {edge} px; expected at least one patch of M = {M} px; give the object"
         text += " on the scan's canvas (ones where it is unknown)"
         raise refused(source, "objectGuess", text)
-    corners = np.rint(centres - N / 2)  # as ptycho_torch.physics.patches.split_positions
-    outside = np.flatnonzero((corners < 0) | (corners > edge - N))
+    corners = np.rint(centres - M / 2)  # as ptycho_torch.physics.patches.split_positions
+    outside = np.flatnonzero((corners < 0) | (corners > edge - M))
     if len(outside):
-        i, half = outside[0], N / 2
+        i, half = outside[0], M / 2
         text = f"{len(outside)} of {len(centres)} patches leave the object, the first is pattern"
         text += f" {i} at {centres[i]:.2f}; expected patch centres in {half:g} .. {edge - half:g}"
         text += " px; positions are in pixels of objectGuess, from its corner (not metres, not from"
@@ -160,6 +164,27 @@ def _check_groups(scan: ScanData, source: object) -> None:
         members = scan.groups[repeated[0]].tolist()
         text = f"group {repeated[0]} holds a pattern twice: {members}; expected distinct patterns"
         raise refused(source, "groups", f"{text} in a group; group the patterns again")
+
+
+def _check_detector(scan: ScanData, source: object) -> None:
+    """A mask that leaves pixels, zeros where it has none; brightness and background of counts."""
+    if (mask := scan.detector_mask) is not None:
+        if not mask.any():
+            text = "no pixel is True; expected True where the detector measured; invert the mask"
+            raise refused(source, "detector_mask", text)
+        for first, block in pattern_chunks(scan.diffraction):
+            says = "expected 0 where detector_mask is False; store np.where(mask, diffraction, 0)"
+            where = (source, "diffraction", first)
+            _refuse_where((block != 0) & ~mask, "not measured, yet other than 0:", says, where)
+    for key, least, do in (
+        ("brightness", 1e-6, "leave out exposures without light"),
+        ("background", 0.0, "give expected counts"),
+    ):
+        if (values := getattr(scan, key)) is not None:
+            _check_finite(key, values, source, do)
+            if (values < least).any():
+                text = f"values down to {values.min():g}; expected {least:g} or more; {do}"
+                raise refused(source, key, text)
 
 
 def _check_amplitude(scan: ScanData, source: object) -> None:

@@ -19,7 +19,7 @@ class Key(NamedTuple):
     meaning: str
 
 
-_PLACE, _STACK, _MODES = ("float32 or float64", "(n,)"), "(n, N, N)", "(N, N) or (modes, N, N)"
+_PLACE, _STACK, _MODES = ("float32 or float64", "(n,)"), "(n, N, N)", "(M, M) or (modes, M, M)"
 _ABOUT = "JSON object: dose, seeds, geometry, object_kind, probe_kind"
 KEYS = (
     Key("diffraction", True, "float32", _STACK, "amplitude sqrt(counts), zero frequency at N // 2"),
@@ -27,13 +27,21 @@ KEYS = (
     Key("ycoords", True, *_PLACE, "patch centres along rows, px of objectGuess"),
     Key("probeGuess", True, "complex64", _MODES, "sum |P|^2 = photons per exposure"),
     Key("objectGuess", True, "complex64", "(H, W)", "object transmission; about 1 where empty"),
-    Key("Y", False, "complex64", _STACK, "truth patches of the object, read only on request"),
+    Key("Y", False, "complex64", "(n, M, M)", "truth patches, read only on request"),
+    Key(
+        "detector_mask", False, "bool", "(N, N)", "True where measured; diffraction is 0 elsewhere"
+    ),
+    Key("brightness", False, *_PLACE, "of each exposure beside the others, about 1"),
+    Key(
+        "background", False, "float32", "(N, N)", "counts of an exposure without the probe's light"
+    ),
     Key("scan_index", False, "integer", "(n,)", "index of each pattern in the full scan"),
     Key("groups", False, "integer", "(G, C)", "patterns seen together: C distinct indices below n"),
     Key("metadata", False, "text", "()", _ABOUT),
 )
 _REAL, _WHOLE = ("f", np.float64), ("iu", np.int64)  # kinds of dtypes, and the widest of them
-_WIDER = {"xcoords": _REAL, "ycoords": _REAL, "scan_index": _WHOLE, "groups": _WHOLE}
+_WIDER = {"xcoords": _REAL, "ycoords": _REAL, "brightness": _REAL}
+_WIDER |= {"scan_index": _WHOLE, "groups": _WHOLE}
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,9 +54,12 @@ class ScanData:
     diffraction: np.ndarray  # (n, N, N) float32 amplitude
     xcoords: np.ndarray  # (n,) float64 px, columns
     ycoords: np.ndarray  # (n,) float64 px, rows
-    probe: np.ndarray  # (modes, N, N) complex64
+    probe: np.ndarray  # (modes, M, M) complex64
     object_guess: np.ndarray  # (H, W) complex64
-    truth_patches: np.ndarray | None = None  # (n, N, N) complex64
+    truth_patches: np.ndarray | None = None  # (n, M, M) complex64
+    detector_mask: np.ndarray | None = None  # (N, N) bool, True where measured
+    brightness: np.ndarray | None = None  # (n,) float64
+    background: np.ndarray | None = None  # (N, N) float32 counts
     scan_index: np.ndarray | None = None  # (n,) int64
     groups: np.ndarray | None = None  # (G, C) int64
     metadata: dict = field(default_factory=dict)
@@ -69,8 +80,18 @@ class ScanData:
 
     @property
     def N(self) -> int:
-        """Edge of a pattern, the probe and a patch, px."""
+        """Edge of a pattern, px of the detector."""
         return self.diffraction.shape[-1]
+
+    @property
+    def M(self) -> int:
+        """Edge of the probe and of a patch, px of the object; at least N."""
+        return self.probe.shape[-1]
+
+    @property
+    def measured_px(self) -> int:
+        """How many pixels of a pattern were measured."""
+        return self.N**2 if self.detector_mask is None else int(self.detector_mask.sum())
 
     @property
     def modes(self) -> int:
@@ -105,8 +126,8 @@ class ScanData:
         chosen = indices
         if len(indices) and np.array_equal(indices, np.arange(len(indices)) + indices[0]):
             chosen = slice(int(indices[0]), int(indices[-1]) + 1)
-        fixed = {self.probe.shape, (self.N, self.N), self.canvas_shape}
-        names = ("diffraction", "xcoords", "ycoords", "truth_patches", "scan_index")
+        fixed = {self.probe.shape, (self.N, self.N), (self.M, self.M), self.canvas_shape}
+        names = ("diffraction", "xcoords", "ycoords", "truth_patches", "scan_index", "brightness")
         held = {name: getattr(self, name) for name in names}
         cut = {name: value if value is None else value[chosen] for name, value in held.items()}
         extra = {

@@ -15,6 +15,7 @@ from ptycho_torch.errors import ConfigError
 from ptycho_torch.memmap_bridge import RawDataTorch
 from ptycho_torch.network.features import fluence_of, make_features
 from ptycho_torch.network.model import PtychoModel
+from ptycho_torch.physics.geometry import Patterns
 from ptycho_torch.physics.noise import poisson_deviance
 
 _DARK = 1e-9  # of the largest fluence: a pixel below it has seen nothing
@@ -61,7 +62,7 @@ def reconstruct(model: PtychoModel, raw: RawDataTorch, config: TrainingConfig) -
 def check_probe(probe: Complex[Tensor, "modes N N"], raw: RawDataTorch) -> None:
     """Refuse data of another size or probe than a model was trained for."""
     if probe.shape != raw.probe.shape:
-        what = "patterns of another N" if raw.N != probe.shape[-1] else "another number of modes"
+        what = "another side" if raw.M != probe.shape[-1] else "another number of modes"
         text = f"{raw.source}: its probe is {tuple(raw.probe.shape)}, the model was trained for"
         text += f" {tuple(probe.shape)}: {what}; train for this data or choose another bundle"
         raise ConfigError(text)
@@ -81,8 +82,14 @@ def data_deviance(
 
     `images` defaults to all patterns. The object's global phase does not matter.
     """
-    patterns, total = raw.patterns(images, whole=True), 0.0
-    for chunk in patterns.geometry.chunks():
-        expected = patterns.geometry.expected(canvas[None].to(raw.probe), chunk)
+    patterns = raw.patterns(images, whole=True)
+    return mean_deviance(canvas[None].to(raw.probe), patterns)
+
+
+def mean_deviance(canvas: Complex[Tensor, "1 H W"], patterns: Patterns) -> float:
+    """Mean Poisson deviance per measured detector pixel of a canvas against patterns on it."""
+    geometry, total = patterns.geometry, 0.0
+    for chunk in geometry.chunks():
+        expected = geometry.expected(canvas, chunk)
         total += float(poisson_deviance(expected, patterns.counts(chunk)).double().sum())
-    return total / (len(patterns) * raw.N**2)
+    return total / (len(patterns) * geometry.measured_px)

@@ -21,7 +21,10 @@ from ptycho_torch.iteration.slopes import Canvas, gradient, joint_gradient, roug
 from ptycho_torch.iteration.subsets import steps_of_pass
 from ptycho_torch.physics.geometry import Geometry, Patterns
 
-_RENEWAL = 10  # joint steps between two renewals of the preconditioner, while the probe changes
+# steps between two renewals of the preconditioner and of what is unknown, while these change
+_RENEWAL = 10
+
+Renew = Callable[[Tensor, Patterns], Patterns]
 
 
 def empty(geometry: Geometry) -> Canvas:
@@ -37,13 +40,16 @@ def canvas_steps(
     prior: Canvas | float = 1.0,
     smoothness: float = 0.0,
     observe: Callable[[int, Tensor], bool | None] | None = None,
+    renew: Renew | None = None,
 ) -> Canvas:
     """Accelerated passes over the patterns, from `start`; the canvas that they end with.
 
     `passes` is their number, each one step on all patterns, or a sequence of how many subsets each
     pass steps on (:mod:`~ptycho_torch.iteration.subsets`). `tikhonov` and `smoothness` (photons per
     object pixel) pull towards `prior` and towards its slopes. `observe(pass, canvas)` sees the
-    canvas after each pass, and may end the iteration by returning True.
+    canvas after each pass, and may end the iteration by returning True. `renew(canvas, patterns)`
+    gives the patterns to go on with after every tenth pass, such as
+    :class:`ptycho_torch.iteration.exposures.Unknown`.
     """
     schedule = [1] * passes if isinstance(passes, int) else list(passes)
     steps: dict[int, list] = {}
@@ -60,6 +66,9 @@ def canvas_steps(
             if smoothness:
                 slope = slope + smoothness * roughness_gradient(at - prior)
             iteration.move((slope,), (at - slope * step.length,))
+        if renew is not None and number % _RENEWAL == _RENEWAL - 1:
+            patterns = renew(iteration.reached[0], patterns)
+            steps.clear()
         if observe is not None and observe(number, iteration.reached[0]):
             break
     return iteration.reached[0]
@@ -71,12 +80,14 @@ def joint_steps(
     steps: int,
     smoothness: float = 0.0,
     observe: Callable[[int, Tensor, Patterns], None] | None = None,
+    renew: Renew | None = None,
 ) -> tuple[Canvas, Patterns]:
     """Accelerated steps on object and probe together: the canvas, and the patterns under the probe
     that goes with it.
 
     The scale that the two may trade is fixed by keeping the probe's photons: without it, the
-    penalty would empty the object into the probe. `observe(step, canvas, patterns)` sees each step.
+    penalty would empty the object into the probe. `observe(step, canvas, patterns)` sees each step;
+    `renew` as in :func:`canvas_steps`.
     """
     photons = patterns.geometry.probe.abs().square().sum()
     start = start, patterns.geometry.probe
@@ -91,6 +102,11 @@ def joint_steps(
         probe = probe * (photons / probe.abs().square().sum()).sqrt()
         iteration.move((slope, probe_slope), (at - slope / curvatures[0], probe))
         patterns = patterns.under(iteration.reached[1])
+        if renew is not None and step % _RENEWAL == _RENEWAL - 1:
+            patterns = renew(iteration.reached[0], patterns)
+            # a mean brightness goes into the probe
+            before, photons = photons, patterns.geometry.probe.abs().square().sum()
+            iteration.scale(1, (photons / before).sqrt())
         if observe is not None:
             observe(step, iteration.reached[0], patterns)
     return iteration.reached[0], patterns

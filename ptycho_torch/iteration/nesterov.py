@@ -37,6 +37,13 @@ class Nesterov:
         )
         self.reached, self.momentum = following, grown
 
+    def scale(self, part: int, factor: Tensor) -> None:
+        """Multiply one of the tensors, where a scale moved between it and something else."""
+        for name in ("reached", "at"):
+            point = list(getattr(self, name))
+            point[part] = point[part] * factor
+            setattr(self, name, tuple(point))
+
     def _sum(self, values: Tensor) -> Tensor:
         """Over what shares one momentum."""
         return values.sum((-2, -1), keepdim=True) if self.momentum.ndim else values.sum()

@@ -1,8 +1,9 @@
 """Gradients of the Poisson likelihood by the object and the probe, and of the penalty on slopes.
 
 A gradient is taken in the sense of d f / d conj(O). The negative log-likelihood of counts n under
-expected counts I = sum_m |w_m|^2 has the gradient sum_m conj(P_m) F^-1[(1 - n / I) w_m] by a patch
-(Thibault & Guizar-Sicairos, New J. Phys. 14, 063004 (2012)).
+expected counts I = s sum_m |w_m|^2 + b has the gradient sum_m conj(P_m) F^-1[s (1 - n / I) w_m] by
+a patch (Thibault & Guizar-Sicairos, New J. Phys. 14, 063004 (2012)); s is an exposure's brightness,
+0 where a pixel was not measured, and b a background.
 """
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from ptycho_torch.physics import optics
 from ptycho_torch.physics.geometry import Patterns
 from ptycho_torch.physics.noise import SMALLEST_COUNT, poisson_deviance
-from ptycho_torch.physics.patches import cut, paste
+from ptycho_torch.physics.patches import paste
 
 # Counts added above and below the ratio n / I: a photon on a dark pixel takes no infinite step.
 DARK = 0.003
@@ -35,15 +36,15 @@ def gradient(
     """
     geometry = patterns.geometry
     forward, adjoint, modulation = optics.round_trip(
-        geometry.N, tuple(canvas.shape[-2:]), canvas.device
+        geometry.M, geometry.N, tuple(canvas.shape[-2:]), canvas.device
     )
     modulated, slope = canvas * modulation, torch.zeros_like(canvas)
     deviance = torch.zeros((), dtype=torch.float64, device=canvas.device)
     for chunk in geometry.chunks(indices):
         probes, counts = geometry.probes(chunk), patterns.measured(chunk)
         waves = forward(probes * geometry.patches(modulated, chunk)[:, None])
-        expected = _summed(optics.intensity(waves))
-        excess = _excess(expected, counts, dark)
+        expected = geometry.counted(_summed(optics.intensity(waves)), chunk)
+        excess = excess_of(expected, counts, geometry.sensitivity(chunk), dark)
         if not dark:
             excess = torch.where(expected > SMALLEST_COUNT, excess, 0.0)
         back = _summed(probes.conj() * adjoint(excess[:, None] * waves))
@@ -54,26 +55,27 @@ def gradient(
 
 
 def joint_gradient(
-    canvas: Canvas, probe: Complex[Tensor, "modes N N"], patterns: Patterns
-) -> tuple[Canvas, Complex[Tensor, "modes N N"]]:
+    canvas: Canvas, probe: Complex[Tensor, "modes M M"], patterns: Patterns
+) -> tuple[Canvas, Complex[Tensor, "modes M M"]]:
     """Gradients of the negative log-likelihood by conj(O) and conj(P).
 
-    Autograd serves as the adjoint of cutting, shifting and propagating: the waves are linear in
-    each of the two.
-    """
-    geometry = patterns.geometry
-    slopes = torch.zeros_like(canvas), torch.zeros_like(probe)
-    point = canvas.detach().requires_grad_(), probe.detach().requires_grad_()
+    The waves are linear in each of the two, so that each gradient is an adjoint: of cutting, or of
+    shifting the probe."""
+    geometry = patterns.geometry.under(probe)
+    by_object, by_probe = torch.zeros_like(canvas), torch.zeros_like(probe)
     for chunk in geometry.chunks():
-        patches = cut(point[0], geometry.address[chunk], geometry.N)
-        probes = optics.shift_probe(point[1], geometry.residual_px[chunk])
-        waves = optics.detector_waves(patches, probes)
-        with torch.no_grad():
-            expected = waves.abs().square().sum(1)
-            excess = _excess(expected, patterns.counts(chunk), DARK)[:, None] * waves
-        for slope, part in zip(slopes, torch.autograd.grad(waves, point, excess), strict=True):
-            slope += part
-    return slopes
+        patches = geometry.patches(canvas, chunk)[:, None]
+        shift = geometry.residual_px[chunk]
+        probes = optics.shift_probe(probe, shift)
+        waves = optics.propagate(probes * patches, geometry.N)
+        expected = geometry.counted(_summed(optics.intensity(waves)), chunk)
+        counts = patterns.measured(chunk)
+        excess = excess_of(expected, counts, geometry.sensitivity(chunk))[:, None]
+        back = optics.backpropagate(excess * waves, geometry.M)
+        on_patches = _summed(probes.conj() * back)
+        by_object += paste(on_patches, geometry.address[chunk], geometry.shape)
+        by_probe += optics.shift_probe_adjoint(patches.conj() * back, shift)
+    return by_object, by_probe
 
 
 def roughness_gradient(canvas: Canvas) -> Canvas:
@@ -87,9 +89,15 @@ def roughness_gradient(canvas: Canvas) -> Canvas:
     return slope
 
 
-def _excess(expected: Tensor, counts: Tensor, dark: float) -> Tensor:
-    """1 - n / I, the derivative of the negative log-likelihood by the expected counts."""
-    return 1 - (counts + dark) / (expected + dark)
+def excess_of(
+    expected: Float[Tensor, "n N N"],
+    counts: Float[Tensor, "n N N"],
+    sensitivity: Float[Tensor, "n_or_1 *N_N"] | None = None,
+    dark: float = DARK,
+) -> Float[Tensor, "n N N"]:
+    """sensitivity (1 - n / I), the derivative of the negative log-likelihood by the intensity."""
+    excess = 1 - (counts + dark) / (expected + dark)
+    return excess if sensitivity is None else excess * sensitivity
 
 
 def _summed(of_modes: Tensor) -> Tensor:

@@ -69,6 +69,7 @@ class PartOfThePhotons(RawDataTorch):
     def __init__(self, raw: RawDataTorch, counts: Callable[[Tensor], Tensor], share: float):
         super().__init__(raw.scan, raw.source)
         self.probe = raw.probe * share**0.5
+        self.detector = raw.detector.fainter(share)
         self._counts = counts
 
     def counts(self, indices: Indices) -> Float[Tensor, "*batch N N"]:

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from ptycho_torch.config import NETWORKS, ModelConfig
 from ptycho_torch.network.features import Features, channel_count, fluence_of
 from ptycho_torch.network.poisson_loss import poisson_loss
-from ptycho_torch.physics.geometry import Geometry, Patterns
+from ptycho_torch.physics.geometry import Detector, Geometry, Patterns
 from ptycho_torch.physics.patches import cut
 
 Canvases = Complex[Tensor, "canvases H W"]
-Probe = Complex[Tensor, "modes N N"]
+Probe = Complex[Tensor, "modes M M"]
 _PLENTY = 30.0  # photons per object pixel
 _LEAST_ERROR = 1e-7  # mean squared, under the log: what an exact canvas would score
 
@@ -28,7 +28,9 @@ class Batch(NamedTuple):
     residual_px: Float[Tensor, "n 2"]
     counts: Float[Tensor, "n N N"]  # photons that the features have not seen
     share: float  # their share of all photons
-    truth: Complex[Tensor, "n N N"] | None  # truth patches, loaded for supervised training only
+    truth: Complex[Tensor, "n M M"] | None  # truth patches, loaded for supervised training only
+    detector: Detector
+    brightness: Float[Tensor, " n"] | None
 
     @property
     def size(self) -> int:
@@ -73,12 +75,18 @@ class PtychoModel(nn.Module):
         if isinstance(batch, SimulatedBatch):
             return simulated_loss(canvas, batch.truth, fluence_of(batch.features.channels))
         if self.config.objective == "poisson":
-            probe = self.probe * batch.share**0.5
-            shape = tuple(canvas.shape)
-            geometry = Geometry(batch.address, batch.residual_px, probe, shape, passes=False)
-            patterns = Patterns(geometry, batch.counts.__getitem__)
+            geometry = Geometry(
+                batch.address,
+                batch.residual_px,
+                self.probe,
+                tuple(canvas.shape),
+                detector=batch.detector,
+                brightness=batch.brightness,
+                passes=False,
+            )
+            patterns = Patterns(geometry.fainter(batch.share), batch.counts.__getitem__)
             return poisson_loss(canvas, patterns, batch.counts.sum())
-        patches = cut(canvas, batch.address, self.config.N)
+        patches = cut(canvas, batch.address, self.probe.shape[-1])
         weight = self.probe.abs().square().sum(0)
         own = batch.address[:, 0]  # each canvas has a global phase of its own, which no data fix
         overlap = (weight * patches.detach() * batch.truth.conj()).sum((-2, -1))

@@ -7,10 +7,11 @@ nothing else. With counts it is the patterns of a scan.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Complex, Float, Int, Num
+from jaxtyping import Bool, Complex, Float, Int, Num
 from torch import Tensor
 
 from ptycho_torch.physics import optics
@@ -22,21 +23,43 @@ _CACHED_PATTERNS = 2048
 MOST_SUBSETS = 16
 
 
+class Detector(NamedTuple):
+    """What is measured of the far field: the central N x N pixels of it, those of a mask, and what
+    they count without the probe's light."""
+
+    N: int
+    mask: Bool[Tensor, "N N"] | None = None  # True where a pixel was measured; None: everywhere
+    background: Float[Tensor, "N N"] | None = None  # expected counts of an exposure
+
+    @property
+    def measured_px(self) -> int:
+        """How many pixels of a pattern were measured."""
+        return self.N**2 if self.mask is None else int(self.mask.sum())
+
+    def fainter(self, share: float) -> "Detector":
+        """As a share of the photons would have been measured."""
+        background = None if self.background is None else self.background * share
+        return self._replace(background=background)
+
+
 @dataclass(frozen=True)
 class Geometry:
     """Exposures on one or more canvases of one size.
 
-    `address` is (canvas, row, column) of each exposure's patch, `residual_px` the sub-pixel rest of
-    its position, `shape` (canvases, height, width), and `window` the rows and columns of the object
-    that a single canvas covers.
+    `address` is (canvas, row, column) of each exposure's patch of M x M pixels, `residual_px` the
+    sub-pixel rest of its position, `shape` (canvases, height, width), and `window` the rows and
+    columns of the object that a single canvas covers. Without a `detector` it has the patches' M
+    pixels; `brightness` is how bright each exposure was beside the others.
     """
 
     address: Int[Tensor, "n 3"]
     residual_px: Float[Tensor, "n 2"]
-    probe: Complex[Tensor, "modes N N"]
+    probe: Complex[Tensor, "modes M M"]
     shape: tuple[int, int, int]
     object_shape: tuple[int, int] | None = None
     origin: tuple[int, int] = (0, 0)
+    detector: Detector | None = None
+    brightness: Float[Tensor, " n"] | None = None
     passes: bool = True  # several will be made: shifted probes and counts are worth keeping
     _kept: dict = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -44,29 +67,42 @@ class Geometry:
     def of(
         cls,
         positions_px: Float[Tensor, "n 2"],
-        probe: Complex[Tensor, "modes N N"],
+        probe: Complex[Tensor, "modes M M"],
         object_shape: tuple[int, int] | None = None,
         *,
         whole: bool = False,
+        detector: Detector | None = None,
+        brightness: Float[Tensor, " n"] | None = None,
     ) -> "Geometry":
         """Exposures at patch centres (y, x), px of an object of `object_shape`.
 
         The canvas is the bounding box of their patches; `whole`: all of the object.
         """
-        N = probe.shape[-1]
-        corners, residual = split_positions(positions_px, N)
+        M = probe.shape[-1]
+        corners, residual = split_positions(positions_px, M)
         origin = torch.zeros(2, dtype=torch.long) if whole else corners.amin(0)
-        size = object_shape if whole else (corners.amax(0) - origin + N).tolist()
+        size = object_shape if whole else (corners.amax(0) - origin + M).tolist()
+        place = (1, *size), object_shape, tuple(origin.tolist())
         address = on_canvas(corners - origin)
-        return cls(address, residual, probe, (1, *size), object_shape, tuple(origin.tolist()))
+        return cls(address, residual, probe, *place, detector, brightness)
 
     def __len__(self) -> int:
         return len(self.address)
 
     @property
-    def N(self) -> int:
-        """Edge of a patch, px."""
+    def M(self) -> int:
+        """Edge of a patch, and of the probe, px of the object."""
         return self.probe.shape[-1]
+
+    @property
+    def N(self) -> int:
+        """Edge of a pattern, px of the detector."""
+        return self.M if self.detector is None else self.detector.N
+
+    @property
+    def measured_px(self) -> int:
+        """How many pixels of a pattern were measured."""
+        return self.M**2 if self.detector is None else self.detector.measured_px
 
     @property
     def window(self) -> tuple[slice, slice]:
@@ -84,20 +120,27 @@ class Geometry:
         whole[self.window] = canvas[0]
         return whole
 
-    def under(self, probe: Complex[Tensor, "modes N N"]) -> "Geometry":
+    def under(self, probe: Complex[Tensor, "modes M M"]) -> "Geometry":
         """The same exposures under another probe."""
         return replace(self, probe=probe)
 
+    def fainter(self, share: float) -> "Geometry":
+        """The same exposures with a share of their photons."""
+        detector = self.detector and self.detector.fainter(share)
+        return replace(self, probe=self.probe * share**0.5, detector=detector)
+
     def at(self, indices: Int[Tensor, " m"]) -> "Geometry":
         """Some of the exposures, on the same canvas."""
-        return replace(self, address=self.address[indices], residual_px=self.residual_px[indices])
+        names = ("address", "residual_px", "brightness")
+        of_each = {name: getattr(self, name) for name in names}
+        return replace(self, **{k: v if v is None else v[indices] for k, v in of_each.items()})
 
     def chunks(self, indices: Int[Tensor, " m"] | None = None) -> Iterator[Int[Tensor, " chunk"]]:
         """Indices of all exposures, or of the given ones, CHUNK at a time."""
         every = torch.arange(len(self), device=self.address.device)
         return iter((every if indices is None else indices).split(CHUNK))
 
-    def probes(self, indices: Int[Tensor, " n"]) -> Complex[Tensor, "n modes N N"]:
+    def probes(self, indices: Int[Tensor, " n"]) -> Complex[Tensor, "n modes M M"]:
         """The probe at the sub-pixel part of each position."""
         return _kept(
             self,
@@ -108,15 +151,36 @@ class Geometry:
 
     def patches(
         self, canvas: Num[Tensor, "canvases H W"], indices: Int[Tensor, " n"]
-    ) -> Num[Tensor, "n N N"]:
+    ) -> Num[Tensor, "n M M"]:
         """What the exposures see of the canvas, before the probe."""
-        return cut(canvas, self.address[indices], self.N)
+        return cut(canvas, self.address[indices], self.M)
 
     def expected(
         self, canvas: Complex[Tensor, "canvases H W"], indices: Int[Tensor, " n"]
     ) -> Float[Tensor, "n N N"]:
-        """Expected counts of some exposures, from a canvas."""
-        return optics.expected_counts(self.patches(canvas, indices), self.probes(indices))
+        """Expected counts of some exposures, from a canvas; 0 where nothing was measured."""
+        patches, probes = self.patches(canvas, indices), self.probes(indices)
+        return self.counted(optics.expected_counts(patches, probes, self.N), indices)
+
+    def counted(
+        self, intensity: Float[Tensor, "n N N"], indices: Int[Tensor, " n"]
+    ) -> Float[Tensor, "n N N"]:
+        """Expected counts from the intensity on the detector at a brightness of 1."""
+        sensitivity = self.sensitivity(indices)
+        counts = intensity if sensitivity is None else intensity * sensitivity
+        if self.detector is None or self.detector.background is None:
+            return counts
+        background, mask = self.detector.background, self.detector.mask
+        return counts + (background if mask is None else background * mask)
+
+    def sensitivity(self, indices: Int[Tensor, " n"]) -> Float[Tensor, "n_or_1 *N_N"] | None:
+        """Counts for a photon of :meth:`counted`'s intensity: each exposure's brightness where a
+        pixel was measured, else 0. None: 1 everywhere."""
+        mask = self.detector and self.detector.mask
+        if self.brightness is None:
+            return None if mask is None else mask.to(self.residual_px)[None]
+        bright = self.brightness[indices, None, None]
+        return bright if mask is None else bright * mask
 
     def fluence(self) -> Float[Tensor, "canvases H W"]:
         """Photons per object pixel, sum over positions and modes of |P|^2."""
@@ -144,6 +208,8 @@ class Geometry:
             address[:, 0] += self.places() % several if several > 1 else 0
             for chunk in self.chunks():
                 power = optics.intensity(self.probes(chunk)).sum(1)
+                if self.brightness is not None:
+                    power *= self.brightness[chunk, None, None]
                 flat = fluence.flatten(0, 1).shape
                 fluence += paste(power, address[chunk], flat).view(fluence.shape)
             self._kept["fluence"] = fluence
@@ -151,7 +217,7 @@ class Geometry:
 
     def worth_keeping(self) -> bool:
         """Whether what several passes need again is kept: of a scan that is small enough."""
-        return self.passes and len(self) * self.N**2 <= _CACHED_PATTERNS * 64**2
+        return self.passes and len(self) * self.M**2 <= _CACHED_PATTERNS * 64**2
 
 
 @dataclass(frozen=True)
@@ -169,7 +235,7 @@ class Patterns:
         """The counts, kept for all of a scan that is small enough."""
         return _kept(self.geometry, self._kept, self.counts, indices)
 
-    def under(self, probe: Complex[Tensor, "modes N N"]) -> "Patterns":
+    def under(self, probe: Complex[Tensor, "modes M M"]) -> "Patterns":
         """The same patterns under another probe."""
         return replace(self, geometry=self.geometry.under(probe))
 

@@ -2,7 +2,7 @@
 
 A batch may hold several canvases of one size (say one for each of several scans). A patch is
 addressed by (canvas, row, column) of its top-left pixel. Positions are patch centres: top-left =
-position - N / 2; the integer part addresses the patch, the rest in [-0.5, 0.5] px shifts the probe,
+position - M / 2; the integer part addresses the patch, the rest in [-0.5, 0.5] px shifts the probe,
 as in pty-chi."""
 
 import torch
@@ -13,11 +13,11 @@ from ptycho_torch.errors import DataContractError
 
 
 def split_positions(
-    positions_px: Float[Tensor, "n 2"], N: int
+    positions_px: Float[Tensor, "n 2"], M: int
 ) -> tuple[Int[Tensor, "n 2"], Float[Tensor, "n 2"]]:
     """Integer top-left corners and the sub-pixel rest, both (row, column), of patch centres (y, x)
     in pixels."""
-    top_left = positions_px - N / 2
+    top_left = positions_px - M / 2
     corners = top_left.round()
     return corners.long(), (top_left - corners).float()
 

@@ -124,13 +124,14 @@ def _header(file: BinaryIO) -> dict[str, Any]:
 
 
 def _check_tensors(config: TrainingConfig, tensors: Mapping[str, Tensor]) -> None:
-    """The probe is one of N pixels, and every weight that the configuration implies is there.
+    """The probe has N pixels or more, and every weight that the configuration implies is there.
 
     The network is first laid out without memory: a configuration may claim many gigabytes."""
     N, probe = config.model.N, tensors["probe"]
-    layout = (probe.dtype, probe.ndim, tuple(probe.shape[1:]))
-    if layout != (torch.complex64, 3, (N, N)) or not len(probe):
-        raise _Refused(f"its probe is {_kind(probe)}, expected complex64 (modes, {N}, {N})")
+    square = probe.ndim == 3 and probe.shape[1] == probe.shape[2] >= N
+    if probe.dtype != torch.complex64 or not square or not len(probe):
+        text = f"expected complex64 (modes, M, M) with M >= {N}"
+        raise _Refused(f"its probe is {_kind(probe)}, {text}")
     if not probe.abs().any():
         raise _Refused("its probe is zero everywhere")
     with torch.device("meta"):

@@ -42,14 +42,21 @@ class Split(Dataset):
         features, geometry = self._features(thinning), self.geometry.at(images)
         supervised = config.model.objective == "supervised"
         truth = self.raw.truth_patches(self.images[images]) if supervised else None
-        rest = thinned.rest(images)
-        return Batch(features, geometry.address, geometry.residual_px, rest, 1 - config.keep, truth)
+        return Batch(
+            features,
+            geometry.address,
+            geometry.residual_px,
+            thinned.rest(images),
+            1 - config.keep,
+            truth,
+            geometry.detector,
+            geometry.brightness,
+        )
 
     def _thin(self, thinning: int) -> ThinnedCounts:
         seed = self.config.seed * 1024 + thinning  # thinnings <= 1024, so no two runs share a split
         return ThinnedCounts(self.raw, self.images, self.config.keep, seed)
 
     def _make_features(self, thinning: int) -> Features:
-        geometry = self.geometry.under(self.raw.probe * self.config.keep**0.5)
-        patterns = Patterns(geometry, self._thinned(thinning).kept)
+        patterns = Patterns(self.geometry.fainter(self.config.keep), self._thinned(thinning).kept)
         return make_features(patterns, self.config.model)

@@ -98,7 +98,7 @@ BROKEN = {
     ),
     "probe with four axes": (
         replaced("probeGuess", lambda p: p[None]),
-        "probeGuess | 4 axes | (modes, N, N) | reshape",
+        "probeGuess | 4 axes | (modes, M, M) | reshape",
     ),
     "object with a slice axis": (
         replaced("objectGuess", lambda o: o[None]),
@@ -133,16 +133,16 @@ BROKEN = {
         "scan_index | length 7 | 6, one | same patterns",
     ),
     "probe of another N": (
-        replaced("probeGuess", lambda p: p[:, 1:, 1:]),
-        "probeGuess | 8 px | N = 9 px | same pixel grid",
+        lambda made: made.update({key: made[key][:, 1:, 1:] for key in ("probeGuess", "Y")}),
+        "probeGuess | 8 px | at least N = 9 px | pad",
     ),
     "probe not square": (
         replaced("probeGuess", lambda p: p[:, :, 1:]),
-        "probeGuess | 8 px | N = 9 px | same pixel grid",
+        "probeGuess | not square, shape (2, 9, 8) | (modes, M, M) | crop or pad",
     ),
     "truth of another N": (
         replaced("Y", lambda y: y[:, 1:, 1:]),
-        "Y | 8 px | N = 9 px | same pixel grid",
+        "Y | 8 px | M = 9 px | same pixel grid",
     ),
     "NaN in a pattern": (
         put("diffraction", (4, 7, 2), np.nan),
@@ -190,7 +190,7 @@ BROKEN = {
     ),
     "object smaller than a patch": (
         replaced("objectGuess", lambda o: o[:8]),
-        "objectGuess | an edge of 8 px | N = 9 | canvas",
+        "objectGuess | an edge of 8 px | M = 9 | canvas",
     ),
     "NaN in the object": (
         put("objectGuess", (16, 30), np.nan),

@@ -1,5 +1,7 @@
 """The bounds against dense matrices, an efficient estimator, closed forms and their own limits."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,9 +13,10 @@ from fly64lib.evaluation.limits import Limits, limits
 from fly64lib.evaluation.rings import frc_curve
 from fly64lib.evaluation.scores import score
 from fly64lib.evaluation.spectrum import ClassSpectrum, class_spectrum
+from fly64lib.simulation.probes import fourier_crop
 from ptycho_torch.errors import ConfigError, DataContractError, PtychoError
 from ptycho_torch.iteration.canvas import canvas_steps
-from ptycho_torch.physics.geometry import Geometry, Patterns
+from ptycho_torch.physics.geometry import Detector, Geometry, Patterns
 from ptycho_torch.physics.noise import draw_counts
 
 N, SHAPE, WHOLE = 8, (13, 15), (slice(0, 13), slice(0, 15))
@@ -41,14 +44,16 @@ def small():
     return image, probe, x + inward_x, y + inward_y
 
 
-def _dense(image, probe, x, y):
-    """Fisher information by explicit matrices in numpy, over (Re O, Im O, Re P, Im P)."""
+def _dense(image, probe, x, y, measured=slice(None), brightness=None, background=0.0):
+    """Fisher information by explicit matrices in numpy, over (Re O, Im O, Re P, Im P); `measured`
+    indexes the pixels of the flattened far field."""
     k = np.arange(N) - N // 2
     line = np.exp(-2j * np.pi * np.outer(k, k) / N) / N**0.5
     fourier = np.kron(line, line)
     modes, pixels = len(probe), image.size
     total = np.zeros((2 * (pixels + probe.size),) * 2)
-    for xj, yj in zip(x, y, strict=True):
+    brightness = np.ones(len(x)) if brightness is None else brightness
+    for xj, yj, bright in zip(x, y, brightness, strict=True):
         corner = np.rint([yj - N / 2, xj - N / 2]).astype(int)
         shifts = np.array([yj - N / 2, xj - N / 2]) - corner
         ramp = [np.exp(-2j * np.pi * np.fft.fftfreq(N) * s) for s in shifts]
@@ -68,6 +73,7 @@ def _dense(image, probe, x, y):
             change[:, pixels + m * N * N : pixels + (m + 1) * N * N] = (fourier * patch) @ move
             jacobian += 2 * wave.conj()[:, None] * change
             expected = expected + abs(wave) ** 2
+        jacobian, expected = bright * jacobian[measured], bright * expected[measured] + background
         slopes = np.hstack([jacobian.real, -jacobian.imag]) / np.sqrt(expected)[:, None]
         total += slopes.T @ slopes
     order = np.r_[0:pixels, pixels + probe.size : 2 * pixels + probe.size]
@@ -131,6 +137,66 @@ def test_the_matrix_free_information_is_the_dense_one_of_the_poisson_model(
     found = information.apply(torch.tensor(vectors)).numpy()
     expected = _complex(_real(vectors) @ dense)
     assert np.abs(found - expected).max() < 1e-6 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("probe_known", [True, False])
+@pytest.mark.parametrize("side", [8, 6, 5])
+def test_the_information_of_a_smaller_detector_is_the_dense_one(small, probe_known, side):
+    """Light beside it tells nothing, nor do pixels that were not measured; exposures differ in
+    brightness, and a background adds noise."""
+    image, rng = small[0], np.random.default_rng(5)
+    mask, background = rng.random((side, side)) > 0.2, rng.uniform(0.1, 2, (side, side))
+    brightness, first = rng.uniform(0.5, 1.5, len(small[2])), N // 2 - side // 2
+    kept = np.arange(N * N).reshape(N, N)[first : first + side, first : first + side]
+    dense, order = _dense(*small, kept[mask], brightness, background[mask])
+    detector = Detector(side, torch.tensor(mask), torch.tensor(background))
+    plain = _geometry(*small)
+    geometry = replace(plain, detector=detector, brightness=torch.tensor(brightness))
+    information = Information(geometry, torch.tensor(image), WHOLE, None, probe_known)
+    if probe_known:
+        dense = dense[np.ix_(order, order)]
+    vectors = _complex(rng.standard_normal((3, len(dense))))
+    found = information.apply(torch.tensor(vectors)).numpy()
+    expected = _complex(_real(vectors) @ dense)
+    assert np.abs(found - expected).max() < 1e-6 * np.abs(expected).max()
+
+
+def test_a_bound_on_a_finer_grid_is_that_of_what_the_detectors_grid_holds_of_the_error():
+    """Against dense matrices: the covariance goes through the Fourier crop before it is scored."""
+    rng, side, shape = np.random.default_rng(8), 4, (12, 16)
+    parts = _field(rng, shape, 3.0)
+    image = (1 + 0.2 * parts.real) * np.exp(0.5j * parts.imag)
+    probe = 4 * _field(rng, (1, N, N))
+    rows, columns = (axis.ravel() for axis in np.indices((5, 9)))
+    y, x = rows + N / 2 - 0.25 * (rows == 4), columns + N / 2 - 0.25 * (columns == 8)
+    first = N // 2 - side // 2
+    kept = np.arange(N * N).reshape(N, N)[first : first + side, first : first + side].ravel()
+    dense, order = _dense(image, probe, x, y, kept)
+    spectrum = _flat_spectrum(0.05, 0.05)  # without it what no light reaches has no bound
+    precision = dense[np.ix_(order, order)]
+    precision += _prior_precision(image, spectrum, (slice(0, 12), slice(0, 16)))
+    small_shape, pixels = (6, 8), np.eye(image.size).reshape(-1, *shape)
+    crop = np.stack([fourier_crop(one, small_shape, "mean").ravel() for one in pixels], 1)
+    crop = np.block([[crop.real, -crop.imag], [crop.imag, crop.real]])
+    covariance = crop @ np.linalg.inv(precision) @ crop.T
+    truth = fourier_crop(image, small_shape, "mean").ravel()
+    gauge = np.concatenate([-truth.imag, truth.real])  # i O
+    away = np.eye(len(gauge)) - np.outer(gauge, gauge) / (gauge @ gauge)
+    covariance = away @ covariance @ away
+    turn = truth.conj() / np.abs(truth) ** 2
+    tangent = np.hstack([np.diag(turn.imag), np.diag(turn.real)])  # Im(dO / O)
+    expected = np.trace(tangent @ covariance @ tangent.T) / truth.size
+    geometry = replace(_geometry(image, probe, x, y), detector=Detector(side))
+    found = limits(
+        image,
+        geometry,
+        (slice(0, 6), slice(0, 8)),
+        spectrum,
+        sign_vectors=2000,
+        tolerance=1e-6,
+    )
+    assert found.phase.mse == pytest.approx(expected, abs=5 * found.phase.mse_error)
+    assert found.phase.mse_error < 0.03 * expected
 
 
 def _dense_covariance(small, prior=None, probe_known=True, region=WHOLE):

@@ -134,10 +134,10 @@ def test_a_brighter_probe_or_one_with_another_global_phase_is_the_same_probe():
         (lambda own: own.repeat(2, 1, 1), r"is \(1, 32, 32\), the model was trained for \(2, 32, "),
         (
             lambda own: torch.ones(1, 64, 64, dtype=own.dtype),
-            r"is \(1, 32, 32\), the model was trained for \(1, 64, 64\): patterns of another N",
+            r"is \(1, 32, 32\), the model was trained for \(1, 64, 64\): another side",
         ),
     ],
-    ids=["another probe", "another number of modes", "another N"],
+    ids=["another probe", "another number of modes", "another side"],
 )
 def test_a_model_of_another_probe_is_refused_with_the_files_name(probe, says):
     raw, settings = small_raw(1e4), config()

@@ -10,7 +10,7 @@ from small_scan import geometry, random_patterns, small_raw
 from ptycho_torch.config import ModelConfig, TrainingConfig
 from ptycho_torch.network.features import Features, make_features
 from ptycho_torch.network.model import Batch, PtychoModel
-from ptycho_torch.physics.geometry import Geometry, Patterns
+from ptycho_torch.physics.geometry import Detector, Geometry, Patterns
 from ptycho_torch.physics.noise import perfect_deviance
 from ptycho_torch.training.samples import Split
 
@@ -76,7 +76,7 @@ def test_the_gradient_of_the_loss_with_respect_to_the_canvas_is_the_numerical_on
     patterns, canvas = random_patterns(6, canvases=2)
     place, counts = patterns.geometry, patterns.counts(torch.arange(6))
     model = PtychoModel(ModelConfig(N=8, width=8), place.probe)
-    batch = Batch(None, place.address, place.residual_px, counts, 0.2, None)
+    batch = Batch(None, place.address, place.residual_px, counts, 0.2, None, Detector(6), None)
     canvas.requires_grad_()
     assert torch.autograd.gradcheck(lambda canvas: model.loss(canvas, batch), (canvas,))
 
@@ -101,7 +101,9 @@ def test_the_first_gradient_falls_no_faster_than_the_noise_from_dose_to_dose():
         features = make_features(Patterns(place, counts.__getitem__), config)
         torch.manual_seed(1)
         model = PtychoModel(config, raw.probe)
-        batch = Batch(features, place.address, place.residual_px, counts, 1.0, None)
+        batch = Batch(
+            features, place.address, place.residual_px, counts, 1.0, None, Detector(raw.N), None
+        )
         model.loss(model.object_canvas(features), batch).backward()
         norms.append(float(model.network.head.weight.grad.norm()))
     # The network answers in standard deviations of the noise, which fall with the root of the dose.

@@ -11,6 +11,8 @@ from ptycho_torch.physics import optics
 # (6, 8) and (9, 12) disagree about the sign of an even grid's shift theorem and about fftshift
 # against ifftshift.
 GRIDS = [(6, 8), (9, 12), (8, 8), (7, 5), (10, 6), (1, 4)]
+# M pixels of the object to N of the detector: M = N, 1.5 N, 2 N, odd ones, and mixed
+SIDES = [(8, 8), (9, 9), (12, 8), (16, 8), (15, 7), (15, 8), (12, 7)]
 
 
 def complex_tensor(seed: int, *shape: int) -> torch.Tensor:
@@ -136,20 +138,50 @@ def test_single_precision_agrees_with_double_precision_to_rounding():
     np.testing.assert_allclose(single, double, rtol=2e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("N", [8, 9])
-def test_the_round_trip_has_the_centred_transforms_intensities_and_its_way_back(N):
-    rng = np.random.default_rng(N)
-    canvas = torch.from_numpy(oracle.complex_field(rng, 13, 17))
-    probe = torch.from_numpy(oracle.complex_field(rng, N, N))
+@pytest.mark.parametrize(("M", "N"), SIDES)
+def test_a_detector_keeps_the_middle_of_the_far_field_and_its_adjoint_puts_it_back(M, N):
+    field, wave = complex_tensor(20, 2, M, M), complex_tensor(21, 2, N, N)
+    # every pixel as a sum: frequency k - N // 2 of the field about pixel M // 2
+    place, frequency = np.arange(M) - M // 2, np.arange(N) - N // 2
+    W = np.exp(-2j * np.pi * np.outer(frequency, place) / M) / np.sqrt(M)
+    seen = optics.propagate(field, N)
+    np.testing.assert_allclose(seen.numpy(), W @ field.numpy() @ W.T, atol=1e-12)
+    back = optics.backpropagate(wave, M)
+    assert inner(wave, seen) == pytest.approx(inner(back, field), rel=1e-12)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_the_way_back_from_shifted_probes_is_the_adjoint_of_the_shift(grid):
+    probe, waves = complex_tensor(22, 2, *grid), complex_tensor(23, 3, 2, *grid)
+    shift = torch.tensor([[0.3, -0.45], [0.0, 0.5], [-0.2, 1.1]], dtype=torch.float64)
+    there = inner(waves, optics.shift_probe(probe, shift))
+    assert there == pytest.approx(inner(optics.shift_probe_adjoint(waves, shift), probe), rel=1e-12)
+
+
+def test_the_slopes_of_a_shifted_probe_are_the_numerical_ones():
+    probe, shift = complex_tensor(24, 2, 6, 9), torch.tensor([[0.3, -0.4]], dtype=torch.float64)
+    found = optics.probe_slopes(probe, shift)
+    for axis in range(2):
+        step = torch.zeros(1, 2, dtype=torch.float64)
+        step[0, axis] = 1e-5
+        ends = [optics.shift_probe(probe, shift + sign * step) for sign in (1, -1)]
+        torch.testing.assert_close(found[axis], (ends[0] - ends[1]) / 2e-5, atol=1e-7, rtol=1e-7)
+
+
+@pytest.mark.parametrize(("M", "N"), SIDES)
+def test_the_round_trip_has_the_centred_transforms_intensities_and_its_way_back(M, N):
+    rng = np.random.default_rng(M)
+    canvas = torch.from_numpy(oracle.complex_field(rng, 21, 24))
+    probe = torch.from_numpy(oracle.complex_field(rng, M, M))
     weight = torch.from_numpy(rng.random((N, N)))
-    forward, adjoint, modulation = optics.round_trip(N, (13, 17), canvas.device)
+    forward, adjoint, modulation = optics.round_trip(M, N, (21, 24), canvas.device)
     for row, column in ((0, 0), (3, 2), (4, 7)):
-        window = (slice(row, row + N), slice(column, column + N))
-        waves = optics.propagate(probe * canvas[window])
+        window = (slice(row, row + M), slice(column, column + M))
+        waves = optics.propagate(probe * canvas[window], N)
         plain = forward(probe * (canvas * modulation)[window])
         torch.testing.assert_close(optics.intensity(plain), waves.abs().square())
         back = torch.zeros_like(canvas)
         back[window] = probe.conj() * adjoint(weight * plain)
         torch.testing.assert_close(
-            (back * modulation)[window], probe.conj() * optics.backpropagate(weight * waves)
+            (back * modulation)[window], probe.conj() * optics.backpropagate(weight * waves, M)
         )

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from other_package import installed
 
 from fly64lib.design import ScanDesign, StudyDesign, split_file
@@ -12,6 +13,9 @@ from fly64lib.simulation.probes import fourier_crop, zone_plate_probe
 from fly64lib.simulation.scans import snake_scan
 from ptycho_torch.data.contract import read_scan
 from ptycho_torch.errors import ConfigError
+from ptycho_torch.inference.apply import mean_deviance
+from ptycho_torch.physics.geometry import Detector, Geometry, Patterns
+from ptycho_torch.physics.noise import draw_counts, perfect_deviance
 
 GAUSSIANS = """
 import numpy as np
@@ -33,13 +37,20 @@ def Entry(shape, seed):
 
 
 def test_the_embedded_twin_has_the_named_specimen_probe_and_positions():
-    matched, fine = (
-        embedded_experiment(ScanDesign(scan_step=8, simulation=mode))
-        for mode in ("matched", "fine")
+    matched, fine, wide = (
+        embedded_experiment(ScanDesign(scan_step=8, simulation=mode, M=M))
+        for mode, M in (("matched", None), ("fine", 64), ("fine", None))
     )
-    np.testing.assert_array_equal(fine.probe[0], zone_plate_probe(64, 2))
-    np.testing.assert_array_equal(fine.object, SPECIMENS["siemens_star"]((464, 464), 42))
+    assert (matched.M, wide.M, wide.N, wide.probe.shape) == (64, 96, 64, (1, 256, 256))
+    np.testing.assert_array_equal(fine.probe[0], zone_plate_probe(64, 4))
+    np.testing.assert_array_equal(fine.object, SPECIMENS["siemens_star"]((928, 928), 42))
     np.testing.assert_array_equal(matched.positions_px, snake_scan(step=8))
+    np.testing.assert_array_equal(wide.positions_px, 1.5 * snake_scan(step=8))
+    assert wide.canvas_shape == wide.truth.shape == (348, 348)
+    # the detector's grid holds the same part of both
+    np.testing.assert_allclose(fourier_crop(wide.truth, (232, 232), "mean"), fine.truth, atol=1e-6)
+    power = [(np.abs(one.coarse_probe) ** 2).sum() for one in (fine, wide)]
+    assert power[0] == pytest.approx(0.945, abs=0.01) and power[1] == pytest.approx(1, abs=1e-6)
     np.testing.assert_array_equal(matched.truth, fine.truth)
     np.testing.assert_array_equal(matched.coarse_probe, fine.coarse_probe)
     assert fine.canvas_shape == matched.canvas_shape == (232, 232) == matched.object.shape
@@ -52,13 +63,13 @@ def test_specimen_and_probe_of_other_packages_are_simulated_by_name(tmp_path):
         installed(tmp_path / "specimen", SPECIMENS, "wedge", WEDGE),
     ):
         generate_datasets(tmp_path / "C", StudyDesign(**design))
-        drawn = SPECIMENS["wedge"]((464, 464), 42)
+        drawn = SPECIMENS["wedge"]((928, 928), 42)
         expected = expected_patterns(embedded_experiment(ScanDesign(**design)))
     scan = read_scan(split_file(tmp_path / "C", 300, "train"), load_truth=True)
     assert scan.metadata["provenance"]["specimen"] == "wedge"
     assert scan.metadata["provenance"]["probe"] == "gaussians"
     np.testing.assert_allclose(
-        scan.object_guess, fourier_crop(drawn, (232, 232), "mean"), atol=1e-6
+        scan.object_guess, fourier_crop(drawn, (348, 348), "mean"), atol=1e-6
     )
     power = np.square(np.abs(scan.probe)).sum((1, 2))
     np.testing.assert_allclose(power / power.sum(), [0.64, 0.36], atol=1e-3)
@@ -79,3 +90,29 @@ def test_an_array_of_another_shape_is_refused_by_the_entrys_name(tmp_path, regis
         pytest.raises(ConfigError, match=f"{kind} 'odd'"),
     ):
         embedded_experiment(ScanDesign(**{kind: "odd"}, scan_step=16))
+
+
+@pytest.mark.parametrize("M", [60, 257])
+def test_a_side_that_is_no_grid_of_the_simulation_is_refused(M):
+    with pytest.raises(ConfigError, match=f"M={M}.*64.*256"):
+        embedded_experiment(ScanDesign(scan_step=16, M=M))
+
+
+def test_the_truth_explains_its_patterns_to_the_noise_from_half_as_many_pixels_more():
+    """At M = N, light that falls beside the detector is folded back and no object explains it."""
+    deviances = {}
+    for M in (64, 96):
+        experiment = embedded_experiment(ScanDesign(scan_step=8, M=M))
+        expected = torch.from_numpy(expected_patterns(experiment))
+        scale = 1e5 / float(expected.sum((1, 2)).mean())
+        counts = draw_counts(expected * scale, torch.Generator().manual_seed(0))
+        probe = torch.from_numpy(experiment.coarse_probe) * scale**0.5
+        places = torch.from_numpy(experiment.positions_px)
+        geometry = Geometry.of(
+            places, probe, experiment.canvas_shape, whole=True, detector=Detector(64)
+        )
+        patterns = Patterns(geometry, counts.__getitem__)
+        canvas = torch.from_numpy(experiment.truth)[None]
+        deviances[M] = mean_deviance(canvas, patterns)
+    perfect = float(perfect_deviance(expected * scale).mean())
+    assert deviances[96] < 1.02 * perfect < 1.4 * perfect < deviances[64]

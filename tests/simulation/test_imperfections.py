@@ -23,7 +23,7 @@ FEW = slice(0, 12)
 
 def experiment(modes: int = 1) -> Experiment:
     image, probe, y, x, _ = geometry(modes=modes)
-    return Experiment(image, probe, np.stack([y, x], axis=1)[FEW], 32, 1, {})
+    return Experiment(image, probe, np.stack([y, x], axis=1)[FEW], 32, 32, {})
 
 
 def seen(**kinds) -> np.ndarray:
