@@ -137,9 +137,10 @@ def run_reconstruction_job(job: ReconstructionJob, settings: MethodSettings) -> 
         whole = attribute(type(method), "sees_truth")
         found = method.reconstruct(scan if whole else scan.without_truth())
         path = job.artifact_dir / "object.npz"
-        probe = {} if found.probe is None else {"probe": found.probe}
+        names = ("object", "probe", "positions", "brightness", "background")
+        arrays = {name: value for name in names if (value := getattr(found, name)) is not None}
         with atomic_path(path) as temporary:
-            np.savez(temporary, object=found.object, **probe)
+            np.savez(temporary, **arrays)
         row = {key: getattr(job, key) for key in ("dose", "view", "split", "method")} | {
             "status": "complete",
             "dataset": str(job.dataset),

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
-from jaxtyping import Complex
+from jaxtyping import Complex, Float
 
 from fly64lib.design import dose_folder, gridsize_of, linear_overlap
 
@@ -42,7 +42,12 @@ class MethodResult:
 
     object: Complex[np.ndarray, "H W"]  # complex64, on the scan's canvas
     # complex64, sum |P|^2 = photons; None where it was not refined
-    probe: Complex[np.ndarray, "modes N N"] | None = None
+    probe: Complex[np.ndarray, "modes M M"] | None = None
+    # what was found of the exposures, where it was sought: patch centres (y, x), px; brightness of
+    # mean 1; counts of an exposure without the probe's light
+    positions: Float[np.ndarray, "n 2"] | None = None
+    brightness: Float[np.ndarray, " n"] | None = None
+    background: Float[np.ndarray, "N N"] | None = None
     cost: Cost = field(default_factory=Cost)
     settings: dict[str, Any] = field(default_factory=dict)  # of the method, JSON-ready
     note: str = ""  # what a reader of the numbers has to know

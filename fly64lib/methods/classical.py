@@ -6,8 +6,9 @@ from pydantic import Field
 
 from fly64lib.methods.base import MethodResult, Scan
 from ptycho_torch.errors import ConfigError
-from ptycho_torch.fields import Positive, Seed, Threads, Whole, config
+from ptycho_torch.fields import SEVERAL, Positive, Seed, Threads, Whole, config
 
+UNKNOWNS = ("affine", "positions", "brightness", "background")
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Weights = Annotated[tuple[Weight, ...], Field(min_length=1)]
 
@@ -25,6 +26,8 @@ class Classical:
     probe: Literal["known", "refine"] = "known"  # the file's probe is kept, or refined from it
     # incoherent modes of a refined probe, at least; those that the file does not have start faint
     probe_modes: Annotated[Whole, Field(ge=1, le=16)] = 1
+    # of the exposures: positions one by one or as a linear map of all, brightness, background
+    unknown: Annotated[tuple[Literal[UNKNOWNS], ...], SEVERAL] = ()
     # error put on the starting probe, see fly64lib.simulation.probes.defocused
     probe_defocus_rad: float = 0.0
     seed: Seed = 0  # of the thinning

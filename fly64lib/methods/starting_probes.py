@@ -9,7 +9,7 @@ from torch import Tensor
 from fly64lib.simulation.probes import defocused
 from ptycho_torch.memmap_bridge import RawDataTorch
 
-Modes = Complex[Tensor, "modes N N"]
+Modes = Complex[Tensor, "modes M M"]
 
 
 def starting_probe(scan: RawDataTorch, defocus_rad: float) -> Modes:
@@ -17,7 +17,7 @@ def starting_probe(scan: RawDataTorch, defocus_rad: float) -> Modes:
     return defocused(scan.probe, defocus_rad) if defocus_rad else scan.probe
 
 
-def with_modes(probe: Modes, count: int) -> Complex[Tensor, "count N N"]:
+def with_modes(probe: Modes, count: int) -> Complex[Tensor, "count M M"]:
     """The probe with faint incoherent modes added up to `count`, to recover; its power is kept.
 
     Each is the strongest mode times a monomial x^a y^b, of lowest degree first, and has 1 % of its

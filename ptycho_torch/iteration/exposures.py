@@ -22,7 +22,6 @@ from ptycho_torch.iteration.slopes import DARK, excess_of
 from ptycho_torch.physics import optics
 from ptycho_torch.physics.geometry import Detector, Geometry, Patterns
 
-UNKNOWNS = ("affine", "positions", "brightness", "background")
 _FAINT = 1e-3  # of the mean counts of a pixel: a background that is to be found starts there
 _FIRMNESS = 1e-3  # of the mean curvature: what an exposure without light is held by
 
@@ -139,7 +138,7 @@ class Unknown:
         self.patterns, self.unknown, self.most_px = patterns, unknown, most_px
 
     def __call__(self, canvas: Canvas, patterns: Patterns) -> Patterns:
-        """One step of each unknown, in the order of UNKNOWNS."""
+        """One step of each unknown."""
         for name, step in (("brightness", brightness_step), ("background", background_step)):
             patterns = step(canvas, patterns) if name in self.unknown else patterns
         for name in ("affine", "positions"):
