@@ -6,9 +6,10 @@ without light.
 Positions take Gauss-Newton steps: with w_jm the wave and dw its derivative by a shift of the probe,
 dI = 2 s Re conj(w) dw, the slope of the likelihood is sum_q (1 - n / I) dI and its expected
 curvature sum_q dI dI^T / I, a 2 x 2 matrix an exposure. All exposures together give the same for a
-scan that was scaled, turned or sheared as a whole. Brightness s and background b take the
-expectation-maximisation steps of Poisson mixtures (Shepp and Vardi, IEEE Trans. Med. Imaging 1, 113
-(1982)): both stay positive, and no step lowers the likelihood.
+scan that was scaled, turned or sheared as a whole. Single positions are taken from where they were
+stated only as far as they vary by more than counting noise would make them. Brightness s and
+background b take the expectation-maximisation steps of Poisson mixtures (Shepp and Vardi, IEEE
+Trans. Med. Imaging 1, 113 (1982)): both stay positive, and no step lowers the likelihood.
 """
 
 from dataclasses import replace
@@ -56,11 +57,24 @@ def position_slopes(canvas: Canvas, patterns: Patterns) -> PositionSlopes:
 def position_step(slopes: PositionSlopes, most_px: float) -> Float[Tensor, "n 2"]:
     """The Gauss-Newton step of each exposure, no longer than `most_px`, without their common mean:
     a shift of all of them is one of the object."""
-    firm = _FIRMNESS * slopes.curvature.diagonal(dim1=-2, dim2=-1).mean()
-    held = slopes.curvature + firm * torch.eye(2).to(slopes.curvature)
+    held = slopes.curvature + _firm(slopes.curvature)
     step = -torch.linalg.solve(held, slopes.slope)
     step = step * (most_px / step.norm(dim=1, keepdim=True).clamp_min(most_px))
     return step - step.mean(0)
+
+
+def shrunk(
+    away_px: Float[Tensor, "n 2"], curvature: Float[Tensor, "n 2 2"]
+) -> Float[Tensor, "n 2"]:
+    """Displacements from the stated positions, shrunk by their noise (empirical Bayes).
+
+    The inverse curvature is the variance that counting noise gives each estimate; what the
+    displacements vary by beyond it is taken for the variance of the true ones. Where the stated
+    positions were right nothing is left of the noise."""
+    noise = torch.linalg.inv(curvature + _firm(curvature))
+    true = (away_px.square().sum(1).mean() - noise.diagonal(dim1=-2, dim2=-1).sum(1).mean()) / 2
+    true = true.clamp_min(0) * torch.eye(2).to(noise)
+    return torch.einsum("ab,nbc,nc->na", true, torch.linalg.inv(true + noise), away_px)
 
 
 def affine_step(
@@ -132,25 +146,35 @@ def positions_of(geometry: Geometry) -> Float[Tensor, "n 2"]:
 
 class Unknown:
     """Finds what is unknown of the exposures on the way: called with a canvas and patterns it gives
-    better ones, and keeps them as `patterns`."""
+    better ones, and keeps them as `patterns`. No position moves farther than `most_px` a step."""
 
     def __init__(self, patterns: Patterns, unknown: tuple[str, ...], most_px: float) -> None:
         self.patterns, self.unknown, self.most_px = patterns, unknown, most_px
+        self.stated = positions_of(patterns.geometry)
 
     def __call__(self, canvas: Canvas, patterns: Patterns) -> Patterns:
         """One step of each unknown."""
         for name, step in (("brightness", brightness_step), ("background", background_step)):
             patterns = step(canvas, patterns) if name in self.unknown else patterns
-        for name in ("affine", "positions"):
-            if name in self.unknown:
-                slopes = position_slopes(canvas, patterns)
-                if name == "affine":
-                    step = affine_step(slopes, positions_of(patterns.geometry), self.most_px)
-                else:
-                    step = position_step(slopes, self.most_px)
-                patterns = replace(patterns, geometry=moved(patterns.geometry, step))
+        if "affine" in self.unknown:
+            slopes, places = position_slopes(canvas, patterns), positions_of(patterns.geometry)
+            step = affine_step(slopes, places, self.most_px)
+            self.stated = self.stated + step
+            patterns = replace(patterns, geometry=moved(patterns.geometry, step))
+        if "positions" in self.unknown:
+            slopes, places = position_slopes(canvas, patterns), positions_of(patterns.geometry)
+            away = places + position_step(slopes, self.most_px) - self.stated
+            goal = self.stated + shrunk(away, slopes.curvature.to(away))
+            step = (goal - places).to(slopes.slope)
+            patterns = replace(patterns, geometry=moved(patterns.geometry, step))
         self.patterns = patterns
         return patterns
+
+
+def _firm(curvature: Float[Tensor, "n 2 2"]) -> Float[Tensor, "2 2"]:
+    """What keeps the curvature of an exposure without light from being 0."""
+    mean = curvature.diagonal(dim1=-2, dim2=-1).mean()
+    return _FIRMNESS * mean * torch.eye(2).to(curvature)
 
 
 def _shares(canvas: Canvas, patterns: Patterns, chunk: Tensor) -> tuple[Tensor, Tensor]:

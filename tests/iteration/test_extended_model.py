@@ -18,6 +18,7 @@ from ptycho_torch.iteration.exposures import (
     position_slopes,
     position_step,
     positions_of,
+    shrunk,
 )
 from ptycho_torch.iteration.slopes import gradient, joint_gradient
 from ptycho_torch.physics.geometry import Detector, Geometry, Patterns
@@ -128,6 +129,17 @@ def test_position_steps_lead_back_to_the_true_positions(M, N):
         off = moved(off, step)
     left = positions_of(off) - positions_of(geometry)
     assert float(left.abs().max()) < 0.02
+
+
+def test_displacements_are_shrunk_to_nothing_where_they_are_noise_and_kept_where_they_are_not():
+    rng = np.random.default_rng(0)
+    spread = torch.from_numpy(np.tile(np.diag([4.0, 25.0]), (2000, 1, 1)))  # variances 0.25, 0.04
+    noise = torch.from_numpy(rng.standard_normal((2000, 2)) * [0.5, 0.2])
+    assert float(shrunk(noise, spread).square().mean().sqrt()) < 0.1
+    true = torch.from_numpy(rng.standard_normal((2000, 2)))
+    error = (shrunk(true + noise, spread) - true).square().mean(0)
+    # the posterior's variance, 1 / (1 + 4) and 1 / (1 + 25)
+    torch.testing.assert_close(error, torch.tensor([0.2, 1 / 26]).double(), rtol=0.1, atol=0)
 
 
 def test_a_scan_scaled_turned_and_sheared_as_a_whole_is_found_as_a_whole():
