@@ -39,7 +39,7 @@ from ptycho_torch.memmap_bridge import RawDataTorch
 from ptycho_torch.physics.geometry import Patterns
 
 _ALONE = 20  # steps on the object before a probe, or exposures, join
-_MOST_STEP = 0.5  # of a position at a time, in pixels of the detector's grid
+MOST_STEP = 0.5  # of a position at a time, in pixels of the detector's grid
 _TRACED = 10  # steps between two entries of the trace: a deviance costs as much as half a step
 
 Canvas = Complex[Tensor, "1 H W"]
@@ -101,9 +101,10 @@ def _fit(
 ) -> tuple[Canvas, Patterns]:
     """Accelerated steps on f from `start`; the patterns come back with their last probe and with
     what was found of the `unknown`."""
-    found = Unknown(patterns, unknown, _MOST_STEP * patterns.geometry.M / patterns.geometry.N)
+    geometry, refined = patterns.geometry, settings.probe == "refine"
+    found = Unknown(patterns, unknown, MOST_STEP * geometry.M / geometry.N, not refined)
     renew = found if unknown else None
-    if settings.probe == "refine":
+    if refined:
         return joint_steps(patterns, start, steps, weight, observe, renew)
     seen = observe and (lambda step, canvas: observe(step, canvas, found.patterns))
     canvas = canvas_steps(patterns, start, steps, smoothness=weight, observe=seen, renew=renew)

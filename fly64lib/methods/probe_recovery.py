@@ -1,48 +1,57 @@
-"""A scan under a probe recovered from its own patterns: `fly64 probe SRC.npz DST.npz --modes 3`.
+"""A scan with what is recovered from its own patterns: `fly64 probe SRC.npz DST.npz --modes 3`.
 
 Object and probe are fitted together (:mod:`fly64lib.methods.classical`), the probe as incoherent
-modes that start from the file's. Every tenth pattern is kept out of the fit and tells whether the
-recovery holds: the mean Poisson deviance per detector pixel there, under the file's probe and under
-the recovered one, each with the object fitted under it. A perfect model would come to about 1; a
-probe that does not lower it is not worth taking."""
+modes that start from the file's, on a finer grid where one is asked for, and with it what is
+unknown of the exposures. Every tenth pattern is kept out of the fit and tells whether the recovery
+holds: the mean Poisson deviance per detector pixel there, under what the file says and under what
+was recovered, each with the object fitted under it. A perfect model would come to about 1; a
+recovery that does not lower it is not worth taking. What only an exposure itself can tell, its
+position and brightness, a tenth of its photons tells, and the other nine tenths judge."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 import tyro
-from jaxtyping import Complex
+from torch import Tensor
 
 from fly64lib.evaluation.judgement import has_truth
-from fly64lib.methods.classical import Classical
+from fly64lib.methods.base import MethodResult, measured
+from fly64lib.methods.classical import UNKNOWNS, Classical, Weight
+from fly64lib.methods.penalised_fit import MOST_STEP
 from ptycho_torch.commands import run_options
 from ptycho_torch.data.contract import write_scan
 from ptycho_torch.errors import ConfigError
-from ptycho_torch.fields import Positive, Threads, config
+from ptycho_torch.fields import SEVERAL, Positive, Threads, config
 from ptycho_torch.files import sha256_file
-from ptycho_torch.inference.apply import data_deviance
+from ptycho_torch.inference.apply import mean_deviance
+from ptycho_torch.iteration.exposures import Unknown, positions_of
+from ptycho_torch.iteration.thinning import ThinnedCounts
 from ptycho_torch.memmap_bridge import RawDataTorch, open_scan
+from ptycho_torch.physics.geometry import Geometry, Patterns
 from ptycho_torch.versions import software_versions
 
 HELD_OUT_EVERY = 10
+_TELLING = 0.1  # share of the photons of a pattern held out that tell its position and brightness
+_ROUNDS = 20  # steps of these
+OF_EXPOSURES = ("affine", "positions", "brightness")
 
 
 @dataclass(frozen=True, eq=False)
-class RecoveredProbe:
-    """A probe recovered from nine tenths of a scan, and what the last tenth says of it."""
+class Recovered:
+    """What nine tenths of a scan tell of it, and what the last tenth says of that."""
 
-    probe: Complex[np.ndarray, "modes N N"]  # orthogonal, strongest first; sum |P|^2 as in the file
-    object: Complex[np.ndarray, "H W"]  # that was fitted with it
-    deviance_before: float  # per detector pixel of the patterns held out, under the file's probe
+    scan: RawDataTorch  # all patterns, with the recovered probe, object and exposures
+    deviance_before: float  # per detector pixel of the patterns held out, by what the file says
     deviance_after: float
     cpu_seconds: float
 
     @property
     def shares(self) -> list[float]:
-        """Power of the modes, as shares."""
-        power = (np.abs(self.probe) ** 2).sum((1, 2))
+        """Power of the probe's modes, orthogonal and the strongest first, as shares."""
+        power = self.scan.probe.abs().square().sum((1, 2))
         return (power / power.sum()).tolist()
 
 
@@ -54,18 +63,94 @@ def held_out(patterns: int) -> np.ndarray:
 
 
 def recover_probe(
-    scan: RawDataTorch, modes: int, steps: int = 240, threads: int = 1, progress: bool = False
-) -> RecoveredProbe:
-    """The probe as `modes` incoherent modes or more, after `steps` joint steps, without truth."""
+    scan: RawDataTorch,
+    modes: int,
+    steps: int = 240,
+    threads: int = 1,
+    progress: bool = False,
+    *,
+    M: int | None = None,
+    unknown: tuple[str, ...] = (),
+    tikhonov: float | None = None,
+) -> Recovered:
+    """The probe as `modes` incoherent modes or more on M pixels (None: as many as it has), and what
+    is `unknown` of the exposures, after `steps` joint steps, without truth."""
     held, blind = held_out(scan.n), scan.without_truth()
-    fitted, kept_out = blind.subset(~held), blind.subset(held)
-    common = {"threads": threads, "progress": progress}
-    kept = Classical(**common).reconstruct(fitted)
-    found = Classical(probe="refine", probe_modes=modes, steps=steps, **common).reconstruct(fitted)
-    before = data_deviance(torch.from_numpy(kept.object), kept_out)
-    after = data_deviance(torch.from_numpy(found.object), kept_out.under(found.probe))
-    seconds = kept.cost.cpu_seconds + found.cost.cpu_seconds
-    return RecoveredProbe(found.probe, found.object, before, after, seconds)
+    fine = blind if M is None else blind.finer(M)
+    common = {"threads": threads, "progress": progress, "tikhonov": tikhonov}
+    sought = {"probe": "refine", "probe_modes": modes, "steps": steps, "unknown": unknown}
+    kept = Classical(**common).reconstruct(blind.subset(~held))
+    found = Classical(**common, **sought).reconstruct(fine.subset(~held))
+    objects = [torch.from_numpy(result.object)[None] for result in (kept, found)]
+    with measured() as cost:
+        whole = _with_exposures(fine, held, found)
+        geometries = [part.subset(held).geometry(whole=True) for part in (blind, whole)]
+        every, of_each = blind.subset(held), tuple(set(unknown) & set(OF_EXPOSURES))
+        judging = every.counts(slice(None)).__getitem__
+        if of_each:
+            photons = ThinnedCounts(every, torch.arange(every.n), _TELLING, seed=0)
+            telling, judging = Patterns(geometries[1].fainter(_TELLING), photons.kept), photons.rest
+            told = _told(objects[1], telling, of_each).geometry
+            at = {name: getattr(told, name) for name in ("address", "residual_px", "brightness")}
+            geometries[1] = replace(geometries[1], **at)
+            geometries = [geometry.fainter(1 - _TELLING) for geometry in geometries]
+            all_photons = Patterns(
+                whole.subset(held).geometry(whole=True), every.counts(slice(None)).__getitem__
+            )
+            whole = _put(whole, held, _told(objects[1], all_photons, of_each).geometry)
+        deviances = [
+            mean_deviance(canvas, Patterns(geometry, judging))
+            for canvas, geometry in zip(objects, geometries, strict=True)
+        ]
+    seconds = kept.cost.cpu_seconds + found.cost.cpu_seconds + cost.cpu_seconds
+    return Recovered(whole, *deviances, seconds)
+
+
+def _with_exposures(scan: RawDataTorch, held: np.ndarray, found: MethodResult) -> RawDataTorch:
+    """The scan with what was found of the fitted patterns; those held out lie where the others'
+    linear map puts them, and are as bright as the mean."""
+    positions, brightness = scan.scan.positions, None
+    if found.positions is not None:
+        middle = positions[~held].mean(0)
+        away = found.positions - positions[~held]
+        trend = np.linalg.lstsq(positions[~held] - middle, away - away.mean(0), rcond=None)[0]
+        positions = positions + away.mean(0) + (positions - middle) @ trend
+        positions[~held] = found.positions
+    if found.brightness is not None:
+        brightness = np.ones(scan.n)
+        brightness[~held] = found.brightness
+    y, x = _inside(positions, scan).T
+    extra = {"xcoords": x, "ycoords": y, "brightness": brightness, "background": found.background}
+    changed = replace(scan.scan, probe=found.probe, object_guess=found.object, **extra)
+    return RawDataTorch(changed, scan.source)
+
+
+def _told(canvas: Tensor, patterns: Patterns, of_each: tuple[str, ...]) -> Patterns:
+    """The patterns with what their counts tell of their positions and brightness under an object
+    and a probe."""
+    most = MOST_STEP * patterns.geometry.M / patterns.geometry.N
+    find = Unknown(patterns, of_each, most, probe_known=True)
+    for _ in range(_ROUNDS):
+        patterns = find(canvas, patterns)
+    return patterns
+
+
+def _put(scan: RawDataTorch, held: np.ndarray, told: Geometry) -> RawDataTorch:
+    """The scan with the positions and brightness of the patterns held out."""
+    positions, brightness = scan.scan.positions.copy(), scan.scan.brightness
+    positions[held] = _inside(positions_of(told).numpy(), scan)
+    if told.brightness is not None and brightness is not None:
+        brightness = brightness.copy()
+        brightness[held] = told.brightness.numpy()
+    y, x = positions.T
+    changed = replace(scan.scan, xcoords=x, ycoords=y, brightness=brightness)
+    return RawDataTorch(changed, scan.source)
+
+
+def _inside(positions: np.ndarray, scan: RawDataTorch) -> np.ndarray:
+    """Positions whose patches lie on the object; a step may have led just beyond."""
+    half, shape = scan.M / 2, np.array(scan.scan.canvas_shape)
+    return np.clip(positions, half - 0.499, shape - half + 0.499)
 
 
 @config
@@ -75,7 +160,11 @@ class Options:
     source: Annotated[Path, tyro.conf.Positional]  # a DATA-001 file
     output: Annotated[Path, tyro.conf.Positional]  # the same scan with the recovered probe, *.npz
     modes: Positive = 3  # incoherent modes, at least
+    M: Positive | None = None  # side of the recovered probe, pixels; None: as in the file
+    # of the exposures: affine, positions, brightness, background
+    unknown: Annotated[tuple[Literal[UNKNOWNS], ...], SEVERAL] = ()
     steps: Positive = 240  # joint steps on object and probe
+    tikhonov: Weight | None = None  # of the slopes, photons per pixel; None: by photons held out
     threads: Threads = 1
 
 
@@ -84,7 +173,8 @@ def command(options: Options) -> int:
     if output.suffix != ".npz" or output.resolve() == source.resolve():
         raise ConfigError(f"output {output}: expected another file than the source, named *.npz")
     raw = open_scan(source)
-    found = recover_probe(raw, options.modes, options.steps, options.threads, progress=True)
+    how = {name: getattr(options, name) for name in ("M", "unknown", "tikhonov")}
+    found = recover_probe(raw, options.modes, options.steps, options.threads, True, **how)
     print(
         f"modes: {', '.join(f'{share:.1%}' for share in found.shares)} of the power,"
         f" {found.cpu_seconds:.0f} CPU s\ndeviance per pixel on {held_out(raw.n).sum()} patterns"
@@ -95,14 +185,17 @@ def command(options: Options) -> int:
         print("the recovered probe explains them no better: keep the file's; nothing was written")
         return 1
     about = {"source_sha256": sha256_file(source), "modes": options.modes, "steps": options.steps}
-    about |= {name: getattr(found, name) for name in ("deviance_before", "deviance_after")}
+    about |= how | {name: getattr(found, name) for name in ("deviance_before", "deviance_after")}
     about["versions"] = software_versions()
     kinds = {"probe_kind": "reconstruction", "probe_recovery": about}
-    changed = replace(raw.scan, probe=found.probe)
-    if not has_truth(raw):
+    recovered = found.scan.scan
+    if has_truth(raw):  # the truth stays, on the grid of the probe
+        truth = raw if options.M is None else raw.finer(options.M)
+        recovered = replace(recovered, object_guess=truth.scan.object_guess)
+    else:
         kinds["object_kind"] = "reconstruction"
-        changed = replace(changed, object_guess=found.object)
-    write_scan(output, replace(changed, metadata=raw.metadata | kinds))
+    kept = {"metadata": raw.metadata | kinds, "extra": raw.scan.extra, "groups": raw.scan.groups}
+    write_scan(output, replace(recovered, **kept))
     print(output)
     return 0
 

@@ -21,8 +21,8 @@ from ptycho_torch.iteration.slopes import Canvas, gradient, joint_gradient, roug
 from ptycho_torch.iteration.subsets import steps_of_pass
 from ptycho_torch.physics.geometry import Geometry, Patterns
 
-# steps between two renewals of the preconditioner and of what is unknown, while these change
-_RENEWAL = 10
+_RENEWAL = 10  # joint steps between two renewals of the preconditioner, while the probe changes
+_FOUND = 5  # steps between two looks at what is unknown of the exposures
 
 Renew = Callable[[Tensor, Patterns], Patterns]
 
@@ -48,7 +48,7 @@ def canvas_steps(
     pass steps on (:mod:`~ptycho_torch.iteration.subsets`). `tikhonov` and `smoothness` (photons per
     object pixel) pull towards `prior` and towards its slopes. `observe(pass, canvas)` sees the
     canvas after each pass, and may end the iteration by returning True. `renew(canvas, patterns)`
-    gives the patterns to go on with after every tenth pass, such as
+    gives the patterns to go on with after every fifth pass, such as
     :class:`ptycho_torch.iteration.exposures.Unknown`.
     """
     schedule = [1] * passes if isinstance(passes, int) else list(passes)
@@ -66,7 +66,7 @@ def canvas_steps(
             if smoothness:
                 slope = slope + smoothness * roughness_gradient(at - prior)
             iteration.move((slope,), (at - slope * step.length,))
-        if renew is not None and number % _RENEWAL == _RENEWAL - 1:
+        if renew is not None and number % _FOUND == _FOUND - 1:
             patterns = renew(iteration.reached[0], patterns)
             steps.clear()
         if observe is not None and observe(number, iteration.reached[0]):
@@ -102,7 +102,7 @@ def joint_steps(
         probe = probe * (photons / probe.abs().square().sum()).sqrt()
         iteration.move((slope, probe_slope), (at - slope / curvatures[0], probe))
         patterns = patterns.under(iteration.reached[1])
-        if renew is not None and step % _RENEWAL == _RENEWAL - 1:
+        if renew is not None and step % _FOUND == _FOUND - 1:
             patterns = renew(iteration.reached[0], patterns)
             # a mean brightness goes into the probe
             before, photons = photons, patterns.geometry.probe.abs().square().sum()

@@ -94,8 +94,7 @@ def affine_step(
 
 
 def brightness_step(canvas: Canvas, patterns: Patterns) -> Patterns:
-    """The patterns with a better brightness of each exposure, of mean 1, and a probe that carries
-    the mean."""
+    """The patterns with a better brightness of each exposure."""
     geometry = patterns.geometry
     before = torch.ones(len(geometry)).to(geometry.residual_px)
     before = before if geometry.brightness is None else geometry.brightness
@@ -103,9 +102,16 @@ def brightness_step(canvas: Canvas, patterns: Patterns) -> Patterns:
     for chunk in geometry.chunks():
         ratio, lit = _shares(canvas, patterns, chunk)
         found[chunk] = before[chunk] * (ratio * lit).sum((1, 2)) / lit.sum((1, 2))
-    mean = found.mean()
-    moved = replace(geometry, brightness=found / mean, probe=geometry.probe * mean.sqrt())
-    return replace(patterns, geometry=moved)
+    return replace(patterns, geometry=replace(geometry, brightness=found))
+
+
+def balanced(patterns: Patterns, probe_known: bool) -> Patterns:
+    """The patterns with a brightness of mean 1; the probe takes the mean, unless it is known."""
+    geometry = patterns.geometry
+    mean = geometry.brightness.mean()
+    probe = geometry.probe if probe_known else geometry.probe * mean.sqrt()
+    found = replace(geometry, brightness=geometry.brightness / mean, probe=probe)
+    return replace(patterns, geometry=found)
 
 
 def background_step(canvas: Canvas, patterns: Patterns) -> Patterns:
@@ -148,14 +154,19 @@ class Unknown:
     """Finds what is unknown of the exposures on the way: called with a canvas and patterns it gives
     better ones, and keeps them as `patterns`. No position moves farther than `most_px` a step."""
 
-    def __init__(self, patterns: Patterns, unknown: tuple[str, ...], most_px: float) -> None:
+    def __init__(
+        self, patterns: Patterns, unknown: tuple[str, ...], most_px: float, probe_known: bool
+    ) -> None:
         self.patterns, self.unknown, self.most_px = patterns, unknown, most_px
+        self.probe_known = probe_known
         self.stated = positions_of(patterns.geometry)
 
     def __call__(self, canvas: Canvas, patterns: Patterns) -> Patterns:
         """One step of each unknown."""
-        for name, step in (("brightness", brightness_step), ("background", background_step)):
-            patterns = step(canvas, patterns) if name in self.unknown else patterns
+        if "brightness" in self.unknown:
+            patterns = balanced(brightness_step(canvas, patterns), self.probe_known)
+        if "background" in self.unknown:
+            patterns = background_step(canvas, patterns)
         if "affine" in self.unknown:
             slopes, places = position_slopes(canvas, patterns), positions_of(patterns.geometry)
             step = affine_step(slopes, places, self.most_px)
