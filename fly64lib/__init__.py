@@ -9,8 +9,7 @@
 
 The rooms, from the ground up: `simulation`, `evaluation`, `methods`, `plots`, the study's phases C
 to G (`generation`, `overlap`, `training`, `reconstruction`, `comparison`), `formats`, `check`,
-`report`, `notebook`, `sweep`, `cli` (docs/architecture.md). A name below is imported when used.
-"""
+`report`, `notebook`, `sweep`, `cli` (docs/architecture.md). A name below is imported when used."""
 
 from importlib import import_module
 

@@ -9,8 +9,7 @@ A view says which images of a scan a method gets, and at which dose:
     <view>_fluence    control of an overlap view: every image, at as many photons in total
     custom            a share of the images, regrouped
 
-:mod:`fly64lib.simulation.views` chooses their images.
-"""
+:mod:`fly64lib.simulation.views` chooses their images."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -33,8 +32,7 @@ Part = TypeVar("Part")
 def linear_overlap(view: str) -> float | None:
     """f of an overlap view, whose group centres are (1 - f) D apart; None for all other views.
 
-    A number has one spelling, so that a view has one folder. Raises ConfigError for other names.
-    """
+    A number has one spelling, so that a view has one folder. Raises ConfigError for other names."""
     if view in OVERLAPS or re.fullmatch(r"0|0\.\d*[1-9]", view):
         return OVERLAPS.get(view) or float(view)
     named = controlled_view(view)
@@ -206,8 +204,7 @@ def conditions(
     """Each dose and view of a grid of (doses, views, splits), with its file of each split.
 
     Raises DataContractError where a file is missing; with `allow_missing_phase_d` a missing view is
-    left out and its reason appended to `skipped`.
-    """
+    left out and its reason appended to `skipped`."""
     doses, views, splits = grid
     for dose, view in product(doses, views):
         files = [view_file(phase_c_root, phase_d_root, dose, view, split) for split in splits]

@@ -5,8 +5,7 @@
 Writes `ROOT/dose_1000/patched_{train,test}.npz` (DATA-001, with truth patches) and
 `ROOT/run_manifest.json` with the SHA-256 of each. `held_out_test.npz` beside them holds further
 exposures of the test half at random positions: no method gets them, every method's object is scored
-on them. A file that the manifest vouches for, made from the same inputs, is not made again.
-"""
+on them. A file that the manifest vouches for, made from the same inputs, is not made again."""
 
 from dataclasses import replace
 from itertools import product
@@ -47,8 +46,7 @@ def generate_datasets(
     Without `base_npz` the embedded twin is simulated; with it the object, probe and positions of
     any DATA-001 file, on the file's own grid (matched by nature, and labelled so). Doses may be
     made one after another: the manifest keeps all. `imperfections` are in the patterns (and in the
-    file's probe) and named in the metadata; methods do not know them.
-    """
+    file's probe) and named in the metadata; methods do not know them."""
     root, design = Path(output_root), part_of(ScanDesign, design)
     # A broken base file is refused before anything is written.
     base = base_experiment(base_npz) if base_npz else None

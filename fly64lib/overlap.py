@@ -15,8 +15,7 @@ probability p, here the overlap view's number of images over the baseline's, giv
 at p times the dose; the probe is scaled by sqrt(p). So the overlap view and its controls bring the
 same photons to the specimen: in few exposures in tight groups, in few spread ones, or in all. What
 then differs between them is overlap; between control and baseline it is dose. Equal is the total:
-groups sit at the scan's edge more often, so photons per pixel inside it differ by some 10 %.
-"""
+groups sit at the scan's edge more often, so photons per pixel inside it differ by some 10 %."""
 
 import hashlib
 from collections.abc import Iterator
@@ -103,8 +102,7 @@ def generate_overlap_views(
     `choices` replace values of the design. D is the probe's outer half-maximum diameter, unless the
     design gives it. A view too small for one group is skipped with its reason. Raises ConfigError
     for values out of range or a replicate that is not phase C's, DataContractError for missing or
-    broken files and for doses whose positions differ.
-    """
+    broken files and for doses whose positions differ."""
     design = replace(part_of(ViewDesign, design), **choices)
     source_root, root, artifacts = map(Path, (phase_c_root, output_root, artifact_root))
     doses = _doses(source_root, doses)
@@ -153,8 +151,7 @@ def generate_overlap_views(
 def thinned_scan(scan: ScanData, keep: float, seed: list[int], source: Path) -> ScanData:
     """The scan as `keep` times the dose would have measured it: counts thinned, probe * sqrt(keep).
 
-    Each pattern has a seed of its own out of `seed`. Counts that are not whole are refused.
-    """
+    Each pattern has a seed of its own out of `seed`. Counts that are not whole are refused."""
     raw, diffraction = RawDataTorch(scan, source), np.empty(scan.diffraction.shape, np.float32)
     seeds = np.random.SeedSequence(seed).generate_state(scan.n, np.uint64).astype(np.int64)
     for chunk in torch.arange(scan.n).split(_CHUNK):

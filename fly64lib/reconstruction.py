@@ -5,8 +5,7 @@
 
 A job writes `<artifact_root>/dose_1000/<view>/<method>/object.npz` and, last, `result.json`; the
 command writes `reconstruction_manifest.json` and `skip_summary.json`. The learned methods need
-phase E's folder (`--training-root`).
-"""
+phase E's folder (`--training-root`)."""
 
 import sys
 from dataclasses import asdict, dataclass, field, fields
@@ -127,8 +126,7 @@ def build_reconstruction_jobs(
 def run_reconstruction_job(job: ReconstructionJob, settings: MethodSettings) -> dict:
     """Reconstruct one view by one method, write object and result, and return the result's row.
 
-    The method gets the scan without its truth; a reference such as `truth` gets it whole.
-    """
+    The method gets the scan without its truth; a reference such as `truth` gets it whole."""
     from ptycho_torch.memmap_bridge import open_scan
 
     method = settings.method(job)

@@ -1,7 +1,6 @@
 """What a study chooses from by name: one line an entry, the file that holds it imported on demand.
 
-Another package adds an entry by an entry point of the group (docs/extending.md).
-"""
+Another package adds an entry by an entry point of the group (docs/extending.md)."""
 
 from ptycho_torch.registry import Registry
 

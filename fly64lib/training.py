@@ -63,8 +63,7 @@ def build_training_jobs(
     """The design's jobs, 9 by default: baseline, dense and sparse at every dose.
 
     Touches nothing; missing files as in :func:`fly64lib.design.conditions`. A network that serves
-    all conditions needs one job for them all.
-    """
+    all conditions needs one job for them all."""
     design, network = design or StudyDesign(), network_of(method_of(objective))
     grid = design.doses, ("baseline", *design.views), SPLITS
     root = Path(artifact_root)
@@ -187,8 +186,7 @@ def run_jobs(
 class Options(GridOptions):
     """Phase E: the grid's training jobs, one after another, each recorded.
 
-    The settings of a training and of its network are those of TrainingConfig and ModelConfig.
-    """
+    The settings of a training and of its network are those of TrainingConfig and ModelConfig."""
 
     training: TrainingConfig = field(default_factory=TrainingConfig)
 

@@ -1,7 +1,6 @@
 """Configuration of the engine: two frozen dataclasses, passed explicitly, checked when made.
 
-Importing this module imports neither torch nor lightning.
-"""
+Importing this module imports neither torch nor lightning."""
 
 from collections.abc import Mapping
 from dataclasses import field, replace

@@ -11,8 +11,7 @@ says what it is:
         keep: Annotated[float, Field(ge=0.05, le=0.99)] = 0.8  # share of the photons
 
 pydantic does the checking. A list passes for a tuple, text for the number or mapping that it holds
-(papermill's command line and YAML's `1e4` give text), and becomes it.
-"""
+(papermill's command line and YAML's `1e4` give text), and becomes it."""
 
 import ast
 import difflib

@@ -17,8 +17,7 @@ class CheckOptions:
     """Is this scan fit for a reconstruction? Exit code 0: yes, 1: a warning, the file can be used,
     2: it breaks DATA-001 or cannot be read.
 
-    The contract is checked first; what it lets pass is measured, judged and drawn.
-    """
+    The contract is checked first; what it lets pass is measured, judged and drawn."""
 
     file: tyro.conf.Positional[Path]  # a DATA-001 npz
     picture: Path | None = None  # PNG, else FILE's name with _check.png, in this folder

@@ -4,8 +4,7 @@ warning.
 A warning is a reason to look at the picture, not a judgement on the science. A new check is one
 function, its name in :data:`CHECKS` and its advice in :data:`ADVICE`. Thresholds of what is marked
 in the picture stand where it is measured: in :mod:`fly64lib.check.measurements` and
-:mod:`ptycho_torch.data.count_statistics`.
-"""
+:mod:`ptycho_torch.data.count_statistics`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -132,8 +131,7 @@ def explained(of: Measurements) -> Verdict:
     half a scan away: of the Poisson deviance by which the second is worse than a perfect model, the
     share that the first does not have. 1: all; 0: the object might as well be another one. Both at
     the patterns' photons: the scale is the dose's business. Beside it R = sum |a - A| / sum a of
-    amplitudes, the field's number.
-    """
+    amplitudes, the field's number."""
     scaled = of.modelled * of.measured.sum() / of.modelled.sum()
     calculated, counts = torch.from_numpy(scaled), torch.from_numpy(of.measured)
     R = float((counts.sqrt() - calculated.sqrt()).abs().sum() / counts.sqrt().sum())

@@ -1,8 +1,7 @@
 """What a file format is to import and export, and which one a file has.
 
 A format is a :class:`Format`, named by one line of :data:`fly64lib.registries.FORMATS` or by an
-entry point of another package.
-"""
+entry point of another package."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext

@@ -10,8 +10,7 @@ ptychodus write it, in the group entry_1:
 
 The sample moves against the probe, and detector rows and columns run along the basis vectors b0, b1
 (by default -y and -x): row = -translation . b0 / |b0|, column likewise. Programs differ in that
-sign; the orientation check finds out.
-"""
+sign; the orientation check finds out."""
 
 from pathlib import Path
 

@@ -8,8 +8,7 @@ crop, bin.
 
 The middle of the block that zero frequency falls into lies beside it, (k - 1) / 2 pixels where N /
 k is even: the probe takes the phase ramp that says so, since F(q + s) = F[P exp(-2 pi i s r /
-N)](q).
-"""
+N)](q)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

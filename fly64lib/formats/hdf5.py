@@ -7,8 +7,7 @@ anything is allocated, and external links, external storage and virtual data set
 files of whoever opens them) are refused by name.
 
 What DATA-001 holds and another format has no place for is kept in a group of our own, so that
-nothing is lost: :func:`write_own`, :func:`read_own`.
-"""
+nothing is lost: :func:`write_own`, :func:`read_own`."""
 
 import json
 import math

@@ -2,8 +2,7 @@
 shown in a picture.
 
 What the file does not say is found in the data, or asked for by an option; nothing is guessed
-silently: every decision is printed and kept in the metadata under `import`.
-"""
+silently: every decision is printed and kept in the metadata under `import`."""
 
 import bz2
 import shutil

@@ -8,8 +8,7 @@
             scan (1, n, 2)                   y then x, px, any origin
             probe (1, 1, 1, modes, N, N)     where there
 
-Deflated patterns are unpacked to the work folder.
-"""
+Deflated patterns are unpacked to the work folder."""
 
 from pathlib import Path
 

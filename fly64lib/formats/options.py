@@ -28,8 +28,7 @@ class ImportOptions:
     """Another program's scan as DATA-001, checked by the forward model and shown in a picture.
 
     What the file does not say is found in the data, or asked for by an option; nothing is guessed
-    silently.
-    """
+    silently."""
 
     source: tyro.conf.Positional[Path]  # a scan, perhaps packed as .bz2
     target: tyro.conf.Positional[Path]  # DST.npz
@@ -61,8 +60,7 @@ class ExportOptions:
     """A DATA-001 scan in another program's format, its object as an image, or with a result in it.
 
     A name .cxi, .tif, .png or .npz says the format; PREFIX --format ptychi makes the pair
-    PREFIX_dp.hdf5, PREFIX_para.hdf5. With --object, .npz is a reconstruction as DATA-001.
-    """
+    PREFIX_dp.hdf5, PREFIX_para.hdf5. With --object, .npz is a reconstruction as DATA-001."""
 
     source: tyro.conf.Positional[Path]  # SRC.npz, a DATA-001 scan
     target: tyro.conf.Positional[Path]  # DST

@@ -3,8 +3,7 @@
 Patterns and probe stay as they are; only where the patterns lie on the object is in question. With
 an object, its own forward model is scored; without one, a few accelerated steps build a canvas from
 neighbouring patterns under each orientation. Only the right one makes overlapping patterns
-consistent, so it leaves the lowest Poisson deviance.
-"""
+consistent, so it leaves the lowest Poisson deviance."""
 
 from dataclasses import dataclass, field, replace
 from typing import get_args

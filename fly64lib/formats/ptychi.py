@@ -9,8 +9,7 @@
                  of PtychoShelves: ppX, ppY (n,) in m, lambda m, dx m
 
 pty-chi's Fourier transform is not normalised: its probe is ours divided by N. Its positions count
-from the object's centre: patch centre = (position - centre) / pixel + round(H / 2).
-"""
+from the object's centre: patch centre = (position - centre) / pixel + round(H / 2)."""
 
 from pathlib import Path
 

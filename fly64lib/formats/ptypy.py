@@ -6,8 +6,7 @@
     meta/energy, distance, psize   keV, m, m
 
 The file holds neither probe nor object. Chunks are taken in the order of their number; frames
-without a position cannot be used.
-"""
+without a position cannot be used."""
 
 from pathlib import Path
 

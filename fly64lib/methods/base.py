@@ -5,8 +5,7 @@
 A method is a configuration of its settings. It gets a scan without its truth: counts, positions,
 the probe to start from, and the size of the object. It starts from an empty object. Every method
 sees the same counts, positions and canvas. `fly64lib.registries.METHODS` lists them by name. A
-method's module imports torch when it reconstructs: plans of a study only read its settings.
-"""
+method's module imports torch when it reconstructs: plans of a study only read its settings."""
 
 import re
 import time

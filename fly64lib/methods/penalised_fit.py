@@ -15,8 +15,7 @@ photons is used unchanged on all of them. The steps are those of :mod:`ptycho_to
 The weight is set without truth, from a list of weights, largest first: thinning splits the photons
 into two independent parts; each weight is fitted to one part and scored on the other until the
 score gets worse, and the best is fitted to all photons. What else may be unknown, positions,
-brightness s and background b (:mod:`ptycho_torch.iteration.exposures`), is found on the way.
-"""
+brightness s and background b (:mod:`ptycho_torch.iteration.exposures`), is found on the way."""
 
 from collections.abc import Callable
 from dataclasses import asdict

@@ -5,8 +5,7 @@ LSQML: Odstrcil, Menzel, Guizar-Sicairos, Opt. Express 26, 3108 (2018); rPIE: Ma
 Optica 4, 736 (2017); DM: Thibault et al., Ultramicroscopy 109, 338 (2009); here as pty-chi 2.x
 implements them, run in a process of its own (:mod:`~fly64lib.methods.ptychi_worker`). This side
 checks what goes in, shows progress, and checks what comes back: pty-chi itself answers bad counts
-or positions off the canvas with a NaN object and no error.
-"""
+or positions off the canvas with a NaN object and no error."""
 
 import importlib.util
 import json

@@ -4,8 +4,7 @@ The modules that the notebook's cells import, what those import, and so on; impo
 count, and so does text that is a module's name, as in `[sys.executable, "-m",
 "fly64lib.methods.ptychi_worker"]`. What a registry holds is found by name at run time, so the files
 of the entries that a job uses are given beside the notebook. A change in a figure reruns the
-notebooks that draw with it, not the trainings; one in a method those that use it.
-"""
+notebooks that draw with it, not the trainings; one in a method those that use it."""
 
 import ast
 import hashlib

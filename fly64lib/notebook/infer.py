@@ -3,8 +3,7 @@ infer.ipynb does.
 
 Writes OUTPUT.png and then OUTPUT: the scan with the reconstruction for its object, in DATA-001,
 labelled `reconstruction`, with the fluence beside it. The bundle has to be of the scan's probe and
-N; its dose may differ, and both doses are printed.
-"""
+N; its dose may differ, and both doses are printed."""
 
 import os
 from dataclasses import replace

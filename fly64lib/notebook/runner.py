@@ -40,8 +40,7 @@ def check_parameters(source: str | Path, given: dict[str, Any]) -> dict[str, Any
     """`given` with its values as the notebook's own checked dataclass holds them.
 
     Raises ConfigError for a name or value that the dataclass refuses. A notebook without
-    `read_parameters(...)` has only its names checked, against its parameters cell.
-    """
+    `read_parameters(...)` has only its names checked, against its parameters cell."""
     document = _read(source)
     if given and not any("parameters" in cell.metadata.get("tags", ()) for cell in document.cells):
         got = ", ".join(sorted(given))

@@ -98,8 +98,7 @@ def side_of(design: ScanDesign) -> int:
 
     Probe and object reach further than the detector: exact for what a detector of N pixels sees is
     N + 2 pupil radii. With 1.5 N the twin's truth already explains its patterns to the noise
-    (docs/forward_model.md); an even number of small primes, for the transforms.
-    """
+    (docs/forward_model.md); an even number of small primes, for the transforms."""
     if design.M or design.simulation == "matched":
         return design.M or design.N
     return 2 * next_fast_len(ceil(0.75 * design.N))

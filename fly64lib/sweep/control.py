@@ -3,8 +3,7 @@ finds and stops what runs.
 
 `logs/runs.jsonl` gets a line for each finished run. All processes of a study carry its name in
 their environment, and its cluster jobs in their own, so that what a killed driver left behind is
-stopped before another job writes the same files.
-"""
+stopped before another job writes the same files."""
 
 import json
 import os

@@ -1,7 +1,6 @@
 """What a run of the study does: a profile's settings, and the notebooks that they ask for.
 
-Profiles are the small files in `profiles/`; results of different ones are not to be compared.
-"""
+Profiles are the small files in `profiles/`; results of different ones are not to be compared."""
 
 from collections.abc import Iterable
 from dataclasses import field

@@ -19,8 +19,7 @@ def draw_groups(
     K = `neighbor_count` nearest others, drawn without regard to distance; no two groups hold the
     same images. With C = 1 a group is an image. `n_groups` defaults to the number of images.
 
-    Raises ConfigError when there are too few images, or fewer distinct groups than asked for.
-    """
+    Raises ConfigError when there are too few images, or fewer distinct groups than asked for."""
     n, text = len(positions_px), f"n_groups={n_groups} is more than the"
     n_groups = n if n_groups is None else n_groups
     if n < C:

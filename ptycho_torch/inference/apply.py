@@ -38,8 +38,7 @@ def reconstruct(model: PtychoModel, raw: RawDataTorch, config: TrainingConfig) -
     without truth.
 
     The model's probe has to be the data's own up to its brightness: another one is refused, since
-    every feature and weight depends on it.
-    """
+    every feature and weight depends on it."""
     check_probe(model.probe, raw)
     wall, cpu = time.perf_counter(), time.process_time()
     images = np.unique(choose_groups(raw.scan, config, raw.source))
@@ -80,8 +79,7 @@ def data_deviance(
     """Mean Poisson deviance per detector pixel of an object against the measured counts (a perfect
     model: about 1).
 
-    `images` defaults to all patterns. The object's global phase does not matter.
-    """
+    `images` defaults to all patterns. The object's global phase does not matter."""
     patterns = raw.patterns(images, whole=True)
     return mean_deviance(canvas[None].to(raw.probe), patterns)
 

@@ -10,8 +10,7 @@ second term alone ends 0.9 dB lower on dense data at 1e5 photons; without it, a 
 photons settle drifts by whole turns.) The weight, in photons per object pixel, is chosen without
 truth, on the scan itself: its photons are split in two, network and passes get one part, and the
 other judges each weight (:mod:`ptycho_torch.iteration.thinning`). A weight is a variance of the
-object, not of the data, so that of the part serves the whole.
-"""
+object, not of the data, so that of the part serves the whole."""
 
 import math
 import time
@@ -61,8 +60,7 @@ def refine(
 
     `rounds` passes are taken for each number of subsets
     (:func:`ptycho_torch.iteration.subsets.settling`). A `weight` that is known, of a scan like this
-    one say, saves the search for it, more than half of the time.
-    """
+    one say, saves the search for it, more than half of the time."""
     if weight is not None and not 0 < weight < math.inf:
         text = f"weight={weight} of a refinement; expected a positive number of photons per object"
         raise ConfigError(f"{text} pixel, or None to choose it on photons held out")

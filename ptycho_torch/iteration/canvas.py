@@ -7,8 +7,7 @@ They minimise, over an object canvas O on which all patterns lie,
 
 by Nesterov steps, preconditioned by 1 / (2 sum |P|^2 + tikhonov + 8 smoothness), the Poisson
 curvature along the data (Wei et al., arXiv 2003.05475). They make the network's input, refine its
-object, and are the classical control.
-"""
+object, and are the classical control."""
 
 from collections.abc import Callable, Sequence
 
@@ -49,8 +48,7 @@ def canvas_steps(
     object pixel) pull towards `prior` and towards its slopes. `observe(pass, canvas)` sees the
     canvas after each pass, and may end the iteration by returning True. `renew(canvas, patterns)`
     gives the patterns to go on with after every fifth pass, such as
-    :class:`ptycho_torch.iteration.exposures.Unknown`.
-    """
+    :class:`ptycho_torch.iteration.exposures.Unknown`."""
     schedule = [1] * passes if isinstance(passes, int) else list(passes)
     steps: dict[int, list] = {}
     # One momentum a canvas: none may depend on its company.
@@ -87,8 +85,7 @@ def joint_steps(
 
     The scale that the two may trade is fixed by keeping the probe's photons: without it, the
     penalty would empty the object into the probe. `observe(step, canvas, patterns)` sees each step;
-    `renew` as in :func:`canvas_steps`.
-    """
+    `renew` as in :func:`canvas_steps`."""
     photons = patterns.geometry.probe.abs().square().sum()
     start = start, patterns.geometry.probe
     iteration = Nesterov(start, torch.ones((), dtype=torch.float64, device=start[0].device))
@@ -118,8 +115,7 @@ def _curvatures(
     """Bounds of the curvature: 2 sum |P|^2 + 8 smoothness for the object, 2 sum |O|^2 for the
     probe, the data's part twice, since two blocks that move together may need steps half as long.
 
-    Floors keep what no photon reaches from being divided by 0.
-    """
+    Floors keep what no photon reaches from being divided by 0."""
     fluence, power = geometry.fluence(), canvas.abs().square()
     seen = sum(geometry.patches(power, chunk).sum(0) for chunk in geometry.chunks())
     least = 1e-2 * fluence.amax()

@@ -9,8 +9,7 @@ curvature sum_q dI dI^T / I, a 2 x 2 matrix an exposure. All exposures together 
 scan that was scaled, turned or sheared as a whole. Single positions are taken from where they were
 stated only as far as they vary by more than counting noise would make them. Brightness s and
 background b take the expectation-maximisation steps of Poisson mixtures (Shepp and Vardi, IEEE
-Trans. Med. Imaging 1, 113 (1982)): both stay positive, and no step lowers the likelihood.
-"""
+Trans. Med. Imaging 1, 113 (1982)): both stay positive, and no step lowers the likelihood."""
 
 from dataclasses import replace
 from typing import NamedTuple

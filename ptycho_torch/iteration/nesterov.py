@@ -1,7 +1,6 @@
 """Nesterov's momentum with gradient restart (O'Donoghue & Candes, Found. Comput. Math. 15 (2015)).
 
-The momentum of a step starts anew where the last step led uphill: along the gradient.
-"""
+The momentum of a step starts anew where the last step led uphill: along the gradient."""
 
 from collections.abc import Sequence
 
@@ -15,8 +14,7 @@ class Nesterov:
     """An accelerated iteration on one or more tensors that move together.
 
     `at` is the point that the next gradient is taken at, `reached` the one that is the result.
-    `momentum` holds a 1 for each part that restarts by itself, say for each of several canvases.
-    """
+    `momentum` holds a 1 for each part that restarts by itself, say for each of several canvases."""
 
     def __init__(self, start: Point, momentum: Tensor) -> None:
         self.reached = self.at = start

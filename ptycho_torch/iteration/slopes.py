@@ -3,8 +3,7 @@
 A gradient is taken in the sense of d f / d conj(O). The negative log-likelihood of counts n under
 expected counts I = s sum_m |w_m|^2 + b has the gradient sum_m conj(P_m) F^-1[s (1 - n / I) w_m] by
 a patch (Thibault & Guizar-Sicairos, New J. Phys. 14, 063004 (2012)); s is an exposure's brightness,
-0 where a pixel was not measured, and b a background.
-"""
+0 where a pixel was not measured, and b a background."""
 
 import torch
 from jaxtyping import Complex, Float, Int
@@ -32,8 +31,7 @@ def gradient(
     `scored`), of all patterns or of those with the given indices.
 
     `dark` counts lie below the ratio n / I; with 0 the gradient is the deviance's own, flat where
-    that is clamped.
-    """
+    that is clamped."""
     geometry = patterns.geometry
     forward, adjoint, modulation = optics.round_trip(
         geometry.M, geometry.N, tuple(canvas.shape[-2:]), canvas.device
@@ -79,8 +77,7 @@ def joint_gradient(
 
 
 def roughness_gradient(canvas: Canvas) -> Canvas:
-    """Gradient of sum |grad O|^2 by conj(O): minus the Laplacian, nothing flowing over the
-    border."""
+    """Gradient of sum |grad O|^2 by conj(O): minus the Laplacian, nothing flowing over the border."""
     slope = torch.zeros_like(canvas)
     for axis in (-2, -1):
         size, difference = canvas.shape[axis] - 1, torch.diff(canvas, dim=axis)

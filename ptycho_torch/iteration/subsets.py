@@ -1,8 +1,7 @@
 """Subsets of the patterns for one step after another: several steps for the cost of a pass.
 
 Steps on subsets gain most at first and end beside the minimum (Kim, Ramani & Fessler, IEEE Trans.
-Med. Imaging 34, 167 (2015)), so that their number falls towards the end.
-"""
+Med. Imaging 34, 167 (2015)), so that their number falls towards the end."""
 
 from typing import NamedTuple
 
@@ -51,8 +50,7 @@ def balanced_subsets(geometry: Geometry) -> int:
     """The largest power of two of subsets, at most MOST_SUBSETS, that each light the canvas as the
     whole does.
 
-    Several canvases are small and stepped whole: 1.
-    """
+    Several canvases are small and stepped whole: 1."""
     count, fluence = MOST_SUBSETS if geometry.shape[0] == 1 else 1, geometry.fluence()
     while count > 1:
         # A pixel's fluence in the subset that favours it, were that subset the whole scan.
@@ -73,8 +71,7 @@ def steps_of_pass(geometry: Geometry, count: int, penalty: float) -> list[Step]:
     """The steps of a pass on `count` subsets; a length is the inverse of a bound on the curvature.
 
     The floor keeps pixels that no photon reaches from being divided by zero; their gradient is zero
-    as well.
-    """
+    as well."""
     fluence = geometry.fluence()
     least = penalty + 1e-3 * fluence.amax((-2, -1), keepdim=True)
     if count == 1:

@@ -2,8 +2,7 @@
 
 A *canvas* is the rectangle of the object that an iteration or a network works on. A geometry is an
 experiment without its counts: expected counts, fluence, and the way between canvas and object need
-nothing else. With counts it is the patterns of a scan.
-"""
+nothing else. With counts it is the patterns of a scan."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -49,8 +48,7 @@ class Geometry:
     `address` is (canvas, row, column) of each exposure's patch of M x M pixels, `residual_px` the
     sub-pixel rest of its position, `shape` (canvases, height, width), and `window` the rows and
     columns of the object that a single canvas covers. Without a `detector` it has the patches' M
-    pixels; `brightness` is how bright each exposure was beside the others.
-    """
+    pixels; `brightness` is how bright each exposure was beside the others."""
 
     address: Int[Tensor, "n 3"]
     residual_px: Float[Tensor, "n 2"]
@@ -76,8 +74,7 @@ class Geometry:
     ) -> "Geometry":
         """Exposures at patch centres (y, x), px of an object of `object_shape`.
 
-        The canvas is the bounding box of their patches; `whole`: all of the object.
-        """
+        The canvas is the bounding box of their patches; `whole`: all of the object."""
         M = probe.shape[-1]
         corners, residual = split_positions(positions_px, M)
         origin = torch.zeros(2, dtype=torch.long) if whole else corners.amin(0)
