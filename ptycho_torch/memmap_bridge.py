@@ -83,7 +83,8 @@ class RawDataTorch:
         return torch.from_numpy(whole)
 
     def truth_patches(self, indices: Indices) -> Complex[Tensor, "*batch M M"]:
-        """True object patches, from `Y`; refused if the file has none or was opened without truth."""
+        """True object patches, from `Y`; refused if the file has none or was opened without
+        truth."""
         if self.scan.truth_patches is None:
             text = "no truth patches here; expected complex64 (n, M, M) and with_truth=True; open"
             text += " the file with_truth, use one that was simulated with truth, or train without"

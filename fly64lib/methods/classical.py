@@ -15,7 +15,8 @@ Weights = Annotated[tuple[Weight, ...], Field(min_length=1)]
 
 @config
 class Classical:
-    """accelerated gradient iteration on the whole canvas, its smoothness tuned on held-out photons"""
+    """accelerated gradient iteration on the whole canvas, its smoothness tuned on held-out
+    photons"""
 
     steps: Positive = 80  # of the last fit
     tikhonov: Weight | None = None  # photons per object pixel; None: chosen on photons held out

@@ -77,7 +77,8 @@ def joint_gradient(
 
 
 def roughness_gradient(canvas: Canvas) -> Canvas:
-    """Gradient of sum |grad O|^2 by conj(O): minus the Laplacian, nothing flowing over the border."""
+    """Gradient of sum |grad O|^2 by conj(O): minus the Laplacian, nothing flowing over the
+    border."""
     slope = torch.zeros_like(canvas)
     for axis in (-2, -1):
         size, difference = canvas.shape[axis] - 1, torch.diff(canvas, dim=axis)
