@@ -28,6 +28,7 @@ METHODS = Registry(
         "pinn-sim+refine": "fly64lib.methods.learned:PinnSimRefined",
         "supervised": "fly64lib.methods.learned:Supervised",
         "lsqml": "fly64lib.methods.ptychi:LSQML",
+        "lsqml-fine": "fly64lib.methods.ptychi:LSQMLFine",
         "rpie": "fly64lib.methods.ptychi:RPIE",
         "dm": "fly64lib.methods.ptychi:DM",
         "classical": "fly64lib.methods.classical:Classical",

@@ -64,6 +64,12 @@ class DetectorGrid(NamedTuple):
         whole[..., *kept] = torch.fft.fftshift(torch.fft.fft2(image, norm="ortho"), dim=_AXES)
         return _image(whole) / self.finer
 
+    def spread(
+        self, image: Complex[Tensor, "*k h w"], canvas_shape: Sequence[int]
+    ) -> Complex[Tensor, "*k H W"]:
+        """The canvas of least detail that :meth:`image` gives an image of."""
+        return self.adjoint(image, canvas_shape) * self.finer**2
+
     def on_canvas(self, region: Region) -> Region:
         """The canvas's pixels of a region of the detector's grid, rounded."""
         ends = ((round(side.start * self.finer), round(side.stop * self.finer)) for side in region)

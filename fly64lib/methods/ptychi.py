@@ -40,6 +40,8 @@ class PtyChi:
     epochs: Positive = 60
     batch_size: Positive = 200  # patterns a step
     probe: Literal["known", "refine"] = "known"  # the file's probe is kept, or refined from it
+    # the detector's N pixels, as pty-chi has it, or the object's M with a border not measured
+    grid: Literal["detector", "object"] = "detector"
     # error put on the starting probe, see fly64lib.simulation.probes.defocused
     probe_defocus_rad: float = 0.0
     device: Literal["cpu", "gpu"] = "cpu"
@@ -56,13 +58,13 @@ class PtyChi:
         """The object of a scan; the trace holds pty-chi's loss per epoch.
 
         Raises :class:`MissingDependencyError` without pty-chi, :class:`DataContractError` for an
-        odd N, and :class:`PtychoError` with the worker's last lines if it fails, runs out of time,
-        or gives an object that is not finite or still empty."""
+        odd N or M, and :class:`PtychoError` with the worker's last lines if it fails, runs out of
+        time, or gives an object that is not finite or still empty."""
         if importlib.util.find_spec("ptychi") is None:
             text = f"{self.method} is pty-chi's, which is not installed"
             raise MissingDependencyError(f"{text}: pip install 'fly64[lsqml]'")
-        if scan.N % 2:
-            text = f"{scan.source}: patterns of {scan.N} px; pty-chi needs an even number"
+        if side := next((side for side in (scan.N, scan.M) if side % 2), None):
+            text = f"{scan.source}: patterns or probe of {side} px; pty-chi needs an even number"
             raise DataContractError(f"{text}: crop or pad them")
         settings = to_dict(self) | {"method": self.method}
         with tempfile.TemporaryDirectory(prefix="ptychi-") as folder:
@@ -135,6 +137,13 @@ class LSQML(PtyChi):
     momentum: Annotated[float, Field(ge=0)] = 1.0  # gain of the object's momentum
 
     method: ClassVar[str] = "lsqml"
+
+
+@config
+class LSQMLFine(LSQML):
+    """the same on the object's finer grid, the light beside the detector as unmeasured pixels"""
+
+    grid: Literal["detector", "object"] = "object"
 
 
 @config

@@ -6,7 +6,9 @@ line per epoch on stdout, all else goes to stderr.
 
 From our conventions to pty-chi 2.2's: counts as intensities, zero frequency centred (it shifts them
 itself); the probe divided by N, since its FFT is not normalised; positions (y, x) centred on an
-even canvas, patch top-left = pos + H/2 - N/2. Epoch 0 and the object-probe ambiguity would rescale
+even canvas, patch top-left = pos + H/2 - N/2. On the detector's grid (M = N of its own) the probe
+is the detector's part of it and the object is spread over M pixels in the end; on the object's, the
+patterns get a border up to M that is marked as not measured, as masked pixels are. Epoch 0 and the object-probe ambiguity would rescale
 even a fixed probe: both off. Their free scale is fixed at the end."""
 
 import json
@@ -18,11 +20,14 @@ import numpy as np
 import ptychi.api as api
 import torch
 from ptychi.api.task import PtychographyTask
+from torch.nn.functional import pad
 
+from fly64lib.evaluation.detector_grid import DetectorGrid
 from fly64lib.methods.base import measured
 from fly64lib.methods.starting_probes import photons_restored, starting_probe
 from ptycho_torch.errors import PtychoError
 from ptycho_torch.memmap_bridge import RawDataTorch, open_scan
+from ptycho_torch.physics.optics import backpropagate, propagate
 
 OPTIONS = {"lsqml": api.LSQMLOptions, "rpie": api.RPIEOptions, "dm": api.DMOptions}
 
@@ -35,8 +40,8 @@ def run(job: dict[str, Any], progress: TextIO) -> None:
         text = "device='gpu' was asked for, and torch finds no GPU here; use device='cpu'"
         raise PtychoError(text)
     raw, options = open_scan(job["dataset"]), make_options(settings)
-    defocus_rad = settings["probe_defocus_rad"]
-    with measured() as cost, PtychographyTask(options, **task_data(raw, defocus_rad)) as task:
+    given = task_data(raw, settings)
+    with measured() as cost, PtychographyTask(options, **given) as task:
         for epoch in range(settings["epochs"]):
             task.run(1)
             loss = float(task.reconstructor.loss_tracker.table["loss"].iloc[-1])
@@ -44,7 +49,13 @@ def run(job: dict[str, Any], progress: TextIO) -> None:
             print(json.dumps(line), file=progress, flush=True)
         H, W = raw.object_guess.shape
         canvas = task.get_data_to_cpu("object", as_numpy=True)[0, :H, :W]
-        probe = task.get_data_to_cpu("probe", as_numpy=True)[0] * raw.N
+        side = given["probe_data"].shape[-1]
+        probe = task.get_data_to_cpu("probe", as_numpy=True)[0] * side
+        if side < raw.M:
+            grid = DetectorGrid.of(raw)
+            h, w = grid.shape(raw.object_guess.shape)
+            canvas = grid.spread(torch.from_numpy(canvas[:h, :w]), (H, W)).numpy()
+            probe = backpropagate(propagate(torch.from_numpy(probe)), raw.M).numpy()
         if settings["probe"] == "refine":
             canvas, probe = photons_restored(canvas, probe, float(raw.probe.abs().square().sum()))
     np.savez(
@@ -79,18 +90,28 @@ def make_options(settings: dict[str, Any]) -> Any:
     return options
 
 
-def task_data(raw: RawDataTorch, probe_defocus_rad: float) -> dict[str, Any]:
+def task_data(raw: RawDataTorch, settings: dict[str, Any]) -> dict[str, Any]:
     """A data file's arrays in pty-chi's conventions, an empty object on its canvas made even."""
-    H, W = (size + size % 2 for size in raw.object_guess.shape)
-    positions = raw.positions - torch.tensor([H / 2, W / 2], dtype=torch.float64)
-    probe = starting_probe(raw, probe_defocus_rad)
+    probe, counts = starting_probe(raw, settings["probe_defocus_rad"]), raw.counts(slice(None))
+    positions, shape, mask = raw.positions, raw.object_guess.shape, raw.detector.mask
+    if raw.M > raw.N and settings["grid"] == "object":
+        before = raw.M // 2 - raw.N // 2
+        border = (before, raw.M - raw.N - before) * 2
+        mask = torch.ones(raw.N, raw.N, dtype=torch.bool) if mask is None else mask
+        counts, mask = pad(counts, border), pad(mask, border)
+    elif raw.M > raw.N:
+        grid = DetectorGrid.of(raw)
+        positions, shape = positions / grid.finer, grid.shape(shape)
+        probe = backpropagate(propagate(probe, raw.N))
+    H, W = (size + size % 2 for size in shape)
+    positions = positions - torch.tensor([H / 2, W / 2], dtype=torch.float64)
     return {
-        "diffraction_data": raw.counts(slice(None)),
+        "diffraction_data": counts,
         "object_data": torch.ones(1, H, W, dtype=torch.complex64),
-        "probe_data": probe[None] / raw.N,
+        "probe_data": probe[None] / probe.shape[-1],
         "probe_position_y_px": positions[:, 0].float(),
         "probe_position_x_px": positions[:, 1].float(),
-    }
+    } | ({} if mask is None else {"valid_pixel_mask": mask})
 
 
 if __name__ == "__main__":
