@@ -8,8 +8,9 @@ From our conventions to pty-chi 2.2's: counts as intensities, zero frequency cen
 itself); the probe divided by N, since its FFT is not normalised; positions (y, x) centred on an
 even canvas, patch top-left = pos + H/2 - N/2. On the detector's grid (M = N of its own) the probe
 is the detector's part of it and the object is spread over M pixels in the end; on the object's, the
-patterns get a border up to M that is marked as not measured, as masked pixels are. Epoch 0 and the object-probe ambiguity would rescale
-even a fixed probe: both off. Their free scale is fixed at the end."""
+patterns get a border up to M that is marked as not measured, as masked pixels are. Epoch 0 and the
+object-probe ambiguity would rescale even a fixed probe: both off. Their free scale is fixed at the
+end."""
 
 import json
 import sys
