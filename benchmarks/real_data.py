@@ -1,74 +1,140 @@
-"""Measured patterns: methods under a recovered probe, judged on patterns that neither they nor the
-probe's recovery got.
+"""Measured patterns: what the model and the methods explain of those that none of them got.
 
-    python benchmarks/real_data.py SCAN.npz --output runs/real_data [--modes 3]
+    python benchmarks/real_data.py siemens-star-small.npz.bz2 --output runs/real_data
 
-Every tenth pattern is held out. Of the others, the classical iteration recovers object and probe
-together, the probe as incoherent modes that start from the file's. Then every method fits the same
-patterns under that probe, taken as known: the network trained on them without truth, the one
-trained on simulated procedural objects, each alone and refined, LSQML and the classical iteration
-from empty objects. Deviance is per detector pixel; a perfect model would come to about 1."""
+From the public file alone (fly001's small scan, 516 patterns of 128 x 128 px). Patterns are
+cut to the central 64 x 64 px, object and probe stay on the grid of 128. Every tenth pattern is held
+out of everything. Of the others the classical iteration recovers object and probe together, the
+probe as incoherent modes, on the detector's grid and on the finer one, with and without the
+positions, the brightness and the background of the exposures; a tenth of a held-out pattern's
+photons tell its own position and brightness, nine tenths judge (:mod:`probe_recovery`). The last
+recovery predicts the photons that fell beside the 64 x 64 px, which the public file has. Then the
+methods fit the same patterns under the recovered probe, taken as known. Deviance is per detector
+pixel; a perfect model would come to about 1."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from common import main, trained
+from common import Rows, main, table, trained
 from tyro.conf import Positional
 
-from fly64lib.evaluation.judgement import region_of
+from fly64lib.evaluation.detector_grid import DetectorGrid
+from fly64lib.formats.importing import import_scan
+from fly64lib.formats.options import ImportOptions
 from fly64lib.methods.classical import Classical
 from fly64lib.methods.learned import Learned
 from fly64lib.methods.probe_recovery import held_out, recover_probe
-from fly64lib.methods.ptychi import LSQML
+from fly64lib.methods.ptychi import LSQML, LSQMLFine
 from fly64lib.plots import figures
+from fly64lib.simulation.overlap_measures import scanned_region
 from ptycho_torch.data.checks import mean_photons
 from ptycho_torch.data.contract import write_scan
 from ptycho_torch.fields import Positive, Whole, config
 from ptycho_torch.files import write_json
 from ptycho_torch.inference.apply import data_deviance
-from ptycho_torch.memmap_bridge import open_scan
+from ptycho_torch.memmap_bridge import RawDataTorch, open_scan
+from ptycho_torch.physics.optics import backpropagate, propagate
 from ptycho_torch.versions import software_versions
+
+N, M = 64, 128  # of the detector that is used, and of object and probe
+RINGS = ((32, 36), (36, 40), (40, 48), (48, 64))  # detector pixels from zero frequency
+RECOVERIES = {  # name: modes, side, unknown, weight of the slopes
+    "detector's grid": (3, N, (), 100.0),
+    "finer grid": (3, M, (), 100.0),
+    "five modes": (5, M, (), 100.0),
+    "five modes, exposures": (5, M, ("positions", "brightness", "background"), 100.0),
+}
 
 
 @config
 class RealDataOptions:
-    """Methods on measured patterns, judged on those that were held out."""
+    """The model and the methods on measured patterns, judged on those that were held out."""
 
-    scan: Positional[Path]  # DATA-001 file
+    scan: Positional[Path]  # the public archive of 128 px patterns
     output: Path = Path("runs/real_data")
-    modes: Whole = 3  # of the recovered probe; 0: the file's probe as it is
+    steps: Positive = 240  # of a recovery
     epochs: Positive = 60  # of LSQML
-    steps: Positive = 400  # of pinn's training
+    training_steps: Whole = 400  # of pinn; 0: no networks
     sim_steps: Positive = 1000  # of pinn-sim's training
 
 
 def real_data(options: RealDataOptions) -> int:
-    """Recover the probe, train, reconstruct, and print the deviance on both parts."""
-    raw, rows, objects = open_scan(options.scan), [], {}
-    scan = raw.scan
-    if options.modes:
-        found = recover_probe(raw, options.modes)
-        scan, objects["probe's recovery"] = replace(scan, probe=found.probe), found.object
-        print(
-            f"recovered probe: modes of {', '.join(f'{part:.1%}' for part in found.shares)} in"
-            f" {found.cpu_seconds:.0f} CPU s; under the file's probe {found.deviance_before:.3f}"
-            " held out"
-        )
-        cost = {"cpu_seconds": found.cpu_seconds, "modes": found.shares}
-        rows.append({"method": "probe's recovery"} | cost)
+    """Recover, predict the ring, reconstruct by each method, and print the deviances."""
+    path = options.output / "whole.npz"
+    path.unlink(missing_ok=True)
+    import_scan(ImportOptions(options.scan, path, picture="none"))
+    whole = open_scan(path)
+    kept = slice((whole.N - N) // 2, (whole.N + N) // 2)
+    cut = np.ascontiguousarray(whole.scan.diffraction[:, kept, kept])
+    raw = RawDataTorch(replace(whole.scan, diffraction=cut, metadata={}), "the central pixels")
+    rows = Rows(options.output / "recoveries.json", steps=options.steps)
+    found = None
+    for name, (modes, side, unknown, weight) in RECOVERIES.items():
+        start = raw if side == M else on_detector(raw)
+        how = {"unknown": unknown, "tikhonov": weight}
+        found = recover_probe(start, modes, options.steps, **how)
+        fitted = data_deviance(found.scan.object_guess, found.scan.subset(~held_out(raw.n)))
+        row = {"recovery": name, "deviance_fitted": fitted, "deviance_held": found.deviance_after}
+        rows.add(row | {"cpu_seconds": found.cpu_seconds})
+        print(table(rows.rows[-1:], list(row)), flush=True)
+    print(table(rings(found.scan, whole), ["px", "share", "predicted", "fitted", "held"]))
+    methods_under(found.scan, options)
+    return 0
+
+
+def on_detector(raw: RawDataTorch) -> RawDataTorch:
+    """The scan with probe, positions and an empty object on the detector's own grid."""
+    grid, scan = DetectorGrid.of(raw), raw.scan
+    probe = backpropagate(propagate(raw.probe, raw.N)).numpy()
+    shape = (-(-side * raw.N // raw.M) for side in scan.canvas_shape)
+    y, x = (scan.positions / grid.finer).T
+    image = np.ones(tuple(shape), np.complex64)
+    changed = replace(scan, probe=probe, xcoords=x, ycoords=y, object_guess=image)
+    return RawDataTorch(changed, raw.source)
+
+
+def rings(found: RawDataTorch, whole: RawDataTorch) -> list[dict]:
+    """Light beside the fitted pixels, ring by ring: its share of all, measured and predicted, and
+    the correlation over the patterns of the two, of fitted patterns and of those held out."""
+    geometry = replace(found.geometry(whole=True), detector=None)
+    canvas, held = found.object_guess[None], held_out(found.n)
+    expected = torch.cat([geometry.expected(canvas, chunk) for chunk in geometry.chunks()]).numpy()
+    measured = np.square(whole.scan.diffraction)
+    axis = np.arange(whole.N) - whole.N // 2
+    beside = (np.abs(axis[:, None]) > N // 2) | (np.abs(axis) > N // 2)
+    radius, rows = np.hypot(axis[:, None], axis), []
+    for first, last in ((0, 1e9), *RINGS):
+        ring = beside & (radius >= first) & (radius < last)
+        parts = [counts[:, ring].sum(1) for counts in (measured, expected)]
+        shares = [part.sum() / measured.sum() for part in parts]
+        alike = [np.corrcoef(*(part[one] for part in parts))[0, 1] for one in (~held, held)]
+        name = "all" if last > whole.N else f"{first} to {last}"
+        row = {"px": name, "share": shares[0], "predicted": shares[1]}
+        rows.append(row | {"fitted": alike[0], "held": alike[1]})
+    return rows
+
+
+def methods_under(recovered: RawDataTorch, options: RealDataOptions) -> None:
+    """Every method on the fitted patterns under the recovered probe, and the deviances of both."""
+    scan, rows, objects = recovered.scan, [], {"probe's recovery": recovered.scan.object_guess}
     held, parts = held_out(scan.n), {}
     for name, chosen in (("fit", ~held), ("held", held)):
         path = options.output / f"{name}.npz"
         write_scan(path, scan.subset(chosen))
         parts[name] = open_scan(path)
-    methods = {"lsqml": LSQML(epochs=options.epochs), "classical": Classical()}
+    methods = {
+        "lsqml": LSQML(epochs=options.epochs),
+        "lsqml-fine": LSQMLFine(epochs=options.epochs),
+    }
+    methods["classical"] = Classical()
     training, dose = {}, float(round(mean_photons(scan.diffraction)))
-    for name, objective, steps in (
-        ("pinn", "poisson", options.steps),
+    networks = (
+        ("pinn", "poisson", options.training_steps),
         ("pinn-sim", "procedural", options.sim_steps),
-    ):
+    )
+    for name, objective, steps in networks if options.training_steps else ():
         folder, settings = options.output / name, {"objective": objective, "steps": steps}
         data = options.output / "fit.npz"
         bundle, training[name] = trained(folder, data, dose, "baseline", again=True, **settings)
@@ -81,25 +147,16 @@ def real_data(options: RealDataOptions) -> int:
         cost = {"cpu_seconds": found.cost.cpu_seconds, "training_cpu_seconds": trained_s}
         memory = {"peak_memory_mb": found.cost.peak_memory_mb}
         rows.append({"method": name, **cost, **memory, "note": found.note})
-    objects |= {"stored": scan.object_guess, "flat": np.ones_like(scan.object_guess)}
-    rows += [{"method": "stored"}, {"method": "flat"}]
+    objects["flat"] = np.ones_like(scan.object_guess)
+    rows += [{"method": "probe's recovery"}, {"method": "flat"}]
     for row in rows:
         canvas = torch.from_numpy(np.ascontiguousarray(objects[row["method"]], dtype=np.complex64))
         row |= {f"deviance_{name}": data_deviance(canvas, part) for name, part in parts.items()}
-    peer = next(row["deviance_held"] for row in rows if row["method"] == "lsqml")
-    for row in rows:
-        print(
-            f"{row['method']:17} deviance fitted {row['deviance_fit']:6.3f}, held out"
-            f" {row['deviance_held']:6.3f} ({row['deviance_held'] / peer:.3f} of LSQML's),"
-            f" {row.get('cpu_seconds') or float('nan'):6.1f} CPU s after"
-            f" {row.get('training_cpu_seconds') or 0:.0f} of training"
-        )
+    print(table(rows, ["method", "deviance_fit", "deviance_held", "cpu_seconds"]))
     del objects["flat"]
-    picture = figures.objects(objects, None, region_of(parts["fit"]))
+    picture = figures.objects(objects, None, scanned_region(scan.positions))
     figures.saved(picture, options.output / "objects.png")
-    content = {"rows": rows, "modes": options.modes, "versions": software_versions()}
-    write_json(options.output / "deviance.json", content)
-    return 0
+    write_json(options.output / "deviance.json", {"rows": rows, "versions": software_versions()})
 
 
 if __name__ == "__main__":
