@@ -184,8 +184,8 @@ def coverage(of: Measurements) -> Verdict:
 def _pixels(where: np.ndarray, none: str) -> Verdict:
     named = [f"[{row}, {column}]" for row, column in where]
     found = f"{len(where)}: {_first_five(named)}" if named else none
-    advice = "rows and columns of patterns; there is no mask in DATA-001: give these pixels the"
-    advice += " rounded mean count of their neighbours, and say so in the metadata"
+    advice = "rows and columns of patterns: make them False in detector_mask and 0 in diffraction,"
+    advice += " or import the source again with --bad-pixels mask, where it marks them"
     return Verdict(not named, found, {"pixels": where.tolist()}, advice)
 
 

@@ -30,10 +30,10 @@ def converted(
     seen = frames.look(raw)
     reading = frames.decide(raw, seen, options)
     bad = frames.window(seen.bad, reading)
-    if bad.any() and options.bad_pixels != "zero":
+    if bad.any() and options.bad_pixels == "refuse":
         text = f"{int(bad.sum())} bad pixels ({seen.masked} by the file's mask, the others"
         text += " negative, not finite or saturated in some pattern); expected photon counts in"
-        text += " every pixel; crop them away, or pass --bad-pixels zero to count nothing there"
+        text += " every pixel; pass --bad-pixels mask to leave them out of everything"
         raise raw.refused(text)
     # in a mapped file, which may be larger than memory
     shape, first = (raw.n, reading.N, reading.N), 0
@@ -54,6 +54,13 @@ def converted(
     positions, image, known = _object_for(raw, reading, positions, options)
     changed = raw.detector_px != (reading.N, reading.N)
     kept = {} if changed else raw.extra  # extra arrays are on the frame's grid, or perhaps
+    mask = None
+    if bad.any():
+        k = reading.bin
+        bad = bad.reshape(reading.N, k, reading.N, k).any((1, 3))
+        if options.bad_pixels == "mask":
+            mask = ~bad
+            diffraction *= mask  # of a binned pixel that is bad in part
     scan = ScanData(
         diffraction,
         positions[:, 1],
@@ -63,6 +70,7 @@ def converted(
         scan_index=raw.extra.get("scan_index"),
         groups=raw.extra.get("groups"),
         truth_patches=kept.get("Y"),
+        detector_mask=mask,
         extra={key: value for key, value in kept.items() if key not in _KNOWN},
     )
     asked = options.orientation
@@ -71,9 +79,8 @@ def converted(
         choice = find_orientation(scan, raw.source, known)
     if choice.chosen != "as-given":
         scan = turned(scan, choice.chosen, known)
-    if bad.any():
-        k = reading.bin
-        scan.extra["bad_pixels"] = bad.reshape(reading.N, k, reading.N, k).any((1, 3))
+    if bad.any() and mask is None:
+        scan.extra["bad_pixels"] = bad
     stale = DOSE_KEYS if changed else ()
     about = {key: value for key, value in raw.metadata.items() if key not in stale}
     about.setdefault("photons_per_exposure", photons)

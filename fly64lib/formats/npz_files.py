@@ -32,6 +32,11 @@ def read_fly64(path: Path, access: Access) -> RawScan:
         scan.object_guess = optional(archive, as_object, "objectGuess")
         scan.offset_px = None if scan.object_guess is None else (0.0, 0.0)
         scan.probe = optional(archive, as_modes, "probeGuess")
+        if mask := archive.find("detector_mask"):
+            scan.bad = ~archive.read(mask).astype(bool)
+        if there := archive.find("brightness", "background"):
+            text = "belongs to a scan that is DATA-001 already, and would be lost; expected another"
+            raise refused(path, there, f"{text} program's file; use this one as it is")
         index = archive.find("scan_index")
         if index and archive.members[index].shape == (scan.n,):
             scan.extra[index] = archive.read(index)

@@ -43,7 +43,8 @@ class ImportOptions:
     values: Literal["intensity", "amplitude"] | None = None  # else found in the values
     photons_per_unit: Above0 | None = None  # photons that an intensity of 1 stands for
     round: bool = False  # round to whole photons, which training asks for
-    bad_pixels: Literal["refuse", "zero"] = "refuse"  # zero: count nothing there
+    # mask: leave them out, as detector_mask; zero: as if no photon had come there
+    bad_pixels: Literal["refuse", "mask", "zero"] = "refuse"
     position_unit: Literal["px", "m", "um", "nm"] | None = None  # else the format's
     pixel_size_nm: Above0 | None = None  # object pixel of the frames before --crop
     # of the positions: first swap y and x, then flip; auto: the forward model decides

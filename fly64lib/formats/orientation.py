@@ -18,7 +18,7 @@ from ptycho_torch.data.scan import ScanData
 from ptycho_torch.errors import DataContractError
 from ptycho_torch.iteration.canvas import canvas_steps
 from ptycho_torch.iteration.slopes import gradient
-from ptycho_torch.physics.geometry import Geometry, Patterns
+from ptycho_torch.physics.geometry import Detector, Geometry, Patterns
 
 ORIENTATIONS: tuple[str, ...] = get_args(Orientation)
 NEIGHBOURS, STEPS, CHECK_PX = 100, 8, 64
@@ -87,10 +87,14 @@ def _fit(scan: ScanData, orientation: str, with_object: bool) -> tuple[float, np
     start = torch.from_numpy(image.astype(np.complex64))[None]
     at, modes = torch.from_numpy(places), torch.from_numpy(probe)
     try:
-        geometry = Geometry.of(at, modes, image.shape, whole=True)
+        detector = None
+        if scan.detector_mask is not None:
+            mask = window(scan.detector_mask, small)
+            detector = Detector(crop, torch.from_numpy(np.ascontiguousarray(mask)))
+        geometry = Geometry.of(at, modes, image.shape, whole=True, detector=detector)
         lying = Patterns(geometry, counts.__getitem__)
         canvas = canvas_steps(lying, start, 0 if with_object else STEPS)
-        deviance = float(gradient(canvas, lying)[1]) / counts.numel()
+        deviance = float(gradient(canvas, lying)[1]) / (len(near) * geometry.measured_px)
     except DataContractError:  # on an object that is not square a transpose may leave it
         return None
     if not np.isfinite(deviance):
