@@ -91,10 +91,10 @@ def test_bad_pixels_are_refused_and_count_nothing_only_when_asked(
     assert not got.diffraction[:, 5, 6].any() and got.diffraction[:, 9, 9].any()
     # what the message advises
     assert "pass --bad-pixels mask" in refused(source)
-    got = imported(source, options.replace("zero", "mask", 1).replace("mask-freq", "zero-freq"))
+    got = imported(source, options.replace("pixels zero", "pixels mask"))
     assert set(zip(*np.nonzero(~got.detector_mask), strict=True)) == {(5, 6), (7, 8)}
     assert not got.diffraction[:, 5, 6].any() and "bad_pixels" not in got.extra
-    again = raw_file(**{"diffraction": got.diffraction, "detector_mask": got.detector_mask})
+    again = raw_file(diff3d=None, diffraction=got.diffraction, detector_mask=got.detector_mask)
     assert "2 bad pixels (2 by the file's mask" in refused(again)
 
 
