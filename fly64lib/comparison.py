@@ -10,8 +10,7 @@ and method with its provenance.
 Every object is scored on the scanned region of the baseline's test half, whatever the view, and in
 data space on the held-out patterns of phase C, which no method got. The rows `cramer_rao` and
 `bayesian` are limits, not reconstructions: the first binds unbiased methods only, so that one with
-a prior may pass it; the second is what the specimen class's power spectrum alone could add. Data
-from the finer grid also carry what their model on its own grid cannot explain."""
+a prior may pass it; the second is what the specimen class's power spectrum alone could add."""
 
 import json
 import sys
