@@ -460,7 +460,7 @@ rows(
     control_by_iteration=(
         None,
         "run --profile smoke --output S --set methods=lsqml --set control_methods=lsqml",
-        "expected some, none of lsqml, rpie, dm",
+        "expected some, none of lsqml, lsqml-fine, rpie, dm",
     ),
     no_threads=(
         None,
@@ -714,7 +714,7 @@ rows(
     probe_of_another_N=(
         rewritten(lambda t, c: t.update(probe=t["probe"][:, 1:, 1:])),
         "reconstruct --bundle bad.pt --data scan.npz",
-        "its probe is torch.complex64 (1, 15, 15), expected complex64 (modes, 16, 16)",
+        "its probe is torch.complex64 (1, 15, 15), expected complex64 (modes, M, M) with M >= 16",
     ),
     network_of_gigabytes=(
         rewritten(lambda t, c: c["config"]["model"].update(width=512, depth=6)),

@@ -57,13 +57,13 @@ class ScanData:
     probe: np.ndarray  # (modes, M, M) complex64
     object_guess: np.ndarray  # (H, W) complex64
     truth_patches: np.ndarray | None = None  # (n, M, M) complex64
-    detector_mask: np.ndarray | None = None  # (N, N) bool, True where measured
-    brightness: np.ndarray | None = None  # (n,) float64
-    background: np.ndarray | None = None  # (N, N) float32 counts
     scan_index: np.ndarray | None = None  # (n,) int64
     groups: np.ndarray | None = None  # (G, C) int64
     metadata: dict = field(default_factory=dict)
     extra: dict[str, np.ndarray] = field(default_factory=dict)  # unknown keys, kept as they are
+    detector_mask: np.ndarray | None = None  # (N, N) bool, True where measured
+    brightness: np.ndarray | None = None  # (n,) float64
+    background: np.ndarray | None = None  # (N, N) float32 counts
 
     def __post_init__(self) -> None:
         for name, (kinds, wide) in _WIDER.items():  # the checks refuse anything else

@@ -1,5 +1,7 @@
 """A metric of another package is scored and gets its column like the project's own."""
 
+from importlib.metadata import EntryPoint
+
 import numpy as np
 import pytest
 from scored_objects import NEAR, TRUTH
@@ -27,7 +29,8 @@ def test_a_metric_of_another_package_has_its_value_its_skill_and_its_column(fore
 
 
 def test_a_metric_that_cannot_be_loaded_is_named(foreign_metric, monkeypatch):
-    monkeypatch.setitem(METRICS._places, foreign_metric, "other_phase_bias:gone")
+    gone = EntryPoint(foreign_metric, "other_phase_bias:gone", METRICS.group)
+    monkeypatch.setitem(METRICS._places, foreign_metric, gone)
     with pytest.raises(ConfigError, match="'phase_bias' of another package.*gone"):
         columns()
 

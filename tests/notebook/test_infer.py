@@ -117,7 +117,7 @@ def other_probe(scan: ScanData) -> ScanData:
         (
             lambda: small_scan(1e4, N=64, across=4),
             "its probe is (1, 64, 64), the model was trained for (1, 32, 32): "
-            "patterns of another N; train for this data or choose another bundle",
+            "another side; train for this data or choose another bundle",
         ),
         (
             lambda: small_scan(1e4, N=32, modes=2),

@@ -13,7 +13,7 @@ from fly64lib.overlap import generate_overlap_views
 from ptycho_torch.data.contract import KEYS, read_scan, write_scan
 from ptycho_torch.memmap_bridge import PyTorchMemmapBridge
 
-N, DOSE = 64, 1e3
+N, M, DOSE = 64, 96, 1e3
 NAMED, SINGLE = (
     ("dense", "sparse"),
     ("dense_spread", "dense_fluence", "sparse_spread", "sparse_fluence"),
@@ -46,7 +46,7 @@ def study(tmp_path_factory) -> Path:
                 extra={
                     "ring_current_mA": np.arange(scan.n, dtype=np.float32),
                     "beamline": np.array("twin of 2-ID-D, Velociprobe"),
-                    "detector_mask": np.eye(N, dtype=bool),
+                    "detector_gain": np.eye(N, dtype=bool),
                     "wavelength_m": np.float64(1.4e-10),
                 },
             ),
@@ -87,7 +87,7 @@ def test_a_file_has_the_contracts_keys_dtypes_and_lengths_and_nothing_pickled(st
     assert {key: str(arrays[key].dtype) for key in known} == expected
     assert arrays["metadata"].shape == () and arrays["metadata"].dtype.kind == "U"
     n = len(arrays["diffraction"])
-    assert arrays["diffraction"].shape == (n, N, N) and arrays["probeGuess"].shape == (N, N)
+    assert arrays["diffraction"].shape == (n, N, N) and arrays["probeGuess"].shape == (M, M)
     for key in known & {"xcoords", "ycoords", "Y", "scan_index"}:
         assert len(arrays[key]) == n
     if "groups" in known:
@@ -139,12 +139,12 @@ def test_metadata_state_dose_seeds_geometry_provenance_versions_and_what_object_
 def test_keys_that_the_contract_does_not_know_reach_every_view(study, name):
     scan = read_scan(path_of(study, name))
     parent = read_scan(split_file(study / "C", DOSE, scan.metadata["split"]))
-    assert set(scan.extra) == {"ring_current_mA", "beamline", "detector_mask", "wavelength_m"}
+    assert set(scan.extra) == {"ring_current_mA", "beamline", "detector_gain", "wavelength_m"}
     rows = np.searchsorted(parent.scan_index, scan.scan_index)
     np.testing.assert_array_equal(
         scan.extra["ring_current_mA"], parent.extra["ring_current_mA"][rows]
     )
-    np.testing.assert_array_equal(scan.extra["detector_mask"], np.eye(N, dtype=bool))
+    np.testing.assert_array_equal(scan.extra["detector_gain"], np.eye(N, dtype=bool))
     assert (
         str(scan.extra["beamline"]) == "twin of 2-ID-D, Velociprobe"
         and scan.extra["wavelength_m"] == 1.4e-10
