@@ -118,7 +118,7 @@ class ScanDesign(_Replicated):
     # "fine": on a grid finer than any reconstruction's, cropped; "matched": on the same grid
     simulation: Literal["fine", "matched"] = "fine"
     N: Annotated[Whole, Field(ge=16, le=1024)] = 64  # detector side, pixels
-    # side of probe and patches, object pixels; None: N where matched, else 1.5 N or a little more
+    # side of probe and patches, object pixels; None: N, as is usual. 1.5 N explains the twin
     M: Annotated[Whole, Field(ge=16, le=4096)] | None = None
     # keep every scan_step-th row and sample of the scan: a smaller study, not compared with others
     scan_step: Annotated[Whole, Field(ge=1, le=16)] = 1

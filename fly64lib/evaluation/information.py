@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
+from fly64lib.evaluation.detector_grid import DetectorGrid
 from fly64lib.evaluation.gauge import Region
 from fly64lib.evaluation.spectrum import ClassSpectrum
 from ptycho_torch.errors import DataContractError, PtychoError
@@ -33,12 +34,22 @@ Unknowns = Complex[Tensor, "k unknowns"]  # canvas and, if unknown, probe, one b
 
 
 class Information:
-    """F, with a prior F + C^-1, on the canvas and, if unknown, the probe behind it."""
+    """F, with a prior F + C^-1, on the canvas and, if unknown, the probe behind it.
+
+    With a `grid` the canvas that is unknown is the detector's, and so is `region`: what the object
+    holds beyond it counts as known."""
 
     def __init__(
-        self, geometry: Geometry, canvas: Canvas, region: Region, prior: Prior, probe_known: bool
+        self,
+        geometry: Geometry,
+        canvas: Canvas,
+        region: Region,
+        prior: Prior,
+        probe_known: bool,
+        grid: DetectorGrid | None = None,
     ) -> None:
         self.geometry, self.canvas, self.probe_known = geometry, canvas, probe_known
+        self.grid, self.shape = grid, grid.shape(canvas.shape) if grid else tuple(canvas.shape)
         # A modulated canvas spares the shifts of each pattern; a probe's change would have to be
         # modulated patch by patch.
         self.transforms = (
@@ -50,6 +61,8 @@ class Information:
             shape = tuple(canvas.shape)
             self.transforms = optics.round_trip(geometry.M, geometry.N, shape, canvas.device)
         fluence = geometry.fluence()[0].to(canvas.real.dtype)
+        if grid:  # photons on what a pixel of the detector's grid spreads over
+            fluence = _spread_over(fluence, grid, self.shape)
         least = _LIT * fluence[region].median()
         self.phasor = torch.where(canvas == 0, 1, canvas.sgn())
         self.prior_power = self.prior_gain = None
@@ -71,8 +84,8 @@ class Information:
 
     def split(self, x: Unknowns) -> tuple[Canvases, Probes]:
         """Canvases and probes of the unknowns; no modes where the probe is known."""
-        size, M = self.canvas.numel(), self.geometry.M
-        return x[:, :size].view(-1, *self.canvas.shape), x[:, size:].view(len(x), -1, M, M)
+        size, M = self.unknown.numel(), self.geometry.M
+        return x[:, :size].view(-1, *self.shape), x[:, size:].view(len(x), -1, M, M)
 
     def join(self, canvases: Canvases, probes: Probes | None = None) -> Unknowns:
         """The inverse of :meth:`split`; without `probes` they are zero."""
@@ -84,9 +97,12 @@ class Information:
     def apply(self, x: Unknowns) -> Unknowns:
         """(F + C^-1) x."""
         geometry, (changes, probe_changes) = self.geometry, self.split(x)
-        result, probe_result = torch.zeros_like(changes), torch.zeros_like(probe_changes)
+        lit_changes, canvas = changes * self.unknown, self.canvas
+        if self.grid:
+            lit_changes = self.grid.spread(lit_changes, canvas.shape)
+        result, probe_result = torch.zeros_like(lit_changes), torch.zeros_like(probe_changes)
         forward, adjoint, modulation = self.transforms
-        canvas, lit_changes = self.canvas * modulation, changes * self.unknown * modulation
+        canvas, lit_changes = canvas * modulation, lit_changes * modulation
         for chunk in geometry.chunks():
             probes, patches = geometry.probes(chunk), geometry.patches(canvas[None], chunk)[:, None]
             waves = forward(probes * patches)
@@ -107,6 +123,8 @@ class Information:
                     on_probes = patches.conj() * returned
                     probe_result[k] += optics.shift_probe_adjoint(on_probes, shift)
         result *= modulation
+        if self.grid:  # the adjoint of the spread
+            result = self.grid.image(result) * self.grid.finer**2
         result *= self.unknown
         if self.prior_power is not None:
             result += self._filtered(changes, 1 / self.prior_power)
@@ -125,6 +143,18 @@ class Information:
         gains = gains[..., : parts.shape[-1] // 2 + 1]  # real fields; gains of the frequency alone
         parts = torch.fft.irfft2(torch.fft.rfft2(parts) * gains, s=parts.shape[-2:])
         return torch.complex(parts[:, 0], parts[:, 1]) * self.phasor
+
+
+def _spread_over(
+    fluence: Float[Tensor, "H W"], grid: DetectorGrid, shape: tuple[int, int]
+) -> Float[Tensor, "h w"]:
+    """sum_r |s(r)|^2 fluence(r) for each pixel of the detector's grid, s what it spreads over."""
+    one = torch.zeros(shape, dtype=torch.promote_types(fluence.dtype, torch.complex64))
+    one[0, 0] = 1
+    kernel = grid.spread(one, fluence.shape).abs().square()
+    seen = torch.fft.ifft2(torch.fft.fft2(fluence) * torch.fft.fft2(kernel).conj()).real
+    rows, columns = ((torch.arange(side) * grid.finer).round().long() for side in shape)
+    return seen[rows[:, None], columns].clamp_min(0)
 
 
 def solve(F: Information, b: Unknowns, iterations: int, tolerance: float) -> tuple[Unknowns, int]:

@@ -1,11 +1,14 @@
 """What any method can reach: the Cramer-Rao bound of an object, and the Bayesian reference that
 knows its class.
 
-Unbiased: covariance F^-1, F the Fisher information (:mod:`fly64lib.evaluation.information`).
-Bayesian: (F + C^-1)^-1, where C makes amplitude and phase of the change independent stationary
-Gaussian fields with the spectra of the specimen's class. The score's gauge is projected out of the
-covariance over the region. Traces and ring spectra come from random signs z, E[z^T X z] = tr X,
-with one conjugate-gradient solve each: F is applied, never stored."""
+Unbiased: covariance F^-1, F the Fisher information (:mod:`fly64lib.evaluation.information`). With
+an object on a finer grid than the detector's, what it holds beyond the detector's grid counts as
+known: presuming it can only lower a bound, and without it some of it reaches the counts so faintly
+that no solver ends. Bayesian: (F + C^-1)^-1 on the object's own grid, where C makes amplitude and
+phase of the change independent stationary Gaussian fields with the spectra of the specimen's class.
+The score's gauge is projected out of the covariance over the region. Traces and ring spectra come
+from random signs z, E[z^T X z] = tr X, with one conjugate-gradient solve each: F is applied, never
+stored."""
 
 from typing import Any, NamedTuple
 
@@ -90,7 +93,7 @@ def limits(
     *,
     probe_known: bool = True,
     sign_vectors: int = 4,
-    iterations: int = 1000,
+    iterations: int = 3000,
     tolerance: float = 1e-2,
     seed: int = 0,
 ) -> Limits:
@@ -118,14 +121,17 @@ def limits(
     random, fine = torch.Generator().manual_seed(seed), grid.on_canvas(region)
     signs = torch.randint(2, (sign_vectors, *truth.shape, 2), generator=random)
     with torch.no_grad():
-        information = Information(geometry, canvas, fine, prior_spectrum, probe_known)
+        coarse = grid if prior_spectrum is None and grid.finer > 1 else None
+        where = region if coarse else fine
+        information = Information(geometry, canvas, where, prior_spectrum, probe_known, coarse)
         remove = gauge_projector(scored, region, probe_known)
         z = torch.view_as_complex(2 * signs.to(canvas.real.dtype) - 1) * truth.sgn()
         start = scored.new_zeros(sign_vectors, *scored.shape)
         start[:, region[0], region[1]] = remove(z)
-        start = information.join(grid.adjoint(start, canvas.shape))
-        found, steps = solve(information, start, iterations, tolerance)
-        y = remove(grid.image(information.split(found)[0])[:, region[0], region[1]])
+        start = start if coarse else grid.adjoint(start, canvas.shape)
+        found, steps = solve(information, information.join(start), iterations, tolerance)
+        found = information.split(found)[0]
+        y = remove((found if coarse else grid.image(found))[:, region[0], region[1]])
         photons = float(geometry.fluence()[0][fine].mean()) * grid.finer**2
     prior_spectrum = prior_spectrum and prior_spectrum.seen_at(grid.finer)
     facts = {"probe_known": probe_known, "iterations": steps, "photons_per_pixel": photons}

@@ -12,12 +12,11 @@ scan; one scale of the probe serves all positions."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import ceil, gcd
+from math import gcd
 
 import numpy as np
 import torch
 from jaxtyping import Complex, Float, Int
-from scipy.fft import next_fast_len
 from tqdm import tqdm
 
 from fly64lib.design import ScanDesign
@@ -70,7 +69,7 @@ class Experiment:
 
 def embedded_experiment(design: ScanDesign) -> Experiment:
     """The twin of fly001: specimen and probe by name, snake scan. Needs no file."""
-    N, M, matched = design.N, side_of(design), design.simulation == "matched"
+    N, M, matched = design.N, design.M or design.N, design.simulation == "matched"
     if not N <= M <= FINE * N:
         raise ConfigError(f"M={M}: expected at least N = {N}, at most {FINE} N = {FINE * N} pixels")
     even = np.lcm(2, N // gcd(M, N))  # a canvas with whole pixels on both grids
@@ -91,17 +90,6 @@ def embedded_experiment(design: ScanDesign) -> Experiment:
         "object_pixel_nm": FLY001.object_pixel_m(M) * 1e9,
     }
     return Experiment(specimen, probe, positions, N, M, description)
-
-
-def side_of(design: ScanDesign) -> int:
-    """M of a design: its own, or N where it is matched, or else what the twin's light needs.
-
-    Probe and object reach further than the detector: exact for what a detector of N pixels sees is
-    N + 2 pupil radii. With 1.5 N the twin's truth already explains its patterns to the noise
-    (docs/forward_model.md); an even number of small primes, for the transforms."""
-    if design.M or design.simulation == "matched":
-        return design.M or design.N
-    return 2 * next_fast_len(ceil(0.75 * design.N))
 
 
 def expected_patterns(

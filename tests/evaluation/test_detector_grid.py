@@ -21,7 +21,7 @@ FINE = DetectorGrid(12, 8)
 @pytest.fixture(scope="module")
 def scan(tmp_path_factory) -> RawDataTorch:
     root = tmp_path_factory.mktemp("data")
-    generate_datasets(root, ScanDesign(doses=(1e4,), scan_step=4))
+    generate_datasets(root, ScanDesign(doses=(1e4,), scan_step=4, M=96))
     return open_scan(split_file(root, 1e4, "test"))
 
 

@@ -35,7 +35,7 @@ def study(tmp_path_factory) -> Path:
     """Phases C and D of the twin on every sixth row and sample; between them, keys that the
     contract does not know."""
     root = tmp_path_factory.mktemp("study")
-    generate_datasets(root / "C", StudyDesign(doses=(DOSE,), scan_step=6))
+    generate_datasets(root / "C", StudyDesign(doses=(DOSE,), scan_step=6, M=M))
     for split in SPLITS:
         path = split_file(root / "C", DOSE, split)
         scan = read_scan(path, load_truth=True)

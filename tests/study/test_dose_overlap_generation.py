@@ -24,8 +24,9 @@ FILES = ("held_out_test.npz", "patched_test.npz", "patched_train.npz")
 
 def small(**values) -> StudyDesign:
     """The twin on every sixth row and sample: 306 positions, some 10 px apart, object and probe as
-    in the whole study."""
-    return StudyDesign(**{"scan_step": STEP, "doses": (1e3,)} | values)
+    in the whole study; the fine one with object pixels of two thirds of the detector's grid."""
+    side = {} if values.get("simulation") == "matched" else {"M": 96}
+    return StudyDesign(**{"scan_step": STEP, "doses": (1e3,)} | side | values)
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +165,7 @@ def test_no_object_pixel_is_lit_by_both_halves(fine):
 def test_the_guard_band_is_twice_the_radius_that_holds_98_percent_of_the_probes_power(fine):
     train, test = halves(fine).values()
     guard, middle = (train.metadata["geometry"][key] for key in ("guard_px", "middle_px"))
-    assert train.probe.shape[-1] == 96  # object pixels of two thirds of the detector's grid
+    assert train.probe.shape[-1] == 96
     r = np.arange(96) - 48
     radius = np.hypot(r[:, None], r).ravel()
     power = np.square(np.abs(train.probe)).sum(0).ravel()
