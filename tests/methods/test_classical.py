@@ -9,13 +9,17 @@ import oracle
 import pytest
 from small_scan import seen_region, small_raw
 
+from fly64lib.design import ScanDesign, split_file
+from fly64lib.evaluation.judgement import judge
+from fly64lib.generation import generate_datasets
 from fly64lib.methods.base import MethodResult
 from fly64lib.methods.classical import Classical
 from fly64lib.reconstruction import MethodSettings, ReconstructionJob
+from fly64lib.simulation.imperfections import Imperfections
 from fly64lib.simulation.probes import defocused
 from ptycho_torch.errors import ConfigError, PtychoError
 from ptycho_torch.files import json_text
-from ptycho_torch.memmap_bridge import RawDataTorch
+from ptycho_torch.memmap_bridge import RawDataTorch, open_scan
 
 GEOMETRY = {"N": 32, "across": 7}
 
@@ -135,3 +139,24 @@ def test_only_a_method_that_finds_modes_is_asked_for_them():
 def test_settings_without_meaning_are_refused_by_name(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         Classical(**wrong)
+
+
+def test_jittered_positions_are_found_on_the_way_and_right_ones_stay(tmp_path):
+    """Compared with a shift free: a common one of all positions is one of the object."""
+    psnr, moved = {}, {}
+    for jitter_px in (0.0, 1.5):
+        root = tmp_path / f"{jitter_px}"
+        flaws = Imperfections(jitter_px=jitter_px)
+        generate_datasets(root, ScanDesign(doses=(1e5,), scan_step=5, M=96), imperfections=flaws)
+        scan = open_scan(split_file(root, 1e5, "test"))
+        for unknown in ((), ("positions",)):
+            method = Classical(unknown=unknown, tikhonov=10.0, steps=160)
+            found = method.reconstruct(scan.without_truth())
+            row = judge({"one": found.object}, scan, gauge="unknown_probe")[0]
+            psnr[jitter_px, unknown] = row["phase_psnr"]
+            if unknown:
+                moved[jitter_px] = np.abs(found.positions - scan.scan.positions).max()
+    assert moved[0.0] < 1e-3 and moved[1.5] > 1.5
+    assert psnr[0.0, ("positions",)] == pytest.approx(psnr[0.0, ()], abs=0.1)
+    assert psnr[1.5, ("positions",)] > psnr[1.5, ()] + 4
+    assert psnr[1.5, ("positions",)] > psnr[0.0, ()] - 1.5

@@ -11,14 +11,19 @@ from dataclasses import replace
 import numpy as np
 import oracle
 import pytest
+import torch
 from small_scan import seen_region, small_raw, small_scan
 
+from fly64lib.design import ScanDesign, split_file
+from fly64lib.evaluation.detector_grid import DetectorGrid
 from fly64lib.evaluation.gauge import align
-from fly64lib.methods.ptychi import DM, LSQML, RPIE
+from fly64lib.evaluation.judgement import judge, on_detector_grid
+from fly64lib.generation import generate_datasets
+from fly64lib.methods.ptychi import DM, LSQML, RPIE, LSQMLFine
 from fly64lib.simulation.probes import defocused
 from ptycho_torch.errors import ConfigError, DataContractError, MissingDependencyError, PtychoError
 from ptycho_torch.files import json_text
-from ptycho_torch.memmap_bridge import RawDataTorch
+from ptycho_torch.memmap_bridge import RawDataTorch, open_scan
 
 GEOMETRY = {"N": 32, "across": 7}
 
@@ -163,3 +168,35 @@ def test_settings_without_meaning_are_refused_by_name(wrong):
 def test_the_difference_map_relaxes_by_a_share():
     with pytest.raises(ConfigError, match="relaxation"):
         DM(relaxation=2.0)
+
+
+@pytest.mark.slow
+def test_on_the_objects_grid_lsqml_explains_the_light_beside_the_detector(tmp_path):
+    """On its own grid pty-chi folds that light back, and its object is spread over the finer one."""
+    generate_datasets(tmp_path, ScanDesign(doses=(1e6,), scan_step=5, M=96))
+    scan = open_scan(split_file(tmp_path, 1e6, "test"))
+    found = {
+        method.__name__: method(epochs=40, batch_size=40).reconstruct(scan.without_truth())
+        for method in (LSQML, LSQMLFine)
+    }
+    assert {image.object.shape for image in found.values()} == {scan.scan.canvas_shape}
+    rows = judge({name: one.object for name, one in found.items()}, scan)
+    psnr = {row["method"]: row["phase_psnr"] for row in rows}
+    assert psnr["LSQMLFine"] > psnr["LSQML"] + 3 > psnr["flat"] + 6
+    coarse = on_detector_grid(found["LSQML"].object, scan)
+    again = DetectorGrid.of(scan).spread(torch.from_numpy(coarse), scan.scan.canvas_shape)
+    np.testing.assert_allclose(again, found["LSQML"].object, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_pixels_that_were_not_measured_are_no_zeros_to_pty_chi():
+    scan, mask = small_scan(1e6, **GEOMETRY), np.ones((32, 32), bool)
+    mask[:, 13:16] = mask[20:22] = False
+    masked = replace(scan, diffraction=scan.diffraction * mask, detector_mask=mask)
+    zeros = replace(masked, detector_mask=None)
+    method = LSQML(epochs=40, batch_size=30)
+    right, wrong = (
+        quality(method.reconstruct(raw.without_truth()).object, raw)
+        for raw in (RawDataTorch(masked, "masked.npz"), RawDataTorch(zeros, "zeros.npz"))
+    )
+    assert right > wrong + 3
