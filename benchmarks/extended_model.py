@@ -5,9 +5,9 @@
     python benchmarks/extended_model.py jitter --output runs/extended
     python benchmarks/extended_model.py cost --output runs/extended
 
-The default twin (simulated at 4 N, every second row and sample of the scan), test half, the
-classical row with its weight chosen by held-out photons; replicates move noise and views. dB are
-phase / amplitude PSNR on the detector's grid.
+The default twin (simulated at 4 N, at M = N at 2 N), every second row and sample of the scan, test
+half, the classical row with its weight chosen by held-out photons; replicates move noise and views.
+dB are phase / amplitude PSNR on the detector's grid.
 
     cells    M = N, 1.5 N, 2 N with the known probe; recovered: from the file's probe without its
              light beside the detector, scored in the unknown-probe gauge; the unbiased limit

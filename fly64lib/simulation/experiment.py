@@ -2,9 +2,10 @@
 
     matched   object, probe and detector as the reconstruction has them: for tests and for checking
               the limits
-    fine      object pixels of 1 / (FINE N) of the field of view, a detector of FINE N pixels of
+    fine      object pixels of 1 / (fine N) of the field of view, a detector of fine N pixels of
               which the central N are kept; the truth is the Fourier crop of the fine object and
-              probe to the reconstruction's M pixels, N <= M <= FINE N. What the crop loses, no
+              probe to the reconstruction's M pixels. `fine` is at least twice M / N: 2 at M = N, 4
+              up to M = 2 N, so that no method inverts its own simulation. What the crop loses, no
               model of M pixels can explain: honest.
 
 DOSE-001: a dose is the expected number of *detected* photons per exposure, mean over the whole
@@ -12,7 +13,7 @@ scan; one scale of the probe serves all positions."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import gcd
+from math import ceil, gcd
 
 import numpy as np
 import torch
@@ -28,8 +29,7 @@ from ptycho_torch.errors import ConfigError, DataContractError
 from ptycho_torch.physics.geometry import CHUNK, Detector, Geometry
 from ptycho_torch.physics.noise import draw_counts
 
-# how many times finer than the detector's the grid of the mode "fine" is, along each axis
-FINE = 4
+_WIDEST = 4  # M, in detector sides
 _FLY001_N = 64
 
 
@@ -70,15 +70,17 @@ class Experiment:
 def embedded_experiment(design: ScanDesign) -> Experiment:
     """The twin of fly001: specimen and probe by name, snake scan. Needs no file."""
     N, M, matched = design.N, design.M or design.N, design.simulation == "matched"
-    if not N <= M <= FINE * N:
-        raise ConfigError(f"M={M}: expected at least N = {N}, at most {FINE} N = {FINE * N} pixels")
+    if not N <= M <= _WIDEST * N:
+        most = f"at most {_WIDEST} N = {_WIDEST * N} pixels"
+        raise ConfigError(f"M={M}: expected at least N = {N}, {most}")
+    fine = 2 * ceil(M / N)  # times finer than the detector's grid, along each axis
     even = np.lcm(2, N // gcd(M, N))  # a canvas with whole pixels on both grids
     side = int(even * round(CANVAS * N / _FLY001_N / even))
     positions = snake_scan(N / _FLY001_N, design.scan_step) * (M / N)
-    probe = np.asarray(PROBES[design.probe](N, FINE))
-    specimen = np.asarray(SPECIMENS[design.specimen]((FINE * side,) * 2, design.simulation_seed))
-    _check_side(f"probe {design.probe!r}", probe.shape[-2:], FINE * N)
-    _check_side(f"specimen {design.specimen!r}", specimen.shape, FINE * side)
+    probe = np.asarray(PROBES[design.probe](N, fine))
+    specimen = np.asarray(SPECIMENS[design.specimen]((fine * side,) * 2, design.simulation_seed))
+    _check_side(f"probe {design.probe!r}", probe.shape[-2:], fine * N)
+    _check_side(f"specimen {design.specimen!r}", specimen.shape, fine * side)
     probe = probe.reshape(-1, *probe.shape[-2:])
     if matched:
         probe, specimen = _cropped(probe, M), fourier_crop(specimen, (side * M // N,) * 2, "mean")

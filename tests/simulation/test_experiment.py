@@ -42,8 +42,8 @@ def test_the_embedded_twin_has_the_named_specimen_probe_and_positions():
         for mode, M in (("matched", None), ("fine", None), ("fine", 96))
     )
     assert (matched.M, wide.M, wide.N, wide.probe.shape) == (64, 96, 64, (1, 256, 256))
-    np.testing.assert_array_equal(fine.probe[0], zone_plate_probe(64, 4))
-    np.testing.assert_array_equal(fine.object, SPECIMENS["siemens_star"]((928, 928), 42))
+    np.testing.assert_array_equal(fine.probe[0], zone_plate_probe(64, 2))
+    np.testing.assert_array_equal(fine.object, SPECIMENS["siemens_star"]((464, 464), 42))
     np.testing.assert_array_equal(matched.positions_px, snake_scan(step=8))
     np.testing.assert_array_equal(wide.positions_px, 1.5 * snake_scan(step=8))
     assert wide.canvas_shape == wide.truth.shape == (348, 348)
@@ -63,7 +63,7 @@ def test_specimen_and_probe_of_other_packages_are_simulated_by_name(tmp_path):
         installed(tmp_path / "specimen", SPECIMENS, "wedge", WEDGE),
     ):
         generate_datasets(tmp_path / "C", StudyDesign(**design))
-        drawn = SPECIMENS["wedge"]((928, 928), 42)
+        drawn = SPECIMENS["wedge"]((464, 464), 42)
         expected = expected_patterns(embedded_experiment(ScanDesign(**design)))
     scan = read_scan(split_file(tmp_path / "C", 300, "train"), load_truth=True)
     assert scan.metadata["provenance"]["specimen"] == "wedge"
