@@ -3,8 +3,6 @@
 # make test-fast  the same without whole studies and kernels: under two minutes
 PYTHON ?= python3
 BIN := .venv/bin
-# a file's tests stay together, as its fixtures are whole studies; the longest files come first
-SPREAD := --numprocesses logical --dist loadfile --no-loadscope-reorder
 
 .venv/.run: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -18,18 +16,16 @@ SPREAD := --numprocesses logical --dist loadfile --no-loadscope-reorder
 	$(BIN)/pip install --quiet -e '.[all]'
 	touch $@ .venv/.run
 
-.PHONY: run test test-python test-fast test-notebooks test-browser test-slurm test-gpu lint
+.PHONY: run test test-fast test-notebooks test-browser test-slurm test-gpu lint
 run: .venv/.run
 	$(BIN)/fly64 run --profile quick --output runs/quick
 
-test: .venv/.test  # the notebooks run one after another, so beside the rest
-	$(MAKE) --jobs 3 lint test-python test-notebooks
-
-test-python: .venv/.test
-	$(BIN)/python -m pytest $(SPREAD) -m "not browser and not slurm and not gpu"
+test: .venv/.test lint
+	$(BIN)/python -m pytest --numprocesses logical --dist worksteal -m "not browser and not slurm and not gpu"
+	$(MAKE) test-notebooks
 
 test-fast: .venv/.test
-	$(BIN)/python -m pytest $(SPREAD) -m "not slow and not browser and not slurm and not gpu"
+	$(BIN)/python -m pytest --numprocesses logical --dist worksteal -m "not slow and not browser and not slurm and not gpu"
 
 # every notebook against its executed reference; python tests/remake_references.py --reason "..." makes them anew
 test-notebooks: .venv/.test
