@@ -20,18 +20,30 @@ from ptycho_torch.errors import ConfigError
 def exported(options: ExportOptions) -> int:
     """Write a DATA-001 file in another format, and print the files that were written."""
     source, target = options.source, options.target
-    write = FORMATS[writer_of(target, options.format)].write
+    format = FORMATS[writer_of(target, options.format)]
     if target.exists() and target.samefile(source):
         raise ConfigError(f"{target}: this is the source; choose another name")
     scan = read_scan(source, load_truth=True)
     if options.object:
         scan = with_object(scan, options.object)
+    if format.read and (beyond := _beyond(scan)):
+        text = (
+            f"it has {beyond}, which would be lost; expected a scan with M = N and nothing of these"
+        )
+        raise refused(source, None, f"{text}; export the object alone, as .tif or .png")
     pixel_nm = options.optics.pixel_size_nm or scan.metadata.get("object_pixel_nm")
     if pixel_nm is not None and not (type(pixel_nm) in (int, float) and 0 < pixel_nm < 1e9):
         text = f"object_pixel_nm is {pixel_nm!r}; expected a size in nm > 0"
         raise refused(source, "metadata", f"{text}; pass --pixel-size-nm NM")
-    print(*write(target, scan, replace(options.optics, pixel_size_nm=pixel_nm)), sep="\n")
+    print(*format.write(target, scan, replace(options.optics, pixel_size_nm=pixel_nm)), sep="\n")
     return 0
+
+
+def _beyond(scan: ScanData) -> str:
+    """What a scan holds that other programs' formats of patterns have no place for."""
+    found = [f"an object of {scan.M} px for {scan.N} of the detector"] if scan.M > scan.N else []
+    names = ("detector_mask", "brightness", "background")
+    return ", ".join(found + [name for name in names if getattr(scan, name) is not None])
 
 
 def with_object(scan: ScanData, path: Path) -> ScanData:

@@ -14,6 +14,7 @@ from small_scan import small_scan
 
 from fly64lib.cli.main import main
 from ptycho_torch.data.contract import ScanData, read_scan, write_scan
+from ptycho_torch.memmap_bridge import RawDataTorch
 
 
 @pytest.fixture
@@ -150,3 +151,19 @@ def test_positions_in_metres_need_the_size_of_a_pixel(scan, exported, tmp_path, 
     write_scan(tmp_path / "scan.npz", scan)
     assert exported("a.cxi") == 2
     assert "no object_pixel_nm" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["copy.cxi", "copy --format ptychi"])
+def test_what_another_format_cannot_hold_is_refused_and_the_object_alone_can_be_had(
+    scan, exported, tmp_path, capsys, name
+):
+    finer = RawDataTorch(replace(scan, truth_patches=None), "scan").finer(scan.N + 8).scan
+    mask = np.ones((scan.N, scan.N), bool)
+    mask[3] = False
+    masked = replace(finer, diffraction=finer.diffraction * mask[None], detector_mask=mask)
+    write_scan(tmp_path / "scan.npz", masked)
+    target, _, options = name.partition(" ")
+    assert exported(target, options) == 2
+    said = capsys.readouterr().err
+    assert f"an object of {scan.N + 8} px for {scan.N} of the detector, detector_mask" in said
+    assert not list(tmp_path.glob("copy*")) and exported("object.tif") == 0

@@ -172,7 +172,7 @@ def test_the_difference_map_relaxes_by_a_share():
 
 @pytest.mark.slow
 def test_on_the_objects_grid_lsqml_explains_the_light_beside_the_detector(tmp_path):
-    """On its own grid pty-chi folds that light back, and its object is spread over the finer one."""
+    """On its own grid pty-chi folds that light back; its object is spread over the finer one."""
     generate_datasets(tmp_path, ScanDesign(doses=(1e6,), scan_step=5, M=96))
     scan = open_scan(split_file(tmp_path, 1e6, "test"))
     found = {
