@@ -192,11 +192,11 @@ def test_a_bound_on_a_finer_grid_is_that_of_what_the_detectors_grid_holds_of_the
         geometry,
         (slice(0, 6), slice(0, 8)),
         spectrum,
-        sign_vectors=400,
+        sign_vectors=150,
         tolerance=1e-6,
     )
     assert found.phase.mse == pytest.approx(expected, abs=5 * found.phase.mse_error)
-    assert found.phase.mse_error < 0.06 * expected
+    assert found.phase.mse_error < 0.1 * expected
 
 
 def _dense_covariance(small, prior=None, probe_known=True, region=WHOLE):

@@ -147,7 +147,7 @@ def test_jittered_positions_are_found_on_the_way_and_right_ones_stay(tmp_path):
     for jitter_px in (0.0, 1.5):
         root = tmp_path / f"{jitter_px}"
         flaws = Imperfections(jitter_px=jitter_px)
-        generate_datasets(root, ScanDesign(doses=(1e5,), scan_step=5, M=96), imperfections=flaws)
+        generate_datasets(root, ScanDesign(doses=(1e5,), scan_step=6, M=96), imperfections=flaws)
         scan = open_scan(split_file(root, 1e5, "test"))
         for unknown in ((), ("positions",)):
             method = Classical(unknown=unknown, tikhonov=10.0, steps=160)
@@ -159,4 +159,4 @@ def test_jittered_positions_are_found_on_the_way_and_right_ones_stay(tmp_path):
     assert moved[0.0] < 1e-3 and moved[1.5] > 1.5
     assert psnr[0.0, ("positions",)] == pytest.approx(psnr[0.0, ()], abs=0.1)
     assert psnr[1.5, ("positions",)] > psnr[1.5, ()] + 4
-    assert psnr[1.5, ("positions",)] > psnr[0.0, ()] - 1.5
+    assert psnr[1.5, ("positions",)] > psnr[0.0, ()] - 2

@@ -173,10 +173,10 @@ def test_the_difference_map_relaxes_by_a_share():
 @pytest.mark.slow
 def test_on_the_objects_grid_lsqml_explains_the_light_beside_the_detector(tmp_path):
     """On its own grid pty-chi folds that light back; its object is spread over the finer one."""
-    generate_datasets(tmp_path, ScanDesign(doses=(1e6,), scan_step=5, M=96))
+    generate_datasets(tmp_path, ScanDesign(doses=(1e6,), scan_step=6, M=96))
     scan = open_scan(split_file(tmp_path, 1e6, "test"))
     found = {
-        method.__name__: method(epochs=40, batch_size=40).reconstruct(scan.without_truth())
+        method.__name__: method(epochs=25, batch_size=40).reconstruct(scan.without_truth())
         for method in (LSQML, LSQMLFine)
     }
     assert {image.object.shape for image in found.values()} == {scan.scan.canvas_shape}
@@ -194,7 +194,7 @@ def test_pixels_that_were_not_measured_are_no_zeros_to_pty_chi():
     mask[:, 13:16] = mask[20:22] = False
     masked = replace(scan, diffraction=scan.diffraction * mask, detector_mask=mask)
     zeros = replace(masked, detector_mask=None)
-    method = LSQML(epochs=40, batch_size=30)
+    method = LSQML(epochs=20, batch_size=30)
     right, wrong = (
         quality(method.reconstruct(raw.without_truth()).object, raw)
         for raw in (RawDataTorch(masked, "masked.npz"), RawDataTorch(zeros, "zeros.npz"))

@@ -11,7 +11,6 @@ import pytest
 from fly64lib import generation
 from fly64lib.design import ScanDesign, StudyDesign, held_out_file, split_file
 from fly64lib.generation import generate_datasets, main
-from fly64lib.simulation.probes import fourier_crop
 from fly64lib.simulation.scans import snake_scan
 from ptycho_torch.data.contract import ScanData, read_scan, write_scan
 from ptycho_torch.errors import ConfigError, DataContractError
@@ -220,10 +219,9 @@ def test_both_modes_have_one_truth_and_what_the_model_on_the_detectors_grid_cann
 ):
     images = slice(0, 100, 10)
     on_fine, on_matched = halves(fine)["test"], halves(matched)["test"]
-    seen = fourier_crop(on_fine.object_guess, on_matched.canvas_shape, "mean")
-    np.testing.assert_allclose(seen, on_matched.object_guess, atol=1e-6)
     generate_datasets(tmp_path, small(doses=(1e5,), M=64))
     folded = halves(tmp_path)["test"]
+    np.testing.assert_allclose(folded.object_guess, on_matched.object_guess, atol=1e-6)
     assert misfit(folded, images) > 1.15 > 1.06 > misfit(on_matched, images)
     assert misfit(on_fine, images) < 1.06
     low_dose = halves(fine, 1e3)["test"]
