@@ -109,7 +109,8 @@ def recover_probe(
 def _with_exposures(scan: RawDataTorch, held: np.ndarray, found: MethodResult) -> RawDataTorch:
     """The scan with what was found of the fitted patterns; those held out lie where the others'
     linear map puts them, and are as bright as the mean."""
-    positions, brightness = scan.scan.positions, None
+    positions, brightness = scan.scan.positions, scan.scan.brightness
+    background = scan.scan.background if found.background is None else found.background
     if found.positions is not None:
         middle = positions[~held].mean(0)
         away = found.positions - positions[~held]
@@ -120,7 +121,7 @@ def _with_exposures(scan: RawDataTorch, held: np.ndarray, found: MethodResult) -
         brightness = np.ones(scan.n)
         brightness[~held] = found.brightness
     y, x = _inside(positions, scan).T
-    extra = {"xcoords": x, "ycoords": y, "brightness": brightness, "background": found.background}
+    extra = {"xcoords": x, "ycoords": y, "brightness": brightness, "background": background}
     changed = replace(scan.scan, probe=found.probe, object_guess=found.object, **extra)
     return RawDataTorch(changed, scan.source)
 

@@ -89,3 +89,17 @@ def test_bad_requests_are_named(
     ):
         assert recover(tmp_path, two_modes, output, modes=modes) == 2
         assert message in capsys.readouterr().err
+
+
+def test_what_a_scan_already_knows_of_its_exposures_stays(
+    two_modes: ScanData, tmp_path: Path
+) -> None:
+    known = {
+        "probe": strongest_alone(two_modes),
+        "brightness": np.linspace(0.99, 1.01, two_modes.n),
+        "background": np.full((32, 32), 0.01, np.float32),
+    }
+    assert recover(tmp_path, replace(two_modes, **known), modes=2, steps=40) == 0
+    found = read_scan(tmp_path / "out.npz")
+    np.testing.assert_array_equal(found.brightness, known["brightness"])
+    np.testing.assert_array_equal(found.background, known["background"])
