@@ -44,7 +44,7 @@ PLACES = {"dirpath", "best_model_path"}  # absolute, in Lightning's checkpoint
 LOGS = {"train.log"}
 MANIFESTS = {f"{name}_manifest.json" for name in ("run", "training", "reconstruction")}
 GROWING = MANIFESTS | {"model.ckpt"}
-NETWORK = {"width": 8, "depth": 2, "canvas_passes": (2, 4)}
+NETWORK = {"width": 8, "depth": 2}
 CONFIG = PLAIN.with_settings(
     NETWORK
     | {"n_images": 24, "batch_size": 4, "thinnings": 1, "max_epochs": 8}

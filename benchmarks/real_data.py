@@ -64,7 +64,7 @@ def real_data(options: RealDataOptions) -> int:
     """Recover, predict the ring, reconstruct by each method, and print the deviances."""
     path = options.output / "whole.npz"
     path.unlink(missing_ok=True)
-    import_scan(ImportOptions(options.scan, path, picture="none"))
+    import_scan(ImportOptions(source=options.scan, target=path, picture="none"))
     whole = open_scan(path)
     kept = slice((whole.N - N) // 2, (whole.N + N) // 2)
     cut = np.ascontiguousarray(whole.scan.diffraction[:, kept, kept])

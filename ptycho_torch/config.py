@@ -11,14 +11,12 @@ from pydantic import Field
 from tyro.conf import Suppress as OfJob  # what a job decides: neither an option nor a setting
 
 from ptycho_torch.errors import ConfigError
-from ptycho_torch.fields import SEVERAL, Positive, Seed, Threads, Whole, config, refuse_unknown
+from ptycho_torch.fields import Positive, Seed, Threads, Whole, config, refuse_unknown
 from ptycho_torch.fields import to_dict as _to_dict
 from ptycho_torch.registry import Registry
 
 # What they are: ptycho_torch.network.
 NETWORKS = Registry("network", "fly64.networks", {"unet": "ptycho_torch.network.unet:CanvasUNet"})
-_Pass = Annotated[Whole, Field(ge=1, le=1000)]
-Passes = Annotated[tuple[_Pass, ...], Field(min_length=1, max_length=8), SEVERAL]
 
 
 @config
@@ -29,10 +27,6 @@ class ModelConfig:
     gridsize: OfJob[Literal[1, 2]] = 1  # a group holds gridsize**2 images
     # counts only, no truth; "supervised": truth patches; "procedural": simulated canvases
     objective: Literal["poisson", "supervised", "procedural"] = "poisson"
-    # the input: canvases after these many passes over the patterns, rising; 2 10 for bright data
-    canvas_passes: Passes = (2, 5)
-    # penalty of those canvases' slopes, photons per object pixel
-    smoothness: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
     network: str = "unet"  # a name in NETWORKS
     # channels of the first level, doubling per level
     width: Annotated[Whole, Field(ge=8, le=512, multiple_of=8)] = 16
@@ -40,9 +34,6 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         NETWORKS.check(self.network)
-        if list(self.canvas_passes) != sorted(set(self.canvas_passes)):
-            text = f"canvas_passes={self.canvas_passes} do not rise; the canvases come in the order"
-            raise ConfigError(f"{text} of the passes")
 
     @property
     def images_per_group(self) -> int:

@@ -25,7 +25,7 @@ from ptycho_torch.network.model import PtychoModel
 from ptycho_torch.training.bundle import read_sealed, save_bundle, write_sealed
 
 N = 16
-CONFIG = TrainingConfig(model=ModelConfig(N=N, canvas_passes=(1, 3), width=8, depth=1))
+CONFIG = TrainingConfig(model=ModelConfig(N=N, width=8, depth=1))
 
 
 def scan() -> ScanData:

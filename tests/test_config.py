@@ -23,9 +23,7 @@ def test_the_default_configuration_is_valid_and_cannot_be_changed():
 
 
 def test_a_configuration_survives_json():
-    config = TrainingConfig(
-        model=ModelConfig(N=32, gridsize=2, canvas_passes=(1, 4, 9)), n_images=7, learning_rate=0.01
-    )
+    config = TrainingConfig(model=ModelConfig(N=32, gridsize=2), n_images=7, learning_rate=0.01)
     again = TrainingConfig(**json.loads(json.dumps(config.to_dict())))
     assert again == config and again.model.images_per_group == 4
 

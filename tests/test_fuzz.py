@@ -23,7 +23,7 @@ from ptycho_torch.network.model import PtychoModel
 from ptycho_torch.training.bundle import load_bundle, read_sealed, save_bundle, write_sealed
 
 N = 8
-CONFIG = TrainingConfig(model=ModelConfig(N=N, canvas_passes=(1,), width=8, depth=1))
+CONFIG = TrainingConfig(model=ModelConfig(N=N, width=8, depth=1))
 BOUNDED = settings(
     max_examples=80, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )

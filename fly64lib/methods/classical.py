@@ -10,24 +10,29 @@ from ptycho_torch.fields import SEVERAL, Positive, Seed, Threads, Whole, config
 
 UNKNOWNS = ("affine", "positions", "brightness", "background")
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Weights = Annotated[tuple[Weight, ...], Field(min_length=1)]
 
 
 @config
 class Classical:
-    """accelerated gradient iteration on the whole canvas, its smoothness tuned on held-out
-    photons"""
+    """Gauss-Newton iteration on the whole canvas under a power-law prior that photons held out
+    choose"""
 
-    steps: Positive = 80  # of the last fit
-    tikhonov: Weight | None = None  # photons per object pixel; None: chosen on photons held out
-    weights: Weights = (0.0, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)  # that the choice tries
-    search_steps: Positive = 12  # a weight, each starting from the object of the next larger one
+    steps: Positive = 24  # conjugate gradient steps of the last fit
+    # of the image prior, photons per object pixel at 1 rad a pixel; None: weight, slope and the
+    # amplitude's share are chosen on photons held out
+    weight: Weight | None = None
+    slope: Annotated[float, Field(ge=1, le=6)] = 4.0  # of the prior's falling power
+    # how much firmer the prior holds the log amplitude than the phase
+    amplitude: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
     keep: Annotated[float, Field(ge=0.05, le=0.99)] = 0.8  # share of the photons it is fitted to
     probe: Literal["known", "refine"] = "known"  # the file's probe is kept, or refined from it
     # incoherent modes of a refined probe, at least; those that the file does not have start faint
     probe_modes: Annotated[Whole, Field(ge=1, le=16)] = 1
     # of the exposures: positions one by one or as a linear map of all, brightness, background
     unknown: Annotated[tuple[Literal[UNKNOWNS], ...], SEVERAL] = ()
+    joint_steps: Positive = 80  # on object, probe and exposures together, where these are sought
+    # photons per object pixel, holds the slopes of the object meanwhile
+    tikhonov: Weight = 10.0
     # error put on the starting probe, see fly64lib.simulation.probes.defocused
     probe_defocus_rad: float = 0.0
     seed: Seed = 0  # of the thinning
@@ -39,11 +44,16 @@ class Classical:
             text = f"probe_modes={self.probe_modes} asks for modes to be found, which takes"
             raise ConfigError(f"{text} probe='refine'")
 
-    def reconstruct(self, scan: Scan) -> MethodResult:
-        """The object of a scan; `settings` holds the weight used, and each one's deviance.
+    @property
+    def joint(self) -> bool:
+        """Whether more than the object is to be found."""
+        return self.probe == "refine" or bool(self.unknown)
 
-        The trace holds the mean Poisson deviance per detector pixel after the first, every tenth
-        and the last step of the last fit."""
+    def reconstruct(self, scan: Scan) -> MethodResult:
+        """The object of a scan; `settings` holds the prior used, and the deviance of each tried.
+
+        The trace holds the mean Poisson deviance per detector pixel, every tenth joint step and
+        before each linearisation and after the last."""
         from fly64lib.methods.penalised_fit import reconstruct
 
         return reconstruct(scan, self)

@@ -43,7 +43,9 @@ class Learned:
             source = f"{bundle.statistics['images']} patterns of {trained_on}"
         note = f"trained on {source}"
         if self.refined:
-            note += f"; refined with a weight of {found.weight:.3g} photons per pixel"
+            note += {"network": "; kept as it is", "none": "; refused: solved without it"}.get(
+                found.kept, "; refined near it"
+            )
         settings = to_dict(self) | {"bundle_sha256": bundle.sha256}
         return MethodResult(found.object.numpy(), cost=cost, settings=settings, note=note)
 

@@ -1,27 +1,22 @@
-"""The classical control: accelerated Poisson steps, smoothed as much as the data themselves ask.
+"""The classical control: the most likely object under a power-law prior that the data choose.
 
-Minimises over the object O, and over the probe P where it is to be refined,
+Minimises over the object O
 
-    f(O, P) = sum_j sum_q [ I_jq - n_jq log I_jq ] + tikhonov * sum |grad O|^2,
+    f(O) = sum_j sum_q [ I_jq - n_jq log I_jq ] + prior(log O),
     I_j = s_j sum_m |cut_N F(P_mj cut_j O)|^2 + b
 
-grad being the differences of neighbouring pixels: Tikhonov's penalty with the prior that fits
-images, whose spectra fall with frequency. (A pull of each pixel towards 1 takes away signal and
-noise alike: 17.6 dB against 22.0 on a dense view at 1e3 photons, 16.7 without.) This form was
-picked among the two by the truth of fly001's recovered object; only the weight is chosen without
-it. The weight means a variance of the object, not of the data, so one found on a part of the
-photons is used unchanged on all of them. The steps are those of :mod:`ptycho_torch.iteration`.
+by Gauss-Newton steps (:mod:`ptycho_torch.iteration.newton`). The prior
+(:mod:`ptycho_torch.iteration.image_prior`) is chosen without truth, by photons held out
+(:mod:`ptycho_torch.iteration.prior_search`).
 
-The weight is set without truth, from a list of weights, largest first: thinning splits the photons
-into two independent parts; each weight is fitted to one part and scored on the other until the
-score gets worse, and the best is fitted to all photons. What else may be unknown, positions,
-brightness s and background b (:mod:`ptycho_torch.iteration.exposures`), is found on the way."""
+Where the probe P is to be refined, or positions, brightness s and background b are unknown
+(:mod:`ptycho_torch.iteration.exposures`), accelerated steps on all of them together go before,
+which hold the slopes of O by `tikhonov`."""
 
-from collections.abc import Callable
 from dataclasses import asdict
+from math import isfinite
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Complex
 from torch import Tensor
@@ -32,115 +27,94 @@ from fly64lib.methods.starting_probes import orthogonal_modes, starting_probe, w
 from ptycho_torch.errors import PtychoError
 from ptycho_torch.iteration.canvas import canvas_steps, empty, joint_steps
 from ptycho_torch.iteration.exposures import Unknown, positions_of
-from ptycho_torch.iteration.slopes import gradient
-from ptycho_torch.iteration.thinning import ThinnedCounts, past_the_valley
+from ptycho_torch.iteration.image_prior import ImagePrior, logs_of, object_of
+from ptycho_torch.iteration.newton import Newton, State, start
+from ptycho_torch.iteration.prior_search import choose, split
+from ptycho_torch.iteration.slopes import mean_deviance
 from ptycho_torch.memmap_bridge import RawDataTorch
 from ptycho_torch.physics.geometry import Patterns
 
 _ALONE = 20  # steps on the object before a probe, or exposures, join
 MOST_STEP = 0.5  # of a position at a time, in pixels of the detector's grid
-_TRACED = 10  # steps between two entries of the trace: a deviance costs as much as half a step
+_TRACED = 10  # joint steps between two entries of the trace: a deviance costs half a step
+_EXPECTED = 10  # priors that a choice tries, for the bar
+_A_PRIOR = 5  # steps of each
 
 Canvas = Complex[Tensor, "1 H W"]
-Observer = Callable[[int, Canvas, Patterns], None] | None
 
 
+@torch.no_grad()
 def reconstruct(scan: RawDataTorch, settings: Any) -> MethodResult:
     """The object of a scan by the settings of a :class:`~fly64lib.methods.classical.Classical`."""
     torch.set_num_threads(settings.threads)
     probe = with_modes(starting_probe(scan, settings.probe_defocus_rad), settings.probe_modes)
-    refined, weights = settings.probe == "refine", list(settings.weights)
-    searching = 0 if settings.tikhonov is not None else settings.search_steps * len(weights)
+    patterns = Patterns(scan.geometry().under(probe), scan.counts(slice(None)).__getitem__)
+    prior = ImagePrior(settings.weight or 0.0, settings.slope, settings.amplitude)
     trace: list[dict[str, float]] = []
-    bar = tqdm(total=settings.steps + searching, desc="classical", disable=not settings.progress)
+    total = settings.joint_steps * settings.joint + settings.steps
+    total += _A_PRIOR * _EXPECTED * (settings.weight is None)
+    bar = tqdm(total=total, desc="classical", disable=not settings.progress)
     with measured() as cost, bar:
-        patterns = Patterns(scan.geometry().under(probe), scan.counts(slice(None)).__getitem__)
-        scores = _search(scan, patterns, settings, bar) if searching else {}
-        weight = min(scores, key=scores.get) if searching else settings.tikhonov
+        if settings.joint:
+            canvas, patterns = _joint(patterns, settings, trace, bar)
+            logs = logs_of(canvas, patterns.geometry.fluence())
+        else:
+            logs = start(patterns)
+        tried: dict[ImagePrior, float] = {}
+        if settings.weight is None:
+            parts = split(scan, patterns, settings.keep, settings.seed)
+            chosen = choose(*parts, tried=lambda: bar.update(_A_PRIOR))
+            prior, tried = chosen.prior, chosen.tried
+        done = trace[-1]["step"] if trace else 0
 
-        def observe(step: int, canvas: Canvas, fitted: Patterns) -> None:
-            if step + 1 in (1, settings.steps) or (step + 1) % _TRACED == 0:
-                trace.append({"step": step + 1, "deviance": _deviance(canvas, fitted)})
-            bar.update()
+        def observe(state: State) -> None:
+            trace.append({"step": done + state.step, "deviance": state.deviance})
 
-        start = _start(patterns, weight, settings)
-        how = weight, settings.steps, settings, observe, settings.unknown
-        canvas, patterns = _fit(patterns, start, *how)
-    if not torch.isfinite(torch.view_as_real(canvas)).all():
+        steps = settings.steps // 3, settings.steps - settings.steps // 3
+        logs = Newton(patterns).solve(logs, prior, steps, observe=observe)
+        bar.update(bar.total - bar.n)
+    if not isfinite(trace[-1]["deviance"]):
         text = f"{scan.source}: the object is not finite after {settings.steps} steps"
         raise PtychoError(f"{text}: the probe does not fit the data")
-    note = "given" if not searching else "chosen on photons held out"
-    note += ", the largest tried" if scores and weight == max(scores) else ""
-    found = {"tikhonov": weight, "weights": weights}
-    found["searched_deviance"] = [scores.get(tried) for tried in weights]
+    note = "chosen on photons held out" if tried else "given"
+    found = {**prior._asdict(), "tried": [[*one, held] for one, held in tried.items()]}
     geometry, unknown = patterns.geometry, settings.unknown
     moved = {"affine", "positions"} & set(unknown)
     background = geometry.detector.background if "background" in unknown else None
     return MethodResult(
-        object=geometry.embed(canvas).numpy(),
-        probe=orthogonal_modes(geometry.probe).numpy() if refined else None,
+        object=geometry.embed(object_of(logs)).numpy(),
+        probe=orthogonal_modes(geometry.probe).numpy() if settings.probe == "refine" else None,
         positions=positions_of(geometry).numpy() if moved else None,
         brightness=geometry.brightness.double().numpy() if "brightness" in unknown else None,
         background=None if background is None else background.numpy(),
         cost=cost,
-        settings=asdict(settings) | found,  # type: ignore[call-overload]
-        note=f"tikhonov {weight:g} photons per pixel, {note}",
+        settings=asdict(settings) | found,
+        note=f"prior of {prior.weight:.3g} photons per pixel, slope {prior.slope:g}, {note}",
         trace=trace,
     )
 
 
-def _fit(
-    patterns: Patterns,
-    start: Canvas,
-    weight: float,
-    steps: int,
-    settings: Any,
-    observe: Observer = None,
-    unknown: tuple[str, ...] = (),
+def _joint(
+    patterns: Patterns, settings: Any, trace: list[dict[str, float]], bar: tqdm
 ) -> tuple[Canvas, Patterns]:
-    """Accelerated steps on f from `start`; the patterns come back with their last probe and with
-    what was found of the `unknown`."""
-    geometry, refined = patterns.geometry, settings.probe == "refine"
-    found = Unknown(patterns, unknown, MOST_STEP * geometry.M / geometry.N, not refined)
-    renew = found if unknown else None
+    """Accelerated steps on all that is to be found, from an object stepped under what the file
+    says, lest the two part ways; the patterns come back with what was found of them."""
+    geometry, weight, steps = patterns.geometry, settings.tikhonov, settings.joint_steps
+    refined = settings.probe == "refine"
+    canvas = canvas_steps(patterns, empty(geometry), _ALONE, smoothness=weight)
+    found = Unknown(patterns, settings.unknown, MOST_STEP * geometry.M / geometry.N, not refined)
+    renew = found if settings.unknown else None
+
+    def observe(step: int, canvas: Canvas, fitted: Patterns) -> None:
+        if step + 1 in (1, steps) or (step + 1) % _TRACED == 0:
+            trace.append({"step": step + 1, "deviance": mean_deviance(canvas, fitted)})
+        bar.update()
+
     if refined:
-        return joint_steps(patterns, start, steps, weight, observe, renew)
-    seen = observe and (lambda step, canvas: observe(step, canvas, found.patterns))
-    canvas = canvas_steps(patterns, start, steps, smoothness=weight, observe=seen, renew=renew)
+        return joint_steps(patterns, canvas, steps, weight, observe, renew)
+
+    def seen(step: int, canvas: Canvas) -> None:
+        observe(step, canvas, found.patterns)
+
+    canvas = canvas_steps(patterns, canvas, steps, smoothness=weight, observe=seen, renew=renew)
     return canvas, found.patterns
-
-
-def _start(patterns: Patterns, weight: float, settings: Any) -> Canvas:
-    """An empty object; where more than it is unknown, stepped under what the file says, lest they
-    part ways."""
-    start = empty(patterns.geometry)
-    alone = _ALONE if settings.probe == "refine" or settings.unknown else 0
-    return canvas_steps(patterns, start, alone, smoothness=weight)
-
-
-def _search(scan: RawDataTorch, whole: Patterns, settings: Any, bar: tqdm) -> dict[float, float]:
-    """The deviance per detector pixel of the photons held out, of each weight tried."""
-    photons = ThinnedCounts(scan, torch.arange(scan.n), settings.keep, settings.seed)
-    rest = 1 / settings.keep - 1  # held out, as a share of what is fitted
-    patterns = Patterns(whole.geometry.fainter(settings.keep), photons.kept)
-    middle = float(np.median(settings.weights))
-    canvas = _start(patterns, middle, settings)
-    if settings.probe == "refine" or settings.unknown:
-        # all weights are to meet the same, already corrected probe and exposures
-        how = middle, settings.steps, settings, None, settings.unknown
-        canvas, patterns = _fit(patterns, canvas, *how)
-    scores: dict[float, float] = {}
-    for weight in sorted(settings.weights, reverse=True):
-        canvas, patterns = _fit(patterns, canvas, weight, settings.search_steps, settings)
-        bar.update(settings.search_steps)
-        held_out = Patterns(patterns.geometry.fainter(rest), photons.rest)
-        scores[weight] = _deviance(canvas, held_out)
-        if past_the_valley(scores):
-            bar.update(settings.search_steps * (len(settings.weights) - len(scores)))
-            break
-    return scores
-
-
-def _deviance(canvas: Canvas, patterns: Patterns) -> float:
-    """Mean Poisson deviance per detector pixel."""
-    return float(gradient(canvas, patterns)[1]) / (len(patterns) * patterns.geometry.measured_px)

@@ -26,8 +26,8 @@ from ptycho_torch.data.contract import write_scan
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.fields import SEVERAL, Positive, Threads, config
 from ptycho_torch.files import sha256_file
-from ptycho_torch.inference.apply import mean_deviance
 from ptycho_torch.iteration.exposures import Unknown, positions_of
+from ptycho_torch.iteration.slopes import mean_deviance
 from ptycho_torch.iteration.thinning import ThinnedCounts
 from ptycho_torch.memmap_bridge import RawDataTorch, open_scan
 from ptycho_torch.physics.geometry import Geometry, Patterns
@@ -71,14 +71,15 @@ def recover_probe(
     *,
     M: int | None = None,
     unknown: tuple[str, ...] = (),
-    tikhonov: float | None = None,
+    tikhonov: float = 30.0,
 ) -> Recovered:
     """The probe as `modes` incoherent modes or more on M pixels (None: as many as it has), and what
     is `unknown` of the exposures, after `steps` joint steps, without truth."""
     held, blind = held_out(scan.n), scan.without_truth()
     fine = blind if M is None else blind.finer(M)
-    common = {"threads": threads, "progress": progress, "tikhonov": tikhonov}
-    sought = {"probe": "refine", "probe_modes": modes, "steps": steps, "unknown": unknown}
+    common = {"threads": threads, "progress": progress}
+    sought = {"probe": "refine", "probe_modes": modes, "unknown": unknown}
+    sought |= {"joint_steps": steps, "tikhonov": tikhonov}
     kept = Classical(**common).reconstruct(blind.subset(~held))
     found = Classical(**common, **sought).reconstruct(fine.subset(~held))
     objects = [torch.from_numpy(result.object)[None] for result in (kept, found)]
@@ -165,7 +166,7 @@ class Options:
     # of the exposures: affine, positions, brightness, background
     unknown: Annotated[tuple[Literal[UNKNOWNS], ...], SEVERAL] = ()
     steps: Positive = 240  # joint steps on object and probe
-    tikhonov: Weight | None = None  # of the slopes, photons per pixel; None: by photons held out
+    tikhonov: Weight = 30.0  # holds the slopes of the object meanwhile, photons per object pixel
     threads: Threads = 1
 
 

@@ -24,7 +24,6 @@ from fly64lib.registries import METHODS
 from ptycho_torch.config import SETTINGS, TrainingConfig
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.fields import (
-    SEVERAL,
     Distinct,
     Positive,
     Settings,
@@ -130,7 +129,6 @@ class TrainParameters(_Simulated):
     train_npz: str | None = None  # a DATA-001 file of your own instead of the simulation
     test_npz: str | None = None  # its held-out half, if there is one
     objective: str | None = None
-    canvas_passes: Annotated[tuple[Whole, ...], SEVERAL] | None = None
     seed: Whole | None = None
     epochs: Whole | None = None
     steps: Whole | None = None

@@ -12,8 +12,8 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from fly64lib.simulation.families import drawn
 from fly64lib.simulation.probes import outer_half_maximum_diameter
-from fly64lib.simulation.specimens import procedural
 from fly64lib.simulation.views import select_groups
 from ptycho_torch.config import ModelConfig
 from ptycho_torch.network.features import make_features
@@ -48,7 +48,7 @@ class ProceduralCanvases(Dataset):
         expected = (geometry.expected(canvas, chunk) for chunk in geometry.chunks())
         counts = torch.cat([draw_counts(mean, generator) for mean in expected])
         patterns = Patterns(geometry, counts.__getitem__)
-        return SimulatedBatch(make_features(patterns, self.model), canvas)
+        return SimulatedBatch(make_features(patterns), canvas)
 
 
 def positions(rng: np.random.Generator, diameter_px: float) -> Float[np.ndarray, "n 2"]:
@@ -70,6 +70,6 @@ def positions(rng: np.random.Generator, diameter_px: float) -> Float[np.ndarray,
 def _object(rng: np.random.Generator, shape: tuple[int, int], M: int) -> Complex[np.ndarray, "H W"]:
     """A window of a procedural object, with details as large as on a standard canvas."""
     side = max(*shape, round(232 * M / 64))
-    whole = procedural((side, side), int(rng.integers(2**31)))
+    whole = drawn((side, side), int(rng.integers(2**31)))
     row, column = (rng.integers(side - length + 1) for length in shape)
     return whole[row : row + shape[0], column : column + shape[1]]

@@ -18,6 +18,7 @@ from itertools import starmap
 import numpy as np
 from jaxtyping import Complex, Float
 from numpy.random import Generator
+from scipy.ndimage import gaussian_filter
 from scipy.special import ndtr
 
 from ptycho_torch.errors import ConfigError
@@ -79,51 +80,49 @@ def siemens_star(shape: tuple[int, int], seed: int) -> Image:
     ground = OPEN_PHASE + (UNWRITTEN_PHASE - OPEN_PHASE) * unwritten
     phase = ground + (SPOKE_PHASE - ground) * written
     phase += FILM_PHASE * _step(rows - FILM_ROW * height - FILM_SLOPE * columns)
-    texture = AMPLITUDE_TEXTURE * _smooth_field(shape, rng, 24)
+    texture = AMPLITUDE_TEXTURE * smooth_field(shape, rng, 24)
     amplitude = 1 + AMPLITUDE_PER_RAD * (phase - PHASE_MEAN) + texture
-    return amplitude * np.exp(1j * (phase + PHASE_TEXTURE * _smooth_field(shape, rng, 6)))
+    return amplitude * np.exp(1j * (phase + PHASE_TEXTURE * smooth_field(shape, rng, 6)))
 
 
 def dead_leaves(shape: tuple[int, int], seed: int) -> Image:
     """Opaque discs on each other, radii 3 .. 45 units, density r^-3: details of all sizes."""
     rng = np.random.default_rng(seed)
-    drawing = _Drawing(shape, rng, _leaf(rng))
-    for radius in _power_law(rng, 700, 3.0, 45.0, 3.0):
-        drawing.paint(_disc(radius), drawing.place(), _leaf(rng))
+    drawing = Drawing(shape, rng, leaf(rng))
+    for radius in power_law(rng, 700, 3.0, 45.0, 3.0):
+        drawing.paint(disc(radius), drawing.place(), leaf(rng))
     return np.exp(drawing.canvas)
 
 
 def lines(shape: tuple[int, int], seed: int) -> Image:
     """Bars of any direction, 20 .. 150 by 1.5 .. 12 units, among discs, on an empty membrane."""
     rng = np.random.default_rng(seed)
-    drawing = _Drawing(shape, rng, 0.03 + 1j * PHASE_RANGE[1])
+    drawing = Drawing(shape, rng, 0.03 + 1j * PHASE_RANGE[1])
     for kind in rng.permutation(["bar"] * 60 + ["disc"] * 40):
         if kind == "bar":
-            figure = _bar(rng.uniform(20, 150), rng.uniform(1.5, 12), rng.uniform(0, np.pi))
+            figure = bar(rng.uniform(20, 150), rng.uniform(1.5, 12), rng.uniform(0, np.pi))
         else:
-            figure = _disc(rng.uniform(2, 14))
-        drawing.paint(figure, drawing.place(), _leaf(rng))
+            figure = disc(rng.uniform(2, 14))
+        drawing.paint(figure, drawing.place(), leaf(rng))
     return np.exp(drawing.canvas)
 
 
-def procedural(shape: tuple[int, int], seed: int) -> Image:
-    """An object to train on: a mixture of discs, bars, rings, wedges, smooth fields; never a star.
+def mixed_shapes(shape: tuple[int, int], rng: Generator) -> Image:
+    """Log-transmission of a mixture of discs, bars, rings, wedges.
 
-    Density, sizes, opacity, contrast and the mixture itself are drawn first, so that a set of seeds
-    spans many classes. Most objects are written in one layer, as lithography does: two or three
-    heights, with sharp borders between them."""
-    rng = np.random.default_rng(seed)
-    ground = _leaf(rng)
-    drawing = _Drawing(shape, rng, ground)
+    Density, sizes, opacity and the mixture itself are drawn first. Most are written in one layer,
+    as lithography does: two or three heights, with sharp borders between them."""
+    ground = leaf(rng)
+    drawing = Drawing(shape, rng, ground)
     mixture = rng.dirichlet([0.7, 0.7, 0.3, 0.7])
     smallest = rng.uniform(1.5, 6)
-    sizes = _power_law(rng, 400, smallest, smallest * rng.uniform(4, 12), rng.uniform(1.5, 3.5))
+    sizes = power_law(rng, 400, smallest, smallest * rng.uniform(4, 12), rng.uniform(1.5, 3.5))
     # As many as cover the canvas some 0.3 to 3 times: a shape of size s covers about 3 s^2.
     cover = np.exp(rng.uniform(np.log(0.3), np.log(3))) * np.prod(shape) / drawing.unit**2
     sizes = sizes[: max(10, int(np.searchsorted(np.cumsum(3 * sizes**2), cover)))]
     layered = rng.random() < 0.6
     opacity = 1.0 if layered or rng.random() < 0.6 else rng.uniform(0.4, 1)
-    heights = [ground, *(_leaf(rng) for _ in range(rng.integers(1, 3)))]
+    heights = [ground, *(leaf(rng) for _ in range(rng.integers(1, 3)))]
     if layered:  # heights that differ by less are no pattern; towards the range's other end
         step = -np.sign(ground.imag - np.mean(PHASE_RANGE)) * rng.uniform(0.4, 1.0)
         heights[1] = complex(heights[1].real, ground.imag + step)
@@ -132,25 +131,18 @@ def procedural(shape: tuple[int, int], seed: int) -> Image:
     for size, kind in zip(sizes, rng.choice(4, len(sizes), p=mixture), strict=True):
         angle = rng.uniform(0, np.pi) if turned else along + rng.choice([0, np.pi / 2])
         if kind == 0:
-            figure = _disc(size)
+            figure = disc(size)
         elif kind == 2:
-            figure = _ring(size, rng.uniform(1.5, 1.5 + size / 2))
+            figure = ring(size, rng.uniform(1.5, 1.5 + size / 2))
         else:
             length, taper = size * rng.uniform(1, 8), 0.0 if kind == 1 else rng.uniform(0.3, 1)
-            figure = _bar(length, size, angle, taper)
-        value = heights[rng.integers(len(heights))] if layered else _leaf(rng)
+            figure = bar(length, size, angle, taper)
+        value = heights[rng.integers(len(heights))] if layered else leaf(rng)
         drawing.paint(figure, drawing.place(), value, opacity)
-    canvas = drawing.canvas * rng.uniform(0.5, 1.2)
-    roughness = 0.02 if rng.random() < 0.5 else 0.08
-    for detail in (4, 16):
-        amplitude = rng.uniform(0, 0.04)
-        phase = min(0.2, rng.exponential(roughness)) * 4 / detail
-        canvas += amplitude * _smooth_field(shape, rng, detail)
-        canvas += 1j * phase * _smooth_field(shape, rng, detail)
-    return np.exp(canvas)
+    return drawing.canvas
 
 
-class _Drawing:
+class Drawing:
     """A canvas of log-transmission, log a + i phase: painting blends phase and absorption, not
     complex numbers. `unit` is its pixels per unit."""
 
@@ -161,6 +153,46 @@ class _Drawing:
     def place(self) -> Point:
         """A random (row, column) on the canvas or just beside it, in units."""
         return self.rng.uniform(-0.05, 1.05, 2) * self.canvas.shape / self.unit
+
+    def offsets(self, centre: Point) -> tuple[np.ndarray, np.ndarray]:
+        """How far down and right of a point each row and column lies, in units."""
+        return tuple(
+            axis / self.unit - middle
+            for axis, middle in zip(
+                np.ogrid[tuple(map(slice, self.canvas.shape))], centre, strict=True
+            )
+        )
+
+    def points(self) -> Float[np.ndarray, "n 2"]:
+        """(row, column) of every pixel, in units."""
+        rows, columns = self.offsets(np.zeros(2))
+        return np.stack(np.broadcast_arrays(rows, columns), -1).reshape(-1, 2)
+
+    def holds(self, centre: Point) -> bool:
+        """Whether a point lies on the canvas or just beside it."""
+        at = centre * self.unit / self.canvas.shape
+        return bool((at > -0.05).all() and (at < 1.05).all())
+
+    def cover(self, inside: np.ndarray, value: complex) -> None:
+        """Blend `value` in where `inside`, a distance in units, is above 0."""
+        self.canvas += np.clip(0.5 + inside / (EDGE * np.sqrt(12)), 0, 1) * (value - self.canvas)
+
+    def thicken(
+        self, centre: Point, size: float, depth: float, turn: float = 0.0, longer: float = 1.0
+    ) -> None:
+        """Add the phase of an ellipsoid: `depth` rad in the middle, none from the border on."""
+        ends = (centre - size * longer) * self.unit, (centre + size * longer) * self.unit + 1
+        window = tuple(starmap(slice, np.clip(ends, 0, self.canvas.shape).astype(int).T))
+        axes = zip(np.ogrid[window], centre, strict=True)
+        down, right = (axis / self.unit - middle for axis, middle in axes)
+        along = (right * np.cos(turn) + down * np.sin(turn)) / longer
+        across = down * np.cos(turn) - right * np.sin(turn)
+        squared = (along**2 + across**2) / size**2
+        self.canvas[window] += 1j * depth * np.sqrt(np.clip(1 - squared, 0, None))
+
+    def softened(self) -> Image:
+        """The canvas with edges of rms width EDGE."""
+        return gaussian_filter(self.canvas, EDGE * self.unit)
 
     def paint(self, figure: Shape, centre: Point, value: complex, opacity: float = 1.0) -> None:
         """Blend `value` in where the shape is, over a linear edge of rms width EDGE."""
@@ -193,29 +225,29 @@ def _between(at: np.ndarray, middle: float, width: float | np.ndarray) -> np.nda
     return _step(at - middle + width / 2) - _step(at - middle - width / 2)
 
 
-def _leaf(rng: Generator) -> complex:
+def leaf(rng: Generator) -> complex:
     """Log-transmission of a leaf: a phase in PHASE_RANGE, an amplitude that follows it in part."""
     phase = rng.uniform(*PHASE_RANGE)
     follows = AMPLITUDE_PER_RAD * (phase - np.mean(PHASE_RANGE))
     return complex(np.log(1 + follows + LEAF_AMPLITUDE * rng.standard_normal()), phase)
 
 
-def _power_law(rng: Generator, count: int, low: float, high: float, exponent: float) -> np.ndarray:
+def power_law(rng: Generator, count: int, low: float, high: float, exponent: float) -> np.ndarray:
     """`count` draws from the density ~ r^-exponent on low .. high, exponent != 1."""
     ends = low ** (1 - exponent), high ** (1 - exponent)
     return rng.uniform(min(ends), max(ends), count) ** (1 / (1 - exponent))
 
 
-def _disc(radius: float) -> Shape:
+def disc(radius: float) -> Shape:
     return lambda down, right: np.hypot(down, right) - radius, radius
 
 
-def _ring(radius: float, width: float) -> Shape:
+def ring(radius: float, width: float) -> Shape:
     half = width / 2
     return lambda down, right: abs(np.hypot(down, right) - radius) - half, radius + half
 
 
-def _bar(length: float, width: float, angle: float, taper: float = 0.0) -> Shape:
+def bar(length: float, width: float, angle: float, taper: float = 0.0) -> Shape:
     """A bar; `taper` 1 makes it a wedge, twice as wide at one end and of no width at the other."""
     cosine, sine = np.cos(angle), np.sin(angle)
 
@@ -227,7 +259,7 @@ def _bar(length: float, width: float, angle: float, taper: float = 0.0) -> Shape
     return distance, np.hypot(length, width * (1 + taper)) / 2
 
 
-def _smooth_field(shape: tuple[int, int], rng: Generator, detail: int) -> Float[np.ndarray, "H W"]:
+def smooth_field(shape: tuple[int, int], rng: Generator, detail: int) -> Float[np.ndarray, "H W"]:
     """A Gaussian field, rms 1, of waves, up to `detail` periods on 1.3 times the longer side."""
     rows, columns, _ = _grid(shape)
     waves = np.arange(-detail, detail + 1)

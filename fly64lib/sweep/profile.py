@@ -34,7 +34,7 @@ Views = Annotated[tuple[View, ...], SEVERAL]
 _VIEWS = StudyDesign().views
 _SHORT = {  # what a setting may also be called
     **{name: f"design.{name}" for name in ("specimen", "probe", "simulation", "N", "scan_step")},
-    **{name: f"training.{name}" for name in ("batch_size", "canvas_passes", "accelerator")},
+    **{name: f"training.{name}" for name in ("batch_size", "accelerator")},
     "train_steps": "training.steps",
     "train_images": "training.n_images",
     "shared_train_steps": "pretraining.steps",

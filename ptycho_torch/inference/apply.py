@@ -12,11 +12,10 @@ from torch import Tensor
 from ptycho_torch.config import TrainingConfig
 from ptycho_torch.data.grouping import choose_groups
 from ptycho_torch.errors import ConfigError
+from ptycho_torch.iteration.slopes import mean_deviance
 from ptycho_torch.memmap_bridge import RawDataTorch
 from ptycho_torch.network.features import fluence_of, make_features
 from ptycho_torch.network.model import PtychoModel
-from ptycho_torch.physics.geometry import Patterns
-from ptycho_torch.physics.noise import poisson_deviance
 
 _DARK = 1e-9  # of the largest fluence: a pixel below it has seen nothing
 _LIKENESS = 0.99  # least correlation of the data's probe with the model's
@@ -45,7 +44,7 @@ def reconstruct(model: PtychoModel, raw: RawDataTorch, config: TrainingConfig) -
     patterns = raw.patterns(images).under(raw.probe.to(model.probe.device))
     model.eval()
     with torch.no_grad():
-        features = make_features(patterns, config.model)
+        features = make_features(patterns)
         canvas, fluence = model.object_canvas(features).cpu(), fluence_of(features.channels).cpu()
     seen = fluence > _DARK * fluence.max()
     geometry = patterns.geometry
@@ -82,12 +81,3 @@ def data_deviance(
     `images` defaults to all patterns. The object's global phase does not matter."""
     patterns = raw.patterns(images, whole=True)
     return mean_deviance(canvas[None].to(raw.probe), patterns)
-
-
-def mean_deviance(canvas: Complex[Tensor, "1 H W"], patterns: Patterns) -> float:
-    """Mean Poisson deviance per measured detector pixel of a canvas against patterns on it."""
-    geometry, total = patterns.geometry, 0.0
-    for chunk in geometry.chunks():
-        expected = geometry.expected(canvas, chunk)
-        total += float(poisson_deviance(expected, patterns.counts(chunk)).double().sum())
-    return total / (len(patterns) * geometry.measured_px)

@@ -76,6 +76,15 @@ def joint_gradient(
     return by_object, by_probe
 
 
+def mean_deviance(canvas: Complex[Tensor, "1 H W"], patterns: Patterns) -> float:
+    """Mean Poisson deviance per measured detector pixel of a canvas against patterns on it."""
+    geometry, total = patterns.geometry, 0.0
+    for chunk in geometry.chunks():
+        expected = geometry.expected(canvas, chunk)
+        total += float(poisson_deviance(expected, patterns.counts(chunk)).double().sum())
+    return total / (len(patterns) * geometry.measured_px)
+
+
 def roughness_gradient(canvas: Canvas) -> Canvas:
     """Gradient of sum |grad O|^2 by conj(O): minus the Laplacian, nothing flowing over the
     border."""

@@ -1,4 +1,7 @@
-"""The network's input: what canvas passes make of the counts, on the canvas of a scan."""
+"""The network's input: the object solved from the counts under two priors, on the canvas of a scan.
+
+A loose prior leaves details and noise, a firm one takes both away; what differs between them, and
+how many photons reached each pixel, tells the network what to trust."""
 
 from typing import NamedTuple
 
@@ -6,45 +9,44 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from ptycho_torch.config import ModelConfig
-from ptycho_torch.iteration.canvas import canvas_steps, empty
-from ptycho_torch.iteration.subsets import schedule
+from ptycho_torch.iteration.image_prior import ImagePrior, Logs, object_of
+from ptycho_torch.iteration.newton import Newton, start
 from ptycho_torch.physics.geometry import Patterns
+
+LOOSE, FIRM = ImagePrior(3.0, slope=3.0), ImagePrior(30.0, slope=4.0)
+_FIRM_STEPS, _LOOSE_STEPS = (8, 8), (6,)  # conjugate gradient steps, the firm one first
+CHANNELS = 5
 
 
 class Features(NamedTuple):
     """Input of the network for a stack of canvases."""
 
-    # real and imaginary parts of the passes' canvases, log fluence
-    channels: Float[Tensor, "canvases channels H W"]
-    base: Complex[Tensor, "canvases H W"]  # the last of these canvases, global phase removed
+    # log amplitude and phase under the loose and the firm prior, log fluence
+    channels: Float[Tensor, "canvases 5 H W"]
+
+    @property
+    def base(self) -> Complex[Tensor, "canvases H W"]:
+        """The canvases under the firm prior, which the network corrects."""
+        return torch.exp(torch.complex(self.channels[:, 2], self.channels[:, 3]))
 
 
-def channel_count(config: ModelConfig) -> int:
-    """Channels of :class:`Features`: two for each stage of the passes and one for the fluence."""
-    return 2 * len(config.canvas_passes) + 1
-
-
-def make_features(patterns: Patterns, config: ModelConfig) -> Features:
-    """Canvases after `config.canvas_passes` passes from an empty object, and log10 of the fluence.
+def make_features(patterns: Patterns) -> Features:
+    """Solved objects and log10 of the fluence, of the patterns of one canvas.
 
     The patterns' probe carries their photons (a thinned pattern comes with a fainter probe). The
     global phase of each canvas is taken out, so that the network need not know it."""
-    geometry, stages = patterns.geometry, []
+    newton = Newton(patterns)
+    firm = newton.solve(start(patterns), FIRM, _FIRM_STEPS)
+    loose = newton.solve(firm, LOOSE, _LOOSE_STEPS)
+    fluence = patterns.geometry.fluence()
+    stages = [_levelled(logs, fluence) for logs in (loose, firm)]
+    return Features(torch.cat([*stages, torch.log10(fluence + 0.1) / 2])[None])
 
-    def keep(number: int, canvas: Tensor) -> None:
-        if number + 1 in config.canvas_passes:
-            stages.append(canvas)
 
-    passes = schedule(geometry, max(config.canvas_passes))
-    canvas_steps(patterns, empty(geometry), passes, smoothness=config.smoothness, observe=keep)
-    fluence = geometry.fluence()
-    for number, stage in enumerate(stages):
-        phase = torch.angle((fluence * stage).sum((-2, -1), keepdim=True))
-        stages[number] = stage * torch.exp(-1j * phase)
-    channels = [part for stage in stages for part in (stage.real - 1, stage.imag)]
-    channels.append(torch.log10(fluence + 0.1) / 2)
-    return Features(torch.stack(channels, dim=1), stages[-1])
+def _levelled(logs: Logs, fluence: Float[Tensor, "1 H W"]) -> Logs:
+    """Without the global phase of the canvas."""
+    phase = torch.angle((fluence * object_of(logs)).sum())
+    return torch.stack([logs[0], logs[1] - phase])
 
 
 def fluence_of(channels: Float[Tensor, "canvases channels H W"]) -> Float[Tensor, "canvases H W"]:

@@ -9,7 +9,7 @@ from jaxtyping import Complex, Float, Int
 from torch import Tensor, nn
 
 from ptycho_torch.config import NETWORKS, ModelConfig
-from ptycho_torch.network.features import Features, channel_count, fluence_of
+from ptycho_torch.network.features import CHANNELS, Features, fluence_of
 from ptycho_torch.network.poisson_loss import poisson_loss
 from ptycho_torch.physics.geometry import Detector, Geometry, Patterns
 from ptycho_torch.physics.patches import cut
@@ -57,17 +57,18 @@ class PtychoModel(nn.Module):
         super().__init__()
         self.config = config
         self.register_buffer("probe", probe)
-        self.network = NETWORKS[config.network](channel_count(config), config)
+        self.network = NETWORKS[config.network](CHANNELS, config)
 
     def object_canvas(self, features: Features, symmetry: int = 0) -> Canvases:
-        """The passes' canvas plus the network's correction, computed in one of 8 orientations.
+        """The solved canvas times the network's correction, computed in one of 8 orientations.
 
         Under plenty of light the network's output counts in standard deviations of the canvas's
         noise, which falls with the root of the fluence: what it has not learned then costs little.
         Under little light it counts as it is: it has much to correct there, and few steps to learn
         it in."""
         correction = _orient_back(self.network(_orient(features.channels, symmetry)), symmetry)
-        return features.base + correction * torch.rsqrt(1 + fluence_of(features.channels) / _PLENTY)
+        share = torch.rsqrt(1 + fluence_of(features.channels) / _PLENTY)
+        return features.base * torch.exp(correction * share)
 
     def loss(self, canvas: Canvases, batch: Batch | SimulatedBatch) -> Float[Tensor, ""]:
         """Poisson loss of the unseen photons; supervised, the probe-weighted squared error to the

@@ -1,9 +1,9 @@
 """The network: a small U-Net on the shared object canvas.
 
-Its input is physics, not patterns: what a few accelerated canvas steps
-(:mod:`ptycho_torch.iteration.canvas`) make of the counts, and how many photons reached each pixel.
-Its output is a complex correction of the last of these canvases. One pass serves all patterns on
-the canvas, so its cost grows with the area and not with the number of patterns."""
+Its input is physics, not patterns: the object solved from the counts under two priors, and how many
+photons reached each pixel. Its output is a correction of the object's logarithm: log amplitude + i phase. One pass serves
+all patterns on the canvas, so its cost grows with the area and not with the number of patterns.
+Nothing in it depends on the canvas's size: no normalisation over pixels."""
 
 from itertools import pairwise
 
@@ -14,14 +14,13 @@ from torch import Tensor, nn
 from ptycho_torch.config import ModelConfig
 
 Channels = Float[Tensor, "canvases channels H W"]
-_GROUPS = 8
 
 
 class CanvasUNet(nn.Module):
     """Real channels (canvases, channels, H, W) to a complex correction (canvases, H, W).
 
-    The last layer starts at zero: an untrained network returns the canvas of the steps, so no start
-    can be a flat object."""
+    The last layer starts at zero: an untrained network returns the solved canvas, so no start can
+    be a flat object."""
 
     def __init__(self, channels: int, config: ModelConfig):
         super().__init__()
@@ -32,9 +31,7 @@ class CanvasUNet(nn.Module):
         self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in steps)
         self.grow = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in steps)
         self.up = nn.ModuleList(_Block(width) for width in widths[:-1])
-        self.head = nn.Conv2d(config.width, 2, 1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        self.head = _at_zero(nn.Conv2d(config.width, 2, 1))
         # The order in which convolutions on a CPU are fastest.
         self.to(memory_format=torch.channels_last)
 
@@ -51,17 +48,23 @@ class CanvasUNet(nn.Module):
                 x = self.shrink[level](x)
         for level in reversed(range(len(self.grow))):
             x = self.up[level](skips[level] + self.grow[level](x))
-        x = self.head(x)[..., :height, :width]
+        x = self.head(nn.functional.silu(x))[..., :height, :width]
         return torch.complex(x[:, 0], x[:, 1])
 
 
 class _Block(nn.Module):
-    """Two 3 x 3 convolutions with a residual path."""
+    """Two 3 x 3 convolutions beside a straight path, which alone is there at first."""
 
     def __init__(self, width: int):
         super().__init__()
         first, last = (nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
-        self.body = nn.Sequential(first, nn.GroupNorm(_GROUPS, width), nn.SiLU(), last)
+        self.body = nn.Sequential(nn.SiLU(), first, nn.SiLU(), _at_zero(last))
 
     def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.silu(x + self.body(x))
+        return x + self.body(x)
+
+
+def _at_zero(layer: nn.Conv2d) -> nn.Conv2d:
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer

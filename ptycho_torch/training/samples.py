@@ -59,4 +59,5 @@ class Split(Dataset):
 
     def _make_features(self, thinning: int) -> Features:
         patterns = Patterns(self.geometry.fainter(self.config.keep), self._thinned(thinning).kept)
-        return make_features(patterns, self.config.model)
+        with torch.no_grad():
+            return make_features(patterns)

@@ -20,7 +20,7 @@ from ptycho_torch.physics.noise import perfect_deviance
 
 
 def config(gridsize: int = 1, **training) -> TrainingConfig:
-    model = ModelConfig(N=32, gridsize=gridsize, canvas_passes=(2, 8), width=8)
+    model = ModelConfig(N=32, gridsize=gridsize, width=8)
     return TrainingConfig(model=model, **training)
 
 

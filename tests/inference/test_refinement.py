@@ -18,7 +18,7 @@ from ptycho_torch.inference.refinement import refine
 from ptycho_torch.memmap_bridge import RawDataTorch
 from ptycho_torch.network.model import PtychoModel
 
-CONFIG = TrainingConfig(model=ModelConfig(N=32, canvas_passes=(1, 2), width=8))
+CONFIG = TrainingConfig(model=ModelConfig(N=32, width=8))
 
 
 def error(image, raw) -> float:

@@ -14,7 +14,7 @@ from ptycho_torch.iteration.subsets import schedule
 from ptycho_torch.network.features import Features, channel_count, fluence_of, make_features
 from ptycho_torch.physics.geometry import Patterns
 
-MODEL = ModelConfig(N=32, canvas_passes=(2, 6))
+MODEL = ModelConfig(N=32)
 
 
 def complex_channels(features: Features, stage: int) -> torch.Tensor:
@@ -48,7 +48,7 @@ def test_a_canvas_global_phase_is_taken_out():
 
 
 def test_a_share_of_the_photons_under_a_fainter_probe_shows_the_same_object():
-    free, whole = replace(MODEL, smoothness=0.0), small_raw(1e5).patterns()
+    free, whole = replace(MODEL), small_raw(1e5).patterns()
     part = whole.geometry.under(whole.geometry.probe * 0.3**0.5)
     faint = make_features(Patterns(part, lambda i: whole.counts(i) * 0.3), free)
     bright = make_features(whole, free)

@@ -22,7 +22,7 @@ def prepared(
 ) -> tuple[PtychoModel, Batch, torch.Tensor]:
     """A model, a batch of a small scan, and the true object on the batch's canvas."""
     raw = small_raw(dose, truth=objective == "supervised", modes=modes)
-    model = {"N": 32, "gridsize": gridsize, "canvas_passes": (2, 6), "width": 8}
+    model = {"N": 32, "gridsize": gridsize, "width": 8}
     config = TrainingConfig(model=ModelConfig(**model, objective=objective), thinnings=1)
     split = Split(raw, config)
     torch.manual_seed(1)
@@ -93,7 +93,7 @@ def test_the_gradient_has_the_same_scale_at_every_dose():
 
 
 def test_the_first_gradient_falls_no_faster_than_the_noise_from_dose_to_dose():
-    config, norms = ModelConfig(N=32, canvas_passes=(1, 2), width=8, smoothness=0.0), []
+    config, norms = ModelConfig(N=32, width=8), []
     for dose in DOSES:
         raw, expected = small_raw(dose), torch.from_numpy(geometry()[-1]).float()
         # Without noise, which is a matter of dose.

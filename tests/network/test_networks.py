@@ -26,7 +26,7 @@ class Entry(torch.nn.Module):
 
 def test_a_network_of_another_package_trains_and_its_bundle_needs_that_package(tmp_path):
     with installed(tmp_path / "site", NETWORKS, "pixelwise", PIXELWISE):
-        model = ModelConfig(N=32, network="pixelwise", canvas_passes=(1, 2), width=8)
+        model = ModelConfig(N=32, network="pixelwise", width=8)
         training = {"max_epochs": 1, "thinnings": 1, "logger": "none", "checkpointing": False}
         config = TrainingConfig(model=model, output_dir=str(tmp_path), **training)
         raw = small_raw(1e4)

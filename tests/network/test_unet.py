@@ -75,7 +75,7 @@ def test_the_eight_orientations_differ_and_are_undone():
 @pytest.mark.parametrize("symmetry", range(8))
 def test_a_correction_made_in_another_orientation_comes_back_in_the_objects_own(symmetry):
     model = PtychoModel(
-        ModelConfig(N=32, canvas_passes=(1, 2), width=8),
+        ModelConfig(N=32, width=8),
         torch.ones(1, 32, 32, dtype=torch.complex64),
     )
     # A pixelwise network commutes with every orientation of the square.

@@ -19,9 +19,7 @@ from ptycho_torch.memmap_bridge import PyTorchMemmapBridge
 from ptycho_torch.network.model import PtychoModel
 from ptycho_torch.training.bundle import load_bundle, save_bundle
 
-CONFIG = TrainingConfig(
-    model=ModelConfig(N=32, canvas_passes=(2, 8), width=8, depth=2), n_images=20
-)
+CONFIG = TrainingConfig(model=ModelConfig(N=32, width=8, depth=2), n_images=20)
 
 
 def written(folder: Path, name: str, scan: ScanData) -> Path:

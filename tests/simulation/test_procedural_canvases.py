@@ -17,7 +17,7 @@ from ptycho_torch.network.model import PtychoModel, SimulatedBatch, simulated_lo
 from ptycho_torch.training.loaders import SimulatedSampler
 from ptycho_torch.workflows.components import train_cdi_model_torch
 
-MODEL = ModelConfig(N=64, objective="procedural", canvas_passes=(1, 2), width=8, depth=2)
+MODEL = ModelConfig(N=64, objective="procedural", width=8, depth=2)
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +41,7 @@ def test_a_canvas_is_the_same_from_its_seed_and_differs_from_others(canvases):
 
 def test_bright_canvases_show_their_own_object(canvases, monkeypatch):
     monkeypatch.setattr(pretraining, "DOSES", (3e6, 3.1e6))
-    bright = ProceduralCanvases(
-        canvases.probe, ModelConfig(objective="procedural", canvas_passes=(10, 20), smoothness=0.0)
-    )
+    bright = ProceduralCanvases(canvases.probe, ModelConfig(objective="procedural"))
     for seed in (1, 2, 5):
         canvas = bright[seed]
         lit = (fluence_of(canvas.features.channels) > fluence_of(canvas.features.channels).mean())[
@@ -71,9 +69,7 @@ def test_canvases_span_the_doses_and_all_kinds_of_views(canvases):
 def test_the_details_keep_their_size_for_any_probe():
     large = torch.from_numpy(zone_plate_probe(128)[None].astype(np.complex64))
     assert outer_half_maximum_diameter(large.numpy()) > 1.5 * 32
-    canvas = ProceduralCanvases(
-        large, ModelConfig(N=128, objective="procedural", canvas_passes=(1,))
-    )[0]
+    canvas = ProceduralCanvases(large, ModelConfig(N=128, objective="procedural"))[0]
     assert canvas.truth.shape == canvas.features.base.shape and min(canvas.truth.shape[1:]) >= 128
 
 

@@ -35,7 +35,7 @@ SMALL = TrainingConfig(
     threads=1,
     logger="none",
     checkpointing=False,
-    model=ModelConfig(width=8, depth=2, canvas_passes=(2, 3)),
+    model=ModelConfig(width=8, depth=2),
 )
 
 

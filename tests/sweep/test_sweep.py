@@ -307,7 +307,7 @@ def test_settings_are_read_as_one_writes_them() -> None:
     given += ["canvas_passes=5,40", 'training={"width": 32}', "classical_steps=40"]
     found = load_profile("quick", given)
     assert (found.doses, found.views, found.limits) == ((1000, 1e4), ("baseline", "dense"), False)
-    training = {"steps": 130, "n_images": None, "canvas_passes": (5, 40), "width": 32}
+    training = {"steps": 130, "n_images": None, "width": 32}
     assert found.training == training
     assert found.settings == {"lsqml": {"epochs": 30}, "classical": {"steps": 40}}
     assert load_profile("quick", ["doses=1000"]).doses == (1000,)

@@ -19,7 +19,7 @@ from ptycho_torch.network.model import PtychoModel
 from ptycho_torch.training.bundle import load_bundle, read_sealed, save_bundle, write_sealed
 
 CONFIG = TrainingConfig(
-    model=ModelConfig(N=16, gridsize=2, canvas_passes=(1, 3), width=8, depth=2),
+    model=ModelConfig(N=16, gridsize=2, width=8, depth=2),
     seed=5,
     n_images=40,
     train_data_file="train.npz",

@@ -43,7 +43,7 @@ def test_validation_shows_every_group_once_in_order():
 
 
 def test_a_worker_process_makes_the_same_batches():
-    model = ModelConfig(N=32, gridsize=2, canvas_passes=(2, 6))
+    model = ModelConfig(N=32, gridsize=2)
     config = TrainingConfig(model=model, batch_size=7, thinnings=2, n_images=16)
     batches = [
         list(loader(Split(small_raw(1e4), one), one))

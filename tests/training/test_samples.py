@@ -16,7 +16,7 @@ from ptycho_torch.training.samples import Split
 
 
 def config(**model) -> TrainingConfig:
-    made = ModelConfig(**{"N": 32, "canvas_passes": (2, 6)} | model)
+    made = ModelConfig(**{"N": 32} | model)
     return TrainingConfig(model=made, batch_size=7, thinnings=2)
 
 

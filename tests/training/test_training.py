@@ -27,7 +27,7 @@ from ptycho_torch.training.lightning_module import PtychoLightning
 from ptycho_torch.training.samples import Split
 from ptycho_torch.workflows import components
 
-MODEL = ModelConfig(N=32, canvas_passes=(2, 6), width=8, depth=2)
+MODEL = ModelConfig(N=32, width=8, depth=2)
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,68 @@
+"""What images are like before they are measured: a power law of their spectrum.
+
+    log O = a + i phi, Gaussian, independent of each other and from frequency to frequency;
+    1 / variance of phi at k rad per pixel:   weight (|k|^2 + (2 pi / length)^2)^(slope / 2)
+    1 / variance of a:                        amplitude times that
+
+Amplitude and phase are told apart because most specimens change the one far less than the other:
+one weight for both leaves the amplitude in noise or flattens the phase. A weight is a variance of
+the object and not of the data, so that one found on a part of the photons serves all of them."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Complex, Float
+from torch import Tensor
+
+Logs = Float[Tensor, "2 H W"]  # log amplitude and phase, rad
+_LEAST = 0.05  # amplitude under the logarithm
+
+
+class ImagePrior(NamedTuple):
+    """A power law; `weight` in photons per object pixel, at 1 rad per pixel."""
+
+    weight: float
+    slope: float = 3.0  # of the falling power, 2 to 4 for what is seen in microscopes
+    amplitude: float = 30.0  # how much firmer it holds the log amplitude than the phase
+    length_px: float = 100.0  # beyond it the power does not rise
+
+    def precision(self, shape: tuple[int, int], like: Tensor) -> Float[Tensor, "2 H K"]:
+        """1 / variance of log amplitude and phase on the grid of `rfft2`; the frequency is that of
+        differences between neighbours, 2 sin(k / 2)."""
+        height, width = shape
+        place = {"device": like.device, "dtype": like.dtype}
+        down = 2 * torch.sin(torch.pi * torch.fft.fftfreq(height, **place))
+        right = 2 * torch.sin(torch.pi * torch.fft.rfftfreq(width, **place))
+        squared = down[:, None].square() + right.square() + (2 * torch.pi / self.length_px) ** 2
+        phase = self.weight * squared ** (self.slope / 2)
+        return torch.stack([self.amplitude * phase, phase])
+
+
+def filtered(logs: Logs, gain: Float[Tensor, "2 H K"]) -> Logs:
+    """Each part times a gain in frequency, on a canvas that closes on itself."""
+    return torch.fft.irfft2(torch.fft.rfft2(logs) * gain, s=logs.shape[-2:])
+
+
+def object_of(logs: Logs) -> Complex[Tensor, "1 H W"]:
+    """The canvas of log amplitude and phase."""
+    return torch.exp(torch.complex(logs[0], logs[1]))[None]
+
+
+def logs_of(canvas: Complex[Tensor, "1 H W"], fluence: Float[Tensor, "1 H W"]) -> Logs:
+    """Log amplitude and unwrapped phase of a canvas; the phase's mean over the photons is zero.
+
+    Unwrapped by least squares of the differences of neighbours, then to the nearest whole turn:
+    right where the object is sampled well enough that it hardly turns by pi in a pixel."""
+    canvas = canvas * torch.exp(-1j * torch.angle((fluence * canvas).sum()))
+    wrapped, shape = torch.angle(canvas[0]), canvas.shape[-2:]
+    divergence, squared = torch.zeros_like(wrapped), torch.zeros_like(wrapped)
+    for axis, size in enumerate(shape):
+        step = torch.angle(torch.exp(1j * (wrapped.roll(-1, axis) - wrapped)))
+        divergence += step.roll(1, axis) - step
+        k = torch.fft.fftfreq(size, device=canvas.device)
+        along = 4 * torch.sin(torch.pi * k).square()
+        squared += along[:, None] if axis == 0 else along
+    squared[0, 0] = torch.inf
+    smooth = torch.fft.ifft2(torch.fft.fft2(divergence) / squared).real
+    turns = torch.round((smooth - smooth.mean() - wrapped + wrapped.mean()) / (2 * torch.pi))
+    return torch.stack([canvas[0].abs().clamp_min(_LEAST).log(), wrapped + 2 * torch.pi * turns])
