@@ -118,6 +118,10 @@ class Linearised:
 
     def step(self, away: Logs, precision: Float[Tensor, "2 H K"], count: int) -> Logs:
         """The change of log O that minimises the linearised f, `away` from the prior's centre."""
+        return self.solve(-(self.slope + filtered(away, precision)), precision, count)
+
+    def solve(self, right: Logs, precision: Float[Tensor, "2 H K"], count: int) -> Logs:
+        """(information + precision)^-1 `right`, by so many conjugate gradient steps at most."""
         weight = self.newton.fluence * self.canvas[0].abs().square()
         weight = weight + 1e-3 * self.newton.fluence.amax()
         if self.newton.response is None:
@@ -130,13 +134,12 @@ class Linearised:
         def precondition(residual: Logs) -> Logs:
             return _split_solve(residual, weight, response, precision)
 
-        solution = torch.zeros_like(away)
-        residual = -(self.slope + filtered(away, precision))
+        solution, residual = torch.zeros_like(right), right
         direction = steered = precondition(residual)
         size = first = dot(residual, steered)
         for _ in range(count):
             image = self.information(direction) + filtered(direction, precision)
-            length = (size / dot(direction, image)).to(away.dtype)
+            length = (size / dot(direction, image)).to(right.dtype)
             solution, before = solution + length * direction, residual
             residual = residual - length * image
             steered = precondition(residual)
@@ -144,7 +147,7 @@ class Linearised:
             turn, size = dot(residual - before, steered) / size, dot(residual, steered)
             if size <= _SOLVED**2 * first:
                 break
-            direction = steered + turn.clamp_min(0).to(away.dtype) * direction
+            direction = steered + turn.clamp_min(0).to(right.dtype) * direction
         return solution
 
     def information(self, change: Logs) -> Logs:
@@ -153,15 +156,28 @@ class Linearised:
         changed = torch.complex(change[0], change[1])[None] * self.canvas * newton.modulation
         result = torch.zeros_like(changed)
         for number, chunk in enumerate(geometry.chunks()):
-            if self._kept is None:
-                direction = self._direction(*self._waves(chunk), chunk)
-            else:
-                direction = self._kept[number]
+            direction = self._at(number, chunk)
             patches = geometry.patches(changed, chunk)[:, None]
             waves = newton.forward(geometry.probes(chunk) * patches)
             along = (direction.real * waves.real + direction.imag * waves.imag).sum(1, True)
             result += self._back(2 * direction * along, chunk)
         return self._parts(result)
+
+    def noise(self, generator: torch.Generator) -> Logs:
+        """A random gradient whose covariance is the information."""
+        newton, geometry = self.newton, self.newton.geometry
+        result = torch.zeros_like(self.canvas)
+        for number, chunk in enumerate(geometry.chunks()):
+            direction = self._at(number, chunk)
+            size = len(chunk), 1, geometry.N, geometry.N
+            random = torch.randn(size, generator=generator).to(newton.fluence)
+            result += self._back(2**0.5 * direction * random, chunk)
+        return self._parts(result)
+
+    def _at(self, number: int, chunk: Tensor) -> Complex[Tensor, "n modes N N"]:
+        """The directions of a chunk, kept or made again."""
+        kept = self._kept
+        return self._direction(*self._waves(chunk), chunk) if kept is None else kept[number]
 
     def _waves(self, chunk: Tensor) -> tuple[Complex[Tensor, "n modes N N"], Tensor]:
         """Waves on the detector, and the counts that they let expect."""
