@@ -11,6 +11,8 @@ SPECIMENS = Registry(
         "siemens_star": "fly64lib.simulation.specimens:siemens_star",
         "dead_leaves": "fly64lib.simulation.specimens:dead_leaves",
         "lines": "fly64lib.simulation.specimens:lines",
+        "labyrinth": "fly64lib.simulation.kept_out:labyrinth",
+        "circuit": "fly64lib.simulation.kept_out:circuit",
     },
 )
 
@@ -26,6 +28,8 @@ METHODS = Registry(
         "pinn+refine": "fly64lib.methods.learned:PinnRefined",
         "pinn-sim": "fly64lib.methods.learned:PinnSim",
         "pinn-sim+refine": "fly64lib.methods.learned:PinnSimRefined",
+        "general": "fly64lib.methods.learned:General",
+        "general+refine": "fly64lib.methods.learned:GeneralRefined",
         "supervised": "fly64lib.methods.learned:Supervised",
         "lsqml": "fly64lib.methods.ptychi:LSQML",
         "lsqml-fine": "fly64lib.methods.ptychi:LSQMLFine",

@@ -25,8 +25,9 @@ class ModelConfig:
 
     N: Annotated[Whole, Field(ge=8, le=1024)] = 64  # detector and patch side, pixels
     gridsize: OfJob[Literal[1, 2]] = 1  # a group holds gridsize**2 images
-    # counts only, no truth; "supervised": truth patches; "procedural": simulated canvases
-    objective: Literal["poisson", "supervised", "procedural"] = "poisson"
+    # counts only, no truth; "supervised": truth patches; "procedural": simulated canvases;
+    # "general": those under many probes, by fly64lib.simulation.pretraining
+    objective: Literal["poisson", "supervised", "procedural", "general"] = "poisson"
     network: str = "unet"  # a name in NETWORKS
     # channels of the first level, doubling per level
     width: Annotated[Whole, Field(ge=8, le=512, multiple_of=8)] = 16

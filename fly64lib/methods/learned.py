@@ -3,6 +3,7 @@
 A name with `+refine` corrects what the network of its first part gives on the scan's own counts."""
 
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,7 +16,7 @@ from ptycho_torch.fields import Threads, config, to_dict
 class Learned:
     """A bundle applied to a scan; the scan's own groups, with their real neighbours."""
 
-    bundle: Path  # that training wrote
+    bundle: Path | None  # that training wrote
     refined: bool = False  # the object is corrected on the scan's own counts
     threads: Threads = 1
 
@@ -30,15 +31,15 @@ class Learned:
         from ptycho_torch.training.bundle import load_bundle
 
         torch.set_num_threads(self.threads)
-        bundle = load_bundle(self.bundle)
+        bundle = load_bundle(self.bundle or shipped(scan.N, scan.M))
         whole = replace(bundle.config, n_images=None, n_groups=None)
         with measured() as cost:
             found = (refine if self.refined else reconstruct)(bundle.model, scan, whole)
         if not torch.isfinite(torch.view_as_real(found.object)).all():
-            text = f"{self.bundle} gives an object on {scan.source} that is not finite"
+            text = f"{self.bundle or 'the shipped network'} gives an object on {scan.source} that is not finite"
             raise ConfigError(f"{text}; train it again")
         source = "simulated objects"
-        if bundle.config.model.objective != "procedural":
+        if bundle.config.model.objective not in ("procedural", "general"):
             trained_on = Path(bundle.statistics["source"]).name
             source = f"{bundle.statistics['images']} patterns of {trained_on}"
         note = f"trained on {source}"
@@ -48,6 +49,17 @@ class Learned:
             )
         settings = to_dict(self) | {"bundle_sha256": bundle.sha256}
         return MethodResult(found.object.numpy(), cost=cost, settings=settings, note=note)
+
+
+def shipped(N: int, M: int) -> Path:
+    """The bundle for N px patterns and M px patches that comes with the package; ConfigError where
+    none does."""
+    path = Path(str(files("ptycho_torch"))) / "bundles" / f"general_N{N}_M{M}.pt"
+    if not path.is_file():
+        how = f"python -m fly64lib.simulation.pretraining CANVASES OUT.pt --N {N} --M {M}"
+        text = f"no network comes with the package for N = {N}, M = {M}; make one ({how}), or put"
+        raise ConfigError(f"{text} the scan on a grid of 1.5 N (fly64 probe --M {N * 3 // 2})")
+    return path
 
 
 @config
@@ -76,6 +88,20 @@ class PinnSim(Learned):
 @config
 class PinnSimRefined(PinnSim):
     """pinn-sim's object, refined likewise"""
+
+    refined: bool = True
+
+
+@config
+class General(Learned):
+    """one network for any scan of its pixels, trained on simulated procedural objects under many
+    probes; it comes with the package"""
+
+    bundle: Path | None = None  # None: the one that comes with the package
+
+@config
+class GeneralRefined(General):
+    """general's object, refined likewise"""
 
     refined: bool = True
 

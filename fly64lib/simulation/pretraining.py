@@ -159,7 +159,7 @@ def pretrain(options: Pretraining) -> Path:
     data = [canvas(options.canvases, seed, options.N, options.M) for seed in seeds]
     data = [one for one in data if min(one[1].shape) >= _WINDOW_PX]
     sizes = {"width": options.width, "depth": options.depth}
-    model_config = ModelConfig(N=options.N, objective="procedural", **sizes)
+    model_config = ModelConfig(N=options.N, objective="general", **sizes)
     probe = torch.from_numpy(zone_plate_probe(options.M).astype(np.complex64))[None]
     model = PtychoModel(model_config, probe)
     optimizer = torch.optim.AdamW(model.parameters(), options.learning_rate, weight_decay=1e-4)

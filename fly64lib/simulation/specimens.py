@@ -58,7 +58,7 @@ def siemens_star(shape: tuple[int, int], seed: int) -> Image:
     spokes, middles = rng.integers(SPOKES, size=NICKS), rng.uniform(25, 100, NICKS)
     nicks = list(zip(spokes, middles, rng.uniform(2, 6, NICKS), strict=True))
 
-    unwritten, written = _step(HUB - radius), np.zeros(shape)
+    unwritten, written = edge(HUB - radius), np.zeros(shape)
     for spoke in range(SPOKES):
         angle = np.radians(FIRST_SPOKE_DEG + spoke * 360 / SPOKES)
         along = right * np.cos(angle) + down * np.sin(angle)
@@ -66,20 +66,20 @@ def siemens_star(shape: tuple[int, int], seed: int) -> Image:
         half = along * np.tan(np.pi * SPOKE_DUTY / SPOKES)
         near = (along > 0) & (abs(across) < half + 6 * EDGE)
         r = radius[near]
-        present = _step(r - HUB) * (1 - _between(r, RING, RING_WIDTH))
+        present = edge(r - HUB) * (1 - _between(r, RING, RING_WIDTH))
         for nicked, middle, length in nicks:
             present *= 1 - (nicked == spoke) * _between(r, middle, length)
         if spoke in lost:
-            present *= _step(lost[spoke] * (RING - r))
+            present *= edge(lost[spoke] * (RING - r))
             # The open gaps beside it are lost too: membrane up to the neighbours, 1 spoke away.
             wedge = along * np.tan(2 * np.pi / SPOKES) - abs(across)
-            gap = _step(np.minimum(wedge, lost[spoke] * (radius - RING)))
+            gap = edge(np.minimum(wedge, lost[spoke] * (radius - RING)))
             unwritten = np.maximum(unwritten, gap)
         written[near] += present * _between(across[near], 0.0, 2 * half[near])
 
     ground = OPEN_PHASE + (UNWRITTEN_PHASE - OPEN_PHASE) * unwritten
     phase = ground + (SPOKE_PHASE - ground) * written
-    phase += FILM_PHASE * _step(rows - FILM_ROW * height - FILM_SLOPE * columns)
+    phase += FILM_PHASE * edge(rows - FILM_ROW * height - FILM_SLOPE * columns)
     texture = AMPLITUDE_TEXTURE * smooth_field(shape, rng, 24)
     amplitude = 1 + AMPLITUDE_PER_RAD * (phase - PHASE_MEAN) + texture
     return amplitude * np.exp(1j * (phase + PHASE_TEXTURE * smooth_field(shape, rng, 6)))
@@ -215,14 +215,14 @@ def _grid(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, float]:
     return np.arange(shape[0])[:, None] / unit, np.arange(shape[1])[None, :] / unit, unit
 
 
-def _step(distance: np.ndarray) -> np.ndarray:
+def edge(distance: np.ndarray) -> np.ndarray:
     """A straight edge blurred by a Gaussian of rms EDGE: 1 well above 0 (units), 0 well below."""
     return ndtr(distance / EDGE)
 
 
 def _between(at: np.ndarray, middle: float, width: float | np.ndarray) -> np.ndarray:
     """A bar blurred likewise: exact also for those thinner than the blur, as spokes at the hub."""
-    return _step(at - middle + width / 2) - _step(at - middle - width / 2)
+    return edge(at - middle + width / 2) - edge(at - middle - width / 2)
 
 
 def leaf(rng: Generator) -> complex:

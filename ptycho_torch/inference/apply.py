@@ -37,8 +37,11 @@ def reconstruct(model: PtychoModel, raw: RawDataTorch, config: TrainingConfig) -
     without truth.
 
     The model's probe has to be the data's own up to its brightness: another one is refused, since
-    every feature and weight depends on it."""
-    check_probe(model.probe, raw)
+    every feature and weight depends on it. A general model serves any probe of its size."""
+    if model.config.objective == "general":
+        check_sides(model, raw)
+    else:
+        check_probe(model.probe, raw)
     wall, cpu = time.perf_counter(), time.process_time()
     images = np.unique(choose_groups(raw.scan, config, raw.source))
     patterns = raw.patterns(images).under(raw.probe.to(model.probe.device))
@@ -55,6 +58,14 @@ def reconstruct(model: PtychoModel, raw: RawDataTorch, config: TrainingConfig) -
         time.perf_counter() - wall,
         time.process_time() - cpu,
     )
+
+
+def check_sides(model: PtychoModel, raw: RawDataTorch) -> None:
+    """Refuse data with other pixels than a general model was trained on."""
+    own, other = (model.config.N, model.probe.shape[-1]), (raw.N, raw.M)
+    if own != other:
+        text = f"{raw.source}: N = {raw.N}, M = {raw.M}; the network knows N = {own[0]}, M = {own[1]}"
+        raise ConfigError(f"{text}: put the scan on that grid (fly64 probe --M {own[1]})")
 
 
 def check_probe(probe: Complex[Tensor, "modes N N"], raw: RawDataTorch) -> None:

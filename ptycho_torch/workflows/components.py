@@ -63,6 +63,9 @@ def train_cdi_model_torch(
     torch.utils.deterministic.fill_uninitialized_memory = False
     lightning.seed_everything(config.seed, verbose=False)
     wall, cpu = time.perf_counter(), cpu_seconds()
+    if config.model.objective == "general":
+        text = "objective='general' is no training on a scan; it is made by"
+        raise ConfigError(f"{text} python -m fly64lib.simulation.pretraining")
     if (simulated is None) == (config.model.objective == "procedural"):
         given = "without" if simulated is None else "with"
         text = f"objective={config.model.objective!r} {given} simulated canvases; 'procedural'"
