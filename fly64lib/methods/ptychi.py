@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
-import torch
 from pydantic import Field
 from tqdm import tqdm
 
@@ -70,9 +69,12 @@ class PtyChi:
         if importlib.util.find_spec("ptychi") is None:
             text = f"{self.method} is pty-chi's, which is not installed"
             raise MissingDependencyError(f"{text}: pip install 'fly64[lsqml]'")
-        if self.device == "gpu" and not torch.cuda.is_available():
-            text = "device='gpu' was asked for, and torch finds no GPU here"
-            raise ConfigError(f"{text}; use device='cpu'")
+        if self.device == "gpu":
+            import torch  # here: a study is planned from this module's settings, without torch
+
+            if not torch.cuda.is_available():
+                text = "device='gpu' was asked for, and torch finds no GPU here"
+                raise ConfigError(f"{text}; use device='cpu'")
         if side := next((side for side in (scan.N, scan.M) if side % 2), None):
             text = f"{scan.source}: patterns or probe of {side} px; pty-chi needs an even number"
             raise DataContractError(f"{text}: crop or pad them")
