@@ -29,7 +29,8 @@ test-fast: .venv/.test
 
 # every notebook against its executed reference; python tests/remake_references.py --reason "..." makes them anew
 test-notebooks: .venv/.test
-	$(BIN)/python -m pytest --nbval --nbval-sanitize-with tests/reference/sanitize.cfg --nbval-cell-timeout 600 tests/reference
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 2 --dist loadscope \
+		--nbval --nbval-sanitize-with tests/reference/sanitize.cfg --nbval-cell-timeout 600 tests/reference
 
 lint: .venv/.test
 	$(BIN)/ruff check .

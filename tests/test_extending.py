@@ -54,8 +54,12 @@ def package(tmp_path_factory) -> Path:
 
 def fly64(package: Path, folder: Path, *arguments: object, module: str = "fly64lib.cli.main"):
     """A command of the project in a process that has the package installed."""
+    return python(package, folder, "-m", module, *map(str, arguments))
+
+
+def python(package: Path, folder: Path, *arguments: str):
     environment = os.environ | {"PYTHONPATH": f"{package}{os.pathsep}{ROOT}"}
-    command = [sys.executable, "-m", module, *map(str, arguments)]
+    command = [sys.executable, *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
@@ -89,21 +93,41 @@ def test_a_method_specimen_probe_and_metric_of_another_package_go_through_a_whol
     assert "phase bias" in executed and "blur" in executed  # a text table wraps its heads
 
 
+_ASKED = """
+import io, json, sys
+from contextlib import redirect_stderr, redirect_stdout
+from importlib import import_module
+
+def said(module, *arguments):
+    texts = io.StringIO()
+    with redirect_stdout(texts), redirect_stderr(texts):
+        try:
+            status = import_module(module).main(list(arguments))
+        except SystemExit as end:
+            status = end.code
+    return status, texts.getvalue()
+
+print(json.dumps([said(*one) for one in json.loads(sys.argv[1])]))
+"""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("module", "option", "name"),
-    [
+def test_the_help_of_a_command_names_the_entries_of_another_package(package, tmp_path):
+    """All asked of one process, whose start takes longer than its answers."""
+    entries = [
         ("fly64lib.reconstruction", "--method", "blur"),
         ("fly64lib.generation", "--specimen", "checkers"),
         ("fly64lib.generation", "--probe", "gaussian"),
-    ],
-)
-def test_the_help_of_a_command_names_the_entries_of_another_package(
-    package, module, option, name, tmp_path
-):
-    assert name in fly64(package, tmp_path, "--help", module=module).stdout
-    unknown = fly64(package, tmp_path, option, f"{name}s", module=module)
-    assert unknown.returncode == 2 and name in unknown.stderr
+    ]
+    helps = [(module, "--help") for module, *_ in entries]
+    wrong = [(module, option, f"{name}s") for module, option, name in entries]
+    asked = json.dumps([*helps, *wrong])
+    told = python(package, tmp_path, "-c", _ASKED, asked)
+    assert told.returncode == 0, told.stderr[-2000:]
+    said = json.loads(told.stdout)
+    for (_, _, name), (status, text), refused in zip(entries, said[:3], said[3:], strict=True):
+        assert status == 0 and name in text
+        assert refused[0] == 2 and re.search(rf"\b{name}\b", refused[1])
 
 
 @pytest.mark.slow

@@ -65,20 +65,27 @@ _NOTEBOOK = """
 from fly64lib.notebook.parameters import TrainParameters
 from fly64lib.notebook.paths import notebook
 from fly64lib.notebook.runner import check_parameters
-checked = check_parameters(notebook("train"), {"training": TRAINING})
-print(checked, TrainParameters(**checked).config.new_knob)
+from ptycho_torch.errors import ConfigError
+
+def told(training):
+    try:
+        checked = check_parameters(notebook("train"), {"training": training})
+        print(checked, TrainParameters(**checked).config.new_knob)
+    except ConfigError as error:
+        print(str(error).replace("\\n", " "))
+
+for training in ({"new_knob": 0.7}, '{"new_knob": 0.7}', {"new_knop": 0.7}, {"new_knob": "much"}):
+    told(training)
 """
 
 
 def test_in_a_notebooks_parameters(copy):
-    given = python(copy, "-c", _NOTEBOOK.replace("TRAINING", '{"new_knob": 0.7}'))
-    assert given.stdout == "{'training': {'new_knob': 0.7}} 0.7\n", given.stderr
-    text = python(copy, "-c", _NOTEBOOK.replace("TRAINING", """'{"new_knob": 0.7}'"""))
-    assert text.stdout == given.stdout
-    refused = python(copy, "-c", _NOTEBOOK.replace("TRAINING", '{"new_knop": 0.7}'))
-    assert "'new_knop' of a training; did you mean 'new_knob'?" in refused.stderr
-    refused = python(copy, "-c", _NOTEBOOK.replace("TRAINING", '{"new_knob": "much"}'))
-    assert "new_knob='much': expected a valid number" in refused.stderr
+    run = python(copy, "-c", _NOTEBOOK)
+    assert run.returncode == 0, run.stderr
+    given, as_text, unknown, wrong = run.stdout.splitlines()
+    assert given == as_text == "{'training': {'new_knob': 0.7}} 0.7"
+    assert "'new_knop' of a training; did you mean 'new_knob'?" in unknown
+    assert "new_knob='much': expected a valid number" in wrong
 
 
 _PROFILE = """

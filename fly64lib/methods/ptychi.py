@@ -24,7 +24,12 @@ from tqdm import tqdm
 
 from fly64lib.methods.base import Cost, MethodResult, Scan
 from ptycho_torch.data.contract import write_scan
-from ptycho_torch.errors import DataContractError, MissingDependencyError, PtychoError
+from ptycho_torch.errors import (
+    ConfigError,
+    DataContractError,
+    MissingDependencyError,
+    PtychoError,
+)
 from ptycho_torch.fields import Positive, Seed, Threads, config, to_dict
 from ptycho_torch.files import write_json
 
@@ -57,12 +62,19 @@ class PtyChi:
     def reconstruct(self, scan: Scan) -> MethodResult:
         """The object of a scan; the trace holds pty-chi's loss per epoch.
 
-        Raises :class:`MissingDependencyError` without pty-chi, :class:`DataContractError` for an
-        odd N or M, and :class:`PtychoError` with the worker's last lines if it fails, runs out of
-        time, or gives an object that is not finite or still empty."""
+        Raises :class:`MissingDependencyError` without pty-chi, :class:`ConfigError` without the GPU
+        asked for, :class:`DataContractError` for an odd N or M, and :class:`PtychoError` with the
+        worker's last lines if it fails, runs out of time, or gives an object that is not finite or
+        still empty."""
         if importlib.util.find_spec("ptychi") is None:
             text = f"{self.method} is pty-chi's, which is not installed"
             raise MissingDependencyError(f"{text}: pip install 'fly64[lsqml]'")
+        if self.device == "gpu":
+            import torch  # here: a study is planned from this module's settings, without torch
+
+            if not torch.cuda.is_available():
+                text = "device='gpu' was asked for, and torch finds no GPU here"
+                raise ConfigError(f"{text}; use device='cpu'")
         if side := next((side for side in (scan.N, scan.M) if side % 2), None):
             text = f"{scan.source}: patterns or probe of {side} px; pty-chi needs an even number"
             raise DataContractError(f"{text}: crop or pad them")

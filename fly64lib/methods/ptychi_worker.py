@@ -26,7 +26,6 @@ from torch.nn.functional import pad
 from fly64lib.evaluation.detector_grid import DetectorGrid
 from fly64lib.methods.base import measured
 from fly64lib.methods.starting_probes import photons_restored, starting_probe
-from ptycho_torch.errors import PtychoError
 from ptycho_torch.memmap_bridge import RawDataTorch, open_scan
 from ptycho_torch.physics.optics import backpropagate, propagate
 
@@ -37,9 +36,6 @@ def run(job: dict[str, Any], progress: TextIO) -> None:
     """Reconstruct `job["dataset"]` with `job["settings"]`; write the arrays to `job["result"]`."""
     settings = job["settings"]
     torch.set_num_threads(settings["threads"])
-    if settings["device"] == "gpu" and not torch.cuda.is_available():
-        text = "device='gpu' was asked for, and torch finds no GPU here; use device='cpu'"
-        raise PtychoError(text)
     raw, options = open_scan(job["dataset"]), make_options(settings)
     given = task_data(raw, settings)
     with measured() as cost, PtychographyTask(options, **given) as task:

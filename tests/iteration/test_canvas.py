@@ -91,7 +91,7 @@ def test_smoothness_keeps_the_slopes_of_its_prior_and_leaves_its_level_to_the_da
     seen = lit(patterns)
 
     def found(smoothness: float) -> torch.Tensor:
-        image = canvas_steps(patterns, prior, 150, prior=prior, smoothness=smoothness)
+        image = canvas_steps(patterns, prior, 80, prior=prior, smoothness=smoothness)
         return image * torch.exp(-1j * torch.angle((image * truth.conj())[seen].sum()))
 
     def slopes_changed(image: torch.Tensor) -> float:

@@ -147,10 +147,14 @@ def test_jittered_positions_are_found_on_the_way_and_right_ones_stay(tmp_path):
     for jitter_px in (0.0, 1.5):
         root = tmp_path / f"{jitter_px}"
         flaws = Imperfections(jitter_px=jitter_px)
-        generate_datasets(root, ScanDesign(doses=(1e5,), scan_step=6, M=96), imperfections=flaws)
+        generate_datasets(
+            root,
+            ScanDesign(doses=(1e5,), scan_step=8, simulation="matched", M=96),
+            imperfections=flaws,
+        )
         scan = open_scan(split_file(root, 1e5, "test"))
         for unknown in ((), ("positions",)):
-            method = Classical(unknown=unknown, tikhonov=10.0, steps=160)
+            method = Classical(unknown=unknown, tikhonov=10.0, steps=60)
             found = method.reconstruct(scan.without_truth())
             row = judge({"one": found.object}, scan, gauge="unknown_probe")[0]
             psnr[jitter_px, unknown] = row["phase_psnr"]

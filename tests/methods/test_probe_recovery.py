@@ -13,12 +13,12 @@ from ptycho_torch.data.contract import ScanData, read_scan, write_scan
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.memmap_bridge import RawDataTorch
 
-GEOMETRY = {"N": 32, "across": 9}
+GEOMETRY = {"N": 32, "across": 6}
 
 
 @pytest.fixture(scope="module")
 def two_modes() -> ScanData:
-    return small_scan(3e4, modes=2, **GEOMETRY)
+    return small_scan(1e5, modes=2, **GEOMETRY)
 
 
 def strongest_alone(scan: ScanData) -> np.ndarray:
@@ -43,7 +43,7 @@ def test_the_missing_mode_is_found_and_patterns_held_out_say_so(
         "object_guess": np.ones_like(two_modes.object_guess),
         "metadata": {"object_kind": "initial", "probe_kind": "initial"},
     }
-    assert recover(tmp_path, replace(two_modes, **unknown), modes=2, steps=120) == 0
+    assert recover(tmp_path, replace(two_modes, **unknown), modes=2, steps=80) == 0
     said = capsys.readouterr().out
     assert f"on {held_out(two_modes.n).sum()} patterns held out" in said
     assert str(tmp_path / "out.npz") in said
@@ -63,17 +63,9 @@ def test_a_probe_that_explains_no_more_is_not_written(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     """Six modes for a beam that has one, under 300 photons: they fit noise."""
-    assert recover(tmp_path, small_scan(300, **GEOMETRY), modes=6, steps=80) == 1
+    assert recover(tmp_path, small_scan(300, **GEOMETRY), modes=6, steps=40) == 1
     assert "keep the file's; nothing was written" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["scan.npz"]
-
-
-def test_of_a_simulated_scan_the_truth_stays(two_modes: ScanData, tmp_path: Path) -> None:
-    alone = replace(two_modes, probe=strongest_alone(two_modes))
-    assert recover(tmp_path, alone, modes=2, steps=40) == 0
-    found = read_scan(tmp_path / "out.npz")
-    np.testing.assert_array_equal(found.object_guess, two_modes.object_guess)
-    assert found.metadata["object_kind"] == "truth"
 
 
 def test_bad_requests_are_named(
@@ -91,7 +83,7 @@ def test_bad_requests_are_named(
         assert message in capsys.readouterr().err
 
 
-def test_what_a_scan_already_knows_of_its_exposures_stays(
+def test_the_truth_of_a_simulated_scan_and_what_it_knows_of_its_exposures_stay(
     two_modes: ScanData, tmp_path: Path
 ) -> None:
     known = {
@@ -99,7 +91,9 @@ def test_what_a_scan_already_knows_of_its_exposures_stays(
         "brightness": np.linspace(0.99, 1.01, two_modes.n),
         "background": np.full((32, 32), 0.01, np.float32),
     }
-    assert recover(tmp_path, replace(two_modes, **known), modes=2, steps=40) == 0
+    assert recover(tmp_path, replace(two_modes, **known), modes=2, steps=25) == 0
     found = read_scan(tmp_path / "out.npz")
     np.testing.assert_array_equal(found.brightness, known["brightness"])
     np.testing.assert_array_equal(found.background, known["background"])
+    np.testing.assert_array_equal(found.object_guess, two_modes.object_guess)
+    assert found.metadata["object_kind"] == "truth"

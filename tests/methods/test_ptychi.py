@@ -1,10 +1,12 @@
 """pty-chi behind our protocol: its object lies on our canvas, its probe is in photons, and its
 silent failures are errors.
 
-Each run is a real one, in a process of its own, on counts of the oracle's physics.
+Each run is a real one, in a process of its own, on counts of the oracle's physics. Most of the
+processes are forks of one that has imported pty-chi.
 """
 
 import importlib.util
+import os
 import subprocess
 from dataclasses import replace
 
@@ -12,6 +14,7 @@ import numpy as np
 import oracle
 import pytest
 import torch
+from ptychi_forks import Fork
 from small_scan import seen_region, small_raw, small_scan
 
 from fly64lib.design import ScanDesign, split_file
@@ -28,6 +31,11 @@ from ptycho_torch.memmap_bridge import RawDataTorch, open_scan
 GEOMETRY = {"N": 32, "across": 7}
 
 
+@pytest.fixture
+def forked(monkeypatch):
+    monkeypatch.setattr(subprocess, "Popen", Fork)
+
+
 def quality(image: np.ndarray, raw: RawDataTorch) -> float:
     region = seen_region(raw)
     return oracle.psnr_phase(image[region], raw.scan.object_guess[region])
@@ -36,14 +44,17 @@ def quality(image: np.ndarray, raw: RawDataTorch) -> float:
 @pytest.mark.slow
 def test_from_bright_data_lsqml_puts_the_object_on_our_canvas_to_a_fiftieth_of_a_pixel():
     """Sub-pixel positions, a canvas of odd sides with the scan off its middle, only the global
-    phase removed."""
-    scan = small_scan(1e7, **GEOMETRY)
+    phase removed; rows and columns of the detector not measured, which taken for zeros leave 22
+    dB."""
+    scan, mask = small_scan(1e7, **GEOMETRY), np.ones((32, 32), bool)
+    mask[:, 13:16] = mask[20:22] = False
     down, right = 4 + (scan.canvas_shape[0] + 4 + 1) % 2, 7 + (scan.canvas_shape[1] + 7 + 1) % 2
     wider = np.pad(scan.object_guess, ((down, 0), (right, 0)), constant_values=1)
     assert wider.shape[0] % 2 and wider.shape[1] % 2
+    seen = {"diffraction": scan.diffraction * mask, "detector_mask": mask, "object_guess": wider}
     shifted = {"xcoords": scan.xcoords + right, "ycoords": scan.ycoords + down}
-    moved = RawDataTorch(replace(scan, object_guess=wider, **shifted), "moved.npz")
-    result = LSQML(epochs=120, batch_size=30).reconstruct(moved)
+    moved = RawDataTorch(replace(scan, **seen, **shifted), "moved.npz")
+    result = LSQML(epochs=60, batch_size=30).reconstruct(moved)
     assert result.object.shape == wider.shape and result.object.dtype == np.complex64
     assert result.probe is None and quality(result.object, moved) > 45
     region = seen_region(moved)
@@ -52,15 +63,16 @@ def test_from_bright_data_lsqml_puts_the_object_on_our_canvas_to_a_fiftieth_of_a
     assert np.abs(found.ramp_rad_per_px).max() < 2e-3
     # The probe's photons set the object's scale: pty-chi kept it as it was.
     assert found.scale == pytest.approx(1, abs=0.003)
-    assert [row["epoch"] for row in result.trace] == list(range(1, 121))
-    assert result.trace[-1]["loss"] < 0.1 * result.trace[0]["loss"]
+    assert [row["epoch"] for row in result.trace] == list(range(1, 61))
+    # pty-chi counts the masked pixels' misfit too, which stays.
+    assert result.trace[-1]["loss"] < 0.8 * result.trace[0]["loss"]
     assert result.cost.seconds > 0 and result.cost.cpu_seconds > 0
     assert result.settings["noise_model"] == "poisson" and json_text(result.settings)
     assert "pty-chi" in result.note
 
 
 @pytest.mark.slow
-def test_lsqml_refines_a_defocused_probe_and_returns_it_in_photons():
+def test_lsqml_refines_a_defocused_probe_and_returns_it_in_photons(forked):
     raw = small_raw(1e6, **GEOMETRY)
     scan, start = raw.scan, defocused(raw.probe, 0.7).numpy()
     how = {"probe": "refine", "probe_defocus_rad": 0.7}
@@ -80,16 +92,16 @@ def test_lsqml_refines_a_defocused_probe_and_returns_it_in_photons():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("method", "batch_size"), [(RPIE, 1), (DM, 200)])
-def test_its_other_methods_reconstruct_as_well(method, batch_size):
-    raw = small_raw(1e6, **GEOMETRY)
-    result = method(epochs=25).reconstruct(raw)
+def test_its_other_methods_reconstruct_as_well(method, batch_size, forked):
+    raw = small_raw(1e6, N=32, across=5)
+    result = method(epochs=15 if method is RPIE else 25).reconstruct(raw)
     assert quality(result.object, raw) > quality(np.ones_like(result.object), raw) + 3
     assert result.settings["batch_size"] == batch_size
     assert result.settings["method"] == method.method
 
 
 @pytest.mark.slow
-def test_an_object_that_pty_chi_lost_to_infinity_is_an_error():
+def test_an_object_that_pty_chi_lost_to_infinity_is_an_error(forked):
     # A batch of rPIE steps that overlap overshoots and grows.
     with pytest.raises(
         PtychoError, match=r"not finite \(first epoch .*smaller momentum or batch_size"
@@ -97,11 +109,11 @@ def test_an_object_that_pty_chi_lost_to_infinity_is_an_error():
         RPIE(batch_size=56, epochs=60).reconstruct(small_raw(1e5, **GEOMETRY))
 
 
-@pytest.mark.slow
-def test_what_the_worker_said_last_is_in_the_error(monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    with pytest.raises(PtychoError, match=r"(?s)ended with status 1.*torch finds no GPU here"):
-        LSQML(device="gpu", epochs=1).reconstruct(small_raw(1e3, **GEOMETRY))
+def test_what_the_worker_said_last_is_in_the_error(tmp_path, monkeypatch):
+    (tmp_path / "ptychi.py").write_text("raise RuntimeError('a broken installation')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(PtychoError, match=r"(?s)ended with status 1.*a broken installation"):
+        LSQML(epochs=1).reconstruct(small_raw(1e3, **GEOMETRY))
 
 
 def test_a_worker_that_takes_too_long_is_stopped():
@@ -141,6 +153,12 @@ def test_data_that_pty_chi_would_answer_with_nan_never_reach_it(name, spoil, say
         LSQML().reconstruct(RawDataTorch(wrong, "wrong.npz"))
 
 
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch, no_process):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="device='gpu' was asked for, and torch finds no GPU"):
+        LSQML(device="gpu").reconstruct(small_raw(1e3, **GEOMETRY))
+
+
 def test_an_odd_detector_is_refused(no_process):
     with pytest.raises(DataContractError, match="even"):
         LSQML().reconstruct(small_raw(1e3, N=9, across=3))
@@ -171,12 +189,12 @@ def test_the_difference_map_relaxes_by_a_share():
 
 
 @pytest.mark.slow
-def test_on_the_objects_grid_lsqml_explains_the_light_beside_the_detector(tmp_path):
+def test_on_the_objects_grid_lsqml_explains_the_light_beside_the_detector(tmp_path, forked):
     """On its own grid pty-chi folds that light back; its object is spread over the finer one."""
-    generate_datasets(tmp_path, ScanDesign(doses=(1e6,), scan_step=6, M=96))
+    generate_datasets(tmp_path, ScanDesign(doses=(1e6,), scan_step=8, M=96))
     scan = open_scan(split_file(tmp_path, 1e6, "test"))
     found = {
-        method.__name__: method(epochs=25, batch_size=40).reconstruct(scan.without_truth())
+        method.__name__: method(epochs=25, batch_size=20).reconstruct(scan.without_truth())
         for method in (LSQML, LSQMLFine)
     }
     assert {image.object.shape for image in found.values()} == {scan.scan.canvas_shape}
@@ -186,17 +204,3 @@ def test_on_the_objects_grid_lsqml_explains_the_light_beside_the_detector(tmp_pa
     coarse = on_detector_grid(found["LSQML"].object, scan)
     again = DetectorGrid.of(scan).spread(torch.from_numpy(coarse), scan.scan.canvas_shape)
     np.testing.assert_allclose(again, found["LSQML"].object, atol=1e-5)
-
-
-@pytest.mark.slow
-def test_pixels_that_were_not_measured_are_no_zeros_to_pty_chi():
-    scan, mask = small_scan(1e6, **GEOMETRY), np.ones((32, 32), bool)
-    mask[:, 13:16] = mask[20:22] = False
-    masked = replace(scan, diffraction=scan.diffraction * mask, detector_mask=mask)
-    zeros = replace(masked, detector_mask=None)
-    method = LSQML(epochs=20, batch_size=30)
-    right, wrong = (
-        quality(method.reconstruct(raw.without_truth()).object, raw)
-        for raw in (RawDataTorch(masked, "masked.npz"), RawDataTorch(zeros, "zeros.npz"))
-    )
-    assert right > wrong + 3

@@ -1,5 +1,5 @@
 """How nbval runs the references: in their order, from an empty folder, each kernel on private
-sockets."""
+sockets; on two workers those that are `alone` run beside the others."""
 
 import shutil
 from contextlib import ExitStack
@@ -12,6 +12,7 @@ import pytest
 from jupyter_client.manager import KernelManager
 from papermill import engines  # noqa: F401  before the module below, which it imports itself
 from references import FOLDER, REFERENCES
+from xdist.scheduler import LoadScopeScheduling
 
 from fly64lib.notebook.papermill_engine import private_folder
 
@@ -50,3 +51,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     )
     if any(item.path == FOLDER / f"{order[0]}.ipynb" for item in items):
         shutil.rmtree(FOLDER / "runs", ignore_errors=True)
+
+
+class Shared(LoadScopeScheduling):
+    """References that read each other's results stay on one worker, in their order."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        name = Path(nodeid.split("::")[0]).stem
+        return name if name in REFERENCES and REFERENCES[name].alone else "study"
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Shared:
+    return Shared(config, log)
