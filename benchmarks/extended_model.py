@@ -100,7 +100,7 @@ def cells(options: Options) -> Iterator[dict]:
 
                 def recovered(blind=blind, scan=scan, twin=twin, dose=dose) -> dict:
                     start = without_outer_light(blind)
-                    found = Classical(probe="refine", steps=STEPS).reconstruct(start)
+                    found = Classical(probe="refine", joint_steps=STEPS).reconstruct(start)
                     cost = {"cpu_s": found.cost.cpu_seconds, "note": found.note}
                     return twin.scored(found.object, scan, dose, "unknown_probe") | cost
 
@@ -152,7 +152,7 @@ def jitter(options: Options) -> Iterator[dict]:
 
                     def run(twin=twin, view=view, dose=dose, unknown=unknown) -> dict:
                         scan = twin.scan(view, dose)
-                        method = Classical(unknown=unknown, steps=STEPS)
+                        method = Classical(unknown=unknown, joint_steps=STEPS)
                         found = method.reconstruct(scan.without_truth())
                         moved = {}
                         if unknown:
@@ -175,7 +175,7 @@ def row_cost(options: Options, M: int) -> dict[str, float]:
     canvas_steps(patterns, empty(patterns.geometry), 2)
     with measured() as passes:
         canvas_steps(patterns, empty(patterns.geometry), 20)
-    found = Classical(tikhonov=10.0).reconstruct(scan.without_truth())
+    found = Classical(weight=30.0).reconstruct(scan.without_truth())
     rate = 20 * scan.n / passes.cpu_seconds
     return {
         "patterns_per_cpu_s": rate,

@@ -7,19 +7,14 @@ against the limits.
 SCAN is the public twentieth of the scan with its reconstruction, which is taken for the truth here
 and simulated at all 10,304 positions. Split by a guard band of 30 px, D = 30 px: the halves see
 each other's probe tails (a band of 46 px would not), for comparison with other work on this table.
-Prints phase and amplitude PSNR on the unseen half, the flat object's, and CPU seconds; of a
-refinement also those without the search for its weight; of the classical iteration, its weight
-given, phase PSNR after every fifth step (`course`). Results are kept in `results.json`: a rerun
-does what is missing."""
+Prints phase and amplitude PSNR on the unseen half, the flat object's, and CPU seconds. Results are
+kept in `results.json`: a rerun does what is missing."""
 
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from time import process_time
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import torch
 from common import Rows, decibels, main, trained
 from tyro.conf import Positional
 
@@ -35,14 +30,10 @@ from fly64lib.simulation.views import choose_views
 from ptycho_torch.data.contract import ScanData, read_scan, write_scan
 from ptycho_torch.fields import SEVERAL, Positive, Whole, config
 from ptycho_torch.files import write_json
-from ptycho_torch.inference.refinement import refine
-from ptycho_torch.iteration.canvas import canvas_steps, empty
-from ptycho_torch.memmap_bridge import RawDataTorch, open_scan
-from ptycho_torch.training.bundle import load_bundle
+from ptycho_torch.memmap_bridge import open_scan
 from ptycho_torch.versions import software_versions
 
 GUARD_PX = DIAMETER_PX = 30.0
-COURSE_STEPS = 150
 USUAL = ("pinn", "pinn+refine", "pinn-sim", "pinn-sim+refine", "classical", "lsqml")
 
 
@@ -105,33 +96,6 @@ def method_of(name: str, root: Path, cell: dict, options: Fly001Options) -> tupl
     return METHODS[name](bundle=bundle), cost
 
 
-def weight_given(path: Path, raw: RawDataTorch) -> float:
-    """CPU seconds of the refinement without the search for its weight."""
-    bundle = load_bundle(path)
-    whole = replace(bundle.config, n_images=None)
-    weight = refine(bundle.model, raw, whole).weight
-    return refine(bundle.model, raw, whole, weight=weight).cpu_seconds
-
-
-def classical_course(raw: RawDataTorch, weight: float) -> list[tuple[float, float]]:
-    """(CPU seconds, phase PSNR) of the classical iteration with its weight given, every fifth
-    step."""
-    patterns, spent, course = raw.patterns(), 0.0, []
-    started = process_time()
-
-    def observe(step: int, canvas: torch.Tensor) -> None:
-        nonlocal spent, started
-        spent += process_time() - started
-        if (step + 1) % 5 == 0:
-            whole = patterns.geometry.embed(canvas).numpy()
-            course.append((spent, judge({"classical": whole}, raw)[0]["phase_psnr"]))
-        started = process_time()
-
-    start = empty(patterns.geometry)
-    canvas_steps(patterns, start, COURSE_STEPS, smoothness=weight, observe=observe)
-    return course
-
-
 def measured(name: str, root: Path, cell: dict, options: Fly001Options) -> dict:
     """A method's scores and costs in a cell."""
     raw = open_scan(root / f"{cell['dose']:.0f}_{cell['view']}_test.npz")
@@ -147,10 +111,6 @@ def measured(name: str, root: Path, cell: dict, options: Fly001Options) -> dict:
         "training_cpu_seconds": trained_s,
         "note": result.note,
     }
-    if name.endswith("+refine"):
-        found["given_cpu_seconds"] = weight_given(method.bundle, raw)
-    if name == "classical":
-        found["course"] = classical_course(raw, result.settings["tikhonov"])
     return found
 
 
@@ -180,9 +140,7 @@ def fly001(options: Fly001Options) -> int:
             of_limits = name == "limits"
             found = both_limits(root, cell) if of_limits else measured(name, root, cell, options)
             kept.add(cell | {"method": name, **found})
-            row = {
-                key: kept.rows[-1][key] for key in kept.rows[-1] if key not in ("course", "note")
-            }
+            row = {key: kept.rows[-1][key] for key in kept.rows[-1] if key != "note"}
             short = {k: round(v, 2) if isinstance(v, float) else v for k, v in row.items()}
             print(short, flush=True)
     return 0
