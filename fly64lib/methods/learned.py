@@ -36,7 +36,8 @@ class Learned:
         with measured() as cost:
             found = (refine if self.refined else reconstruct)(bundle.model, scan, whole)
         if not torch.isfinite(torch.view_as_real(found.object)).all():
-            text = f"{self.bundle or 'the shipped network'} gives an object on {scan.source} that is not finite"
+            which = self.bundle or "the network of the package"
+            text = f"{which} gives an object on {scan.source} that is not finite"
             raise ConfigError(f"{text}; train it again")
         source = "simulated objects"
         if bundle.config.model.objective not in ("procedural", "general"):
@@ -98,6 +99,7 @@ class General(Learned):
     probes; it comes with the package"""
 
     bundle: Path | None = None  # None: the one that comes with the package
+
 
 @config
 class GeneralRefined(General):

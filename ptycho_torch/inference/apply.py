@@ -64,8 +64,8 @@ def check_sides(model: PtychoModel, raw: RawDataTorch) -> None:
     """Refuse data with other pixels than a general model was trained on."""
     own, other = (model.config.N, model.probe.shape[-1]), (raw.N, raw.M)
     if own != other:
-        text = f"{raw.source}: N = {raw.N}, M = {raw.M}; the network knows N = {own[0]}, M = {own[1]}"
-        raise ConfigError(f"{text}: put the scan on that grid (fly64 probe --M {own[1]})")
+        text = f"{raw.source}: its N, M are {other}, the network knows {own}: put the scan on that"
+        raise ConfigError(f"{text} grid (fly64 probe --M {own[1]})")
 
 
 def check_probe(probe: Complex[Tensor, "modes N N"], raw: RawDataTorch) -> None:

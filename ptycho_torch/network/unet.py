@@ -1,9 +1,9 @@
 """The network: a small U-Net on the shared object canvas.
 
 Its input is physics, not patterns: the object solved from the counts under two priors, and how many
-photons reached each pixel. Its output is a correction of the object's logarithm: log amplitude + i phase. One pass serves
-all patterns on the canvas, so its cost grows with the area and not with the number of patterns.
-Nothing in it depends on the canvas's size: no normalisation over pixels."""
+photons reached each pixel. Its output is a correction of the object's logarithm: log amplitude + i
+phase. One pass serves all patterns on the canvas, so its cost grows with the area and not with the
+number of patterns. Nothing in it depends on the canvas's size: no normalisation over pixels."""
 
 from itertools import pairwise
 
