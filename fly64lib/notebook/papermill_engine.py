@@ -5,25 +5,21 @@ collide. papermill imports this module while it is itself imported (its entry po
 papermill first."""
 
 import math
-import os
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from papermill.engines import NBClientEngine
 from traitlets.config import Config
 
-from ptycho_torch.errors import ConfigError
-
-_SOCKET_PATH_LIMIT = 100  # a Unix socket's path may have 107 bytes, of which some name the port
+from fly64lib.notebook.paths import private_folder
+from ptycho_torch.commands import cpu_seconds
 
 
 class PrivateKernelEngine(NBClientEngine):
     """papermill's engine with sockets in a private folder, and a limit for the whole notebook:
-    `notebook_timeout` beside papermill's `execution_timeout` of a cell, in seconds."""
+    `notebook_timeout` beside papermill's `execution_timeout` of a cell, in seconds. The executed
+    notebook's metadata say under `fly64` what CPU time its kernel took, its child processes
+    included."""
 
     @classmethod
     def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **options: Any) -> Any:
@@ -36,15 +32,10 @@ class PrivateKernelEngine(NBClientEngine):
 
         with private_folder() as folder:
             sockets = {"transport": "ipc", "connection_file": str(folder / "k.json")}
-            options |= {"config": Config(KernelManager=sockets), "timeout_func": seconds_for}
-            return super().execute_managed_notebook(nb_man, kernel_name, **options)
-
-
-@contextmanager
-def private_folder() -> Iterator[Path]:
-    """A folder for this user only, with a path short enough for sockets; removed afterwards."""
-    with tempfile.TemporaryDirectory(prefix="fly64-") as folder:
-        if len(os.fsencode(folder)) > _SOCKET_PATH_LIMIT - len("/k-ipc-99"):
-            advice = "set TMPDIR to a shorter one, such as /tmp"
-            raise ConfigError(f"{folder} is too long a path for a socket; {advice}")
-        yield Path(folder)
+            forked_s: list[float] = []
+            config = Config(KernelManager=sockets, ForkedKernel={"ended": forked_s.append})
+            options |= {"config": config, "timeout_func": seconds_for}
+            before_s = cpu_seconds(own=False)
+            super().execute_managed_notebook(nb_man, kernel_name, **options)
+            taken_s = cpu_seconds(own=False) - before_s + sum(forked_s)
+            nb_man.nb.metadata["fly64"] = {"cpu_seconds": round(taken_s, 2)}

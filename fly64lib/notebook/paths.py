@@ -1,8 +1,16 @@
-"""Where the notebooks are: beside the packages in a checkout, in `fly64lib` in a wheel."""
+"""Where the notebooks are: beside the packages in a checkout, in `fly64lib` in a wheel; and where
+the sockets of their kernels are."""
 
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ptycho_torch.errors import ConfigError
+
+_SOCKET_PATH_LIMIT = 100  # a Unix socket's path may have 107 bytes, of which some name the port
 
 
 def notebooks_folder() -> Path:
@@ -22,3 +30,18 @@ def notebook(name: str, folder: str | Path | None = None) -> Path:
         names = ", ".join(sorted(file.stem for file in folder.glob("*.ipynb"))) or "none"
         raise ConfigError(f"there is no notebook {name!r} in {folder}; there are {names}")
     return path
+
+
+@contextmanager
+def private_folder() -> Iterator[Path]:
+    """A folder for this user only, with a path short enough for sockets; removed afterwards by the
+    process that made it."""
+    folder, maker = tempfile.mkdtemp(prefix="fly64-"), os.getpid()
+    try:
+        if len(os.fsencode(folder)) > _SOCKET_PATH_LIMIT - len("/k-ipc-99"):
+            advice = "set TMPDIR to a shorter one, such as /tmp"
+            raise ConfigError(f"{folder} is too long a path for a socket; {advice}")
+        yield Path(folder)
+    finally:
+        if os.getpid() == maker:  # no process forked within
+            shutil.rmtree(folder)

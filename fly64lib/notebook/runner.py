@@ -20,7 +20,6 @@ from papermill.exceptions import PapermillException, PapermillExecutionError
 from fly64lib.notebook import parameters as notebook_parameters
 from fly64lib.notebook.papermill_engine import PrivateKernelEngine
 from fly64lib.notebook.paths import notebook
-from ptycho_torch.commands import cpu_seconds
 from ptycho_torch.errors import ConfigError, PtychoError
 from ptycho_torch.fields import field_names, from_dict, refuse_unknown, to_dict
 
@@ -85,8 +84,7 @@ def run_notebook(
     The last line of its last cell says which that is: `results: PATH`. Limits are of the whole
     notebook and of each cell. Raises ConfigError before anything is started, NotebookError after a
     failure; then the notebook with its traceback is `OUT.failed.ipynb`, and an earlier `OUT` stays
-    as it was. The executed notebook's metadata say under `fly64` what CPU time its kernel took, its
-    child processes included."""
+    as it was."""
     by_name = not str(name_or_path).endswith(".ipynb")
     source = notebook(str(name_or_path)) if by_name else Path(name_or_path)
     output = Path(output)
@@ -101,13 +99,10 @@ def run_notebook(
     papermill_engines.register("fly64", PrivateKernelEngine)
     engine = {"engine_name": "fly64", "kernel_name": KERNEL, "progress_bar": False}
     limits = {"execution_timeout": cell_timeout_s, "notebook_timeout": timeout_s}
-    started, kernels_before = time.time(), cpu_seconds(own=False)
+    started = time.time()
     try:
         executed = papermill.execute_notebook(source, temporary, checked, **engine, **limits)
         result = _result_of(executed, source, started)
-        taken = cpu_seconds(own=False) - kernels_before
-        executed.metadata["fly64"] = {"cpu_seconds": round(taken, 2)}
-        nbformat.write(executed, temporary)
         os.replace(temporary, output)
     except BaseException as error:
         if temporary.is_file():

@@ -20,6 +20,8 @@ from typing import IO
 import psutil
 from tqdm import tqdm
 
+from fly64lib.notebook import fork_server
+from fly64lib.notebook.forked import SERVER
 from fly64lib.sweep.folder import SweepFolder
 from ptycho_torch.commands import cpu_seconds
 from ptycho_torch.errors import MissingDependencyError
@@ -54,6 +56,7 @@ def run(study: SweepFolder, progress: bool = True) -> int:
         for left in (study.folder / "notebooks").rglob(".tmp-*.ipynb"):
             left.unlink()
         environment = os.environ | {TAG: study.name, "PYTHONUNBUFFERED": "1"}
+        environment.pop(SERVER, None)  # another run's, whose processes do not carry this name
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             with study.log.open("a", encoding="utf-8") as log:
@@ -70,6 +73,8 @@ def _run(study: SweepFolder, environment: dict, log: IO[str], progress: bool) ->
     streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     reading = {"text": True, "errors": "replace"}
     command = [*snakemake(study), *_how(study)]
+    if study.executor == "local" and sys.platform == "linux":
+        command = [sys.executable, "-m", fork_server.__name__, *command]
     with subprocess.Popen(command, env=environment, **streams, **reading) as process:
         try:
             _follow(process.stdout, log, progress)

@@ -10,11 +10,10 @@ from typing import Any
 import nbval.kernel
 import pytest
 from jupyter_client.manager import KernelManager
-from papermill import engines  # noqa: F401  before the module below, which it imports itself
 from references import FOLDER, REFERENCES
 from xdist.scheduler import LoadScopeScheduling
 
-from fly64lib.notebook.papermill_engine import private_folder
+from fly64lib.notebook.paths import private_folder
 
 collect_ignore = ["runs"]  # what the notebooks write
 
