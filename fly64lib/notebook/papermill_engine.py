@@ -1,18 +1,46 @@
 """A papermill engine, `papermill --engine fly64`.
 
 Kernels talk over IPC sockets in a folder of their own: TCP ports of kernels that start together can
-collide. papermill imports this module while it is itself imported (its entry points), so import
-papermill first."""
+collide. Sockets are looked at every few seconds: asyncio can miss that one has become readable, and
+a client would wait for ever for an answer that lies there. papermill imports this module while it
+is itself imported (its entry points), so import papermill first."""
 
 import math
 import time
+from queue import Empty
 from typing import Any
 
+from jupyter_client.asynchronous.client import AsyncKernelClient
+from jupyter_client.channels import AsyncZMQSocketChannel
 from papermill.engines import NBClientEngine
+from traitlets import Type
 from traitlets.config import Config
 
 from fly64lib.notebook.paths import private_folder
 from ptycho_torch.commands import cpu_seconds
+
+_LOOK_S = 5.0
+
+
+class WatchedChannel(AsyncZMQSocketChannel):
+    """A channel that looks for a message every few seconds, whatever it has been told."""
+
+    async def get_msg(self, *, timeout: float | None = None) -> dict[str, Any]:
+        ends = time.monotonic() + (math.inf if timeout is None else timeout)
+        while True:
+            left = max(ends - time.monotonic(), 0.0)
+            try:
+                return await super().get_msg(timeout=min(_LOOK_S, left))
+            except Empty:
+                if left <= _LOOK_S:
+                    raise
+
+
+class WatchedClient(AsyncKernelClient):
+    """A kernel's client with such channels for replies and output."""
+
+    shell_channel_class = Type(WatchedChannel)
+    iopub_channel_class = Type(WatchedChannel)
 
 
 class PrivateKernelEngine(NBClientEngine):
@@ -32,6 +60,7 @@ class PrivateKernelEngine(NBClientEngine):
 
         with private_folder() as folder:
             sockets = {"transport": "ipc", "connection_file": str(folder / "k.json")}
+            sockets["client_class"] = f"{__name__}.{WatchedClient.__name__}"
             forked_s: list[float] = []
             config = Config(KernelManager=sockets, ForkedKernel={"ended": forked_s.append})
             options |= {"config": config, "timeout_func": seconds_for}

@@ -84,7 +84,7 @@ def test_the_end_is_a_minimum_and_more_steps_stay_there():
     here, precision = Linearised(newton, more), PRIOR.precision(newton.shape, more)
     pull = here.slope + filtered(more, precision)
     begin = Linearised(newton, torch.zeros_like(more)).slope
-    assert pull.norm() < 1e-2 * begin.norm()
+    assert pull.norm() < 2e-2 * begin.norm()
 
 
 def test_what_no_light_reaches_follows_the_prior_alone_and_zero_weight_is_no_prior():
