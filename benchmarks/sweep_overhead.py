@@ -1,6 +1,8 @@
 """What the sweep costs on top of the work that it runs, as a share of CPU time.
 
-    python benchmarks/sweep_overhead.py runs/quick
+    python -m fly64lib.notebook.fork_server python benchmarks/sweep_overhead.py runs/quick
+
+The server forks kernels as the study's were; without it they are started, as on a cluster.
 
 Reads a finished study. Bare work is what the notebooks' kernels used, less what each of them needs
 to start and import, which is measured here with a notebook that does only that. All the rest of the

@@ -48,7 +48,7 @@ class Forked:
         """The exit code, when the process has ended."""
         if self.returncode is None:
             said = b""
-            with suppress(ConnectionError):
+            with suppress(ConnectionError), self.connection:
                 said = self.connection.recv(1024)
             # Whoever watched the process was killed, and the process with it.
             self.returncode, self.cpu_s = json.loads(said) if said else (-signal.SIGKILL, 0.0)
@@ -56,8 +56,9 @@ class Forked:
 
     def send_signal(self, number: int) -> None:
         """Send a signal to the process and its group, if it still runs."""
-        with suppress(ConnectionError):
-            self.connection.send(bytes([number]))
+        if self.returncode is None:
+            with suppress(ConnectionError):
+                self.connection.send(bytes([number]))
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)

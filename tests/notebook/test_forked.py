@@ -16,6 +16,8 @@ from nbformat import v4
 
 from fly64lib.notebook import fork_server, forked
 
+# The tests themselves may run under a server.
+PLAIN = {name: value for name, value in os.environ.items() if name != forked.SERVER}
 CLIENT = [sys.executable, "-I", "-S", forked.__file__]
 SERVER = [sys.executable, "-m", fork_server.__name__]
 WAITS = "import os, sys; print(os.environ[sys.argv[1]], flush=True); sys.stdin.read()"
@@ -56,7 +58,7 @@ def served() -> Iterator[dict[str, str]]:
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, **pipes, text=True) as server:
         path = server.stdout.readline().strip()
-        yield os.environ | {forked.SERVER: path, "JUPYTER_DEFAULT_PROVISIONER_NAME": "fly64"}
+        yield PLAIN | {forked.SERVER: path, "JUPYTER_DEFAULT_PROVISIONER_NAME": "fly64"}
         server.stdin.close()
         assert server.wait(30) == 0 and not Path(path).parent.exists()
 
@@ -95,8 +97,7 @@ def outputs(notebook: Path) -> list:
 def test_a_forked_kernel_computes_and_shows_what_a_started_one_does_with_fresh_randomness(
     served: dict[str, str], tmp_path: Path
 ) -> None:
-    plain = dict(os.environ)
-    folders = {"plain": plain, "first": served, "second": served}
+    folders = {"plain": PLAIN, "first": served, "second": served}
     for name, environment in folders.items():
         code, said = ran(tmp_path / name, environment, SAYS, PLOTS, SPENDS)
         assert (code, said) == (0, "out.ipynb  results: result\n")
@@ -186,16 +187,16 @@ def test_without_a_server_there_is_a_clear_error_and_unnamed_it_is_a_plain_start
     tmp_path: Path,
 ) -> None:
     text = {"capture_output": True, "text": True}
-    plain = subprocess.run([*CLIENT, "-c", "print(3)"], **text)
+    plain = subprocess.run([*CLIENT, "-c", "print(3)"], env=PLAIN, **text)
     assert (plain.returncode, plain.stdout) == (0, "3\n")
-    environment = os.environ | {forked.SERVER: str(tmp_path / "none")}
+    environment = PLAIN | {forked.SERVER: str(tmp_path / "none")}
     ended = subprocess.run([*CLIENT, "-c", "print(3)"], env=environment, **text)
     assert ended.returncode == 2 and ended.stdout == ""
     assert f"no server answers at {tmp_path}/none" in ended.stderr
 
 
 def test_the_server_ends_with_its_command_and_has_its_exit_code(tmp_path: Path) -> None:
-    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    environment = PLAIN | {"TMPDIR": str(tmp_path)}
     for command, code in (("exit 3", 3), ("kill -9 $$", 137)):
         assert subprocess.run([*SERVER, "bash", "-c", command], env=environment).returncode == code
     assert not list(tmp_path.iterdir())
