@@ -1,0 +1,59 @@
+"""The network that comes with the package: for any scan of its pixels, and no other."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from small_scan import small_raw
+
+from fly64lib.design import ScanDesign, split_file
+from fly64lib.evaluation.judgement import judge
+from fly64lib.generation import generate_datasets
+from fly64lib.methods.classical import Classical
+from fly64lib.methods.learned import General, GeneralRefined, shipped
+from ptycho_torch.errors import ConfigError
+from ptycho_torch.memmap_bridge import RawDataTorch, open_scan
+from ptycho_torch.training.bundle import load_bundle
+
+
+@pytest.fixture(scope="module")
+def scan(tmp_path_factory: pytest.TempPathFactory) -> RawDataTorch:
+    """Every eighth row and sample of a specimen that no training saw, few photons."""
+    root = tmp_path_factory.mktemp("kept_out")
+    design = ScanDesign(doses=(3e3,), specimen="labyrinth", M=96, scan_step=8, simulation="matched")
+    generate_datasets(root, design)
+    return open_scan(split_file(root, 3e3, "test"))
+
+
+def test_it_is_better_than_the_classical_row_on_a_specimen_that_it_has_not_seen(scan):
+    methods = {"classical": Classical(), "general": General(), "refined": GeneralRefined()}
+    blind = scan.without_truth()
+    objects = {name: method.reconstruct(blind).object for name, method in methods.items()}
+    rows = {row["method"]: row for row in judge(objects, scan)}
+    gain = [
+        rows["refined"][f"{part}_psnr"] - rows["classical"][f"{part}_psnr"]
+        for part in ("phase", "amplitude")
+    ]
+    assert gain[0] > 0.3 and gain[1] > 1, rows
+
+
+def test_it_serves_another_probe_of_the_same_pixels(scan):
+    turned = scan.under(np.ascontiguousarray(scan.scan.probe.conj()))
+    found = General().reconstruct(turned.without_truth())
+    assert np.isfinite(found.object).all()
+
+
+def test_other_pixels_are_refused_and_the_message_says_what_to_do(scan):
+    with pytest.raises(ConfigError, match=r"N = 32, M = 32; make one \(python -m .*\), or put the"):
+        General().reconstruct(small_raw(1e3))
+    bundle = shipped(64, 96)
+    with pytest.raises(ConfigError, match=r"N, M are \(32, 32\), the network knows \(64, 96\)"):
+        General(bundle=bundle).reconstruct(small_raw(1e3))
+
+
+def test_the_bundle_is_small_and_says_what_it_was_made_of():
+    path = shipped(64, 96)
+    bundle = load_bundle(path)
+    assert path.stat().st_size < 5e6 and bundle.config.model.objective == "general"
+    assert bundle.statistics["canvases"] > 400 and bundle.statistics["M"] == 96
+    assert replace(bundle.config, seed=0) == bundle.config
