@@ -48,7 +48,7 @@ class MethodSettings:
     A short name reaches every method that has such a setting; None leaves the method's own value.
     """
 
-    # of a method, such as {"classical": {"tikhonov": 3}}; goes before the short names
+    # of a method, such as {"classical": {"weight": 30}}; goes before the short names
     settings: Settings = field(default_factory=dict)
     num_epochs: Positive | None = None  # `epochs` of pty-chi's methods
     noise_model: Literal["poisson", "gaussian"] | None = None  # of LSQML

@@ -26,6 +26,10 @@ SHAPED = (
     "iteration.subsets",
     "iteration.nesterov",
     "iteration.thinning",
+    "iteration.image_prior",
+    "iteration.newton",
+    "iteration.posterior",
+    "iteration.prior_search",
     "network.features",
     "network.unet",
     "network.model",
@@ -36,7 +40,7 @@ SHAPED = (
 # Shapes and dtypes in these modules' signatures are checked at every call, in tests only.
 SHAPED_STUDY = (
     *("experiment", "imperfections", "overlap_measures"),
-    *("procedural_canvases", "split", "views"),
+    *("families", "pretraining", "procedural_canvases", "split", "views"),
 )
 install_import_hook(
     [f"ptycho_torch.{name}" for name in SHAPED]

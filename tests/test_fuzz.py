@@ -181,7 +181,6 @@ PLACES = [
     ("config", "model", "N"),
     ("config", "model", "width"),
     ("config", "model", "network"),
-    ("config", "model", "canvas_passes"),
 ]
 
 

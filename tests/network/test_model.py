@@ -98,7 +98,7 @@ def test_the_first_gradient_falls_no_faster_than_the_noise_from_dose_to_dose():
         raw, expected = small_raw(dose), torch.from_numpy(geometry()[-1]).float()
         # Without noise, which is a matter of dose.
         counts, place = dose * expected / expected.sum((1, 2)).mean(), raw.geometry()
-        features = make_features(Patterns(place, counts.__getitem__), config)
+        features = make_features(Patterns(place, counts.__getitem__))
         torch.manual_seed(1)
         model = PtychoModel(config, raw.probe)
         batch = Batch(
@@ -121,10 +121,11 @@ def test_the_probe_is_a_buffer_of_the_model_and_is_never_trained():
 @pytest.mark.parametrize("gridsize", [1, 2])
 def test_every_parameter_gets_a_gradient(gridsize, objective):
     model, batch, _ = prepared(1e4, gridsize, objective=objective)
-    # The last layer starts at zero, so at the very first step it alone learns; from the second on
-    # all do.
+    # The last layer of each block and of the whole starts at zero, so that at the very first step
+    # the head alone learns, then the blocks' last ones, then all.
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
-    for parameters in (model.network.head.named_parameters(), model.named_parameters()):
+    lasts = [item for item in model.named_parameters() if "body.3" in item[0]]
+    for parameters in (model.network.head.named_parameters(), lasts, model.named_parameters()):
         optimizer.zero_grad()
         model.loss(model.object_canvas(batch.features), batch).backward()
         for name, parameter in parameters:

@@ -96,17 +96,15 @@ def test_variables_that_a_person_made_beside_the_parameters_do_not_disturb():
 
 
 @pytest.mark.parametrize(
-    ("text", "passes"),
+    ("text", "width"),
     [
-        ("canvas_passes = [2, 10]", (2, 10)),
-        ("canvas_passes = 7", (7,)),
-        ("canvas_passes = '3, 12'", (3, 12)),
-        ("training = '{\"canvas_passes\": [5, 40]}'", (5, 40)),
-        ("steps = 5", ModelConfig().canvas_passes),
+        ("training = {'width': 24}", 24),
+        ("training = '{\"width\": 24}'", 24),
+        ("steps = 5", ModelConfig().width),
     ],
 )
-def test_passes_may_be_a_list_a_number_or_text_and_reach_the_network(text, passes):
-    assert read(injected(text)).config.model.canvas_passes == passes
+def test_settings_may_be_a_mapping_or_text_and_reach_the_network(text, width):
+    assert read(injected(text)).config.model.width == width
 
 
 def test_a_setting_is_the_configurations_own_a_parameter_of_its_name_or_in_the_mapping():

@@ -126,11 +126,11 @@ def test_what_a_learned_method_cannot_do_is_named(study, settings, error, says):
 def test_settings_of_a_method_go_before_those_of_several_and_reach_no_other(study):
     asked = ("lsqml", "rpie", "classical")
     jobs = build_reconstruction_jobs(*study, methods=asked, doses=(1e4,), views=("dense",))
-    own = {"lsqml": {"epochs": 3, "momentum": 0.5}, "classical": {"tikhonov": 2}}
+    own = {"lsqml": {"epochs": 3, "momentum": 0.5}, "classical": {"weight": 2}}
     settings = MethodSettings(num_epochs=7, steps=9, threads=2, settings=own)
     lsqml, rpie, classical = map(settings.method, jobs)
     assert (lsqml.epochs, lsqml.momentum, rpie.epochs) == (3, 0.5, 7)
-    assert (classical.steps, classical.tikhonov) == (9, 2.0)
+    assert (classical.steps, classical.weight) == (9, 2.0)
     assert lsqml.threads == rpie.threads == classical.threads == 2
     for wrong, says in (
         ({"lsqmI": {}}, "method='lsqmI' is not known; did you mean 'lsqml'"),

@@ -304,10 +304,10 @@ def test_a_setting_that_the_profile_does_not_have_is_refused(
 
 def test_settings_are_read_as_one_writes_them() -> None:
     given = ["doses=1000,1e4", "views=baseline,dense", "train_images=None", "limits=False"]
-    given += ["canvas_passes=5,40", 'training={"width": 32}', "classical_steps=40"]
+    given += ['training={"width": 32}', "batch_size=16", "classical_steps=40"]
     found = load_profile("quick", given)
     assert (found.doses, found.views, found.limits) == ((1000, 1e4), ("baseline", "dense"), False)
-    training = {"steps": 130, "n_images": None, "width": 32}
+    training = {"steps": 130, "n_images": None, "width": 32, "batch_size": 16}
     assert found.training == training
     assert found.settings == {"lsqml": {"epochs": 30}, "classical": {"steps": 40}}
     assert load_profile("quick", ["doses=1000"]).doses == (1000,)

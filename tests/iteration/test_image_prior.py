@@ -1,0 +1,44 @@
+"""The power-law prior: its precision against sums over neighbours, and logarithms that unwrap."""
+
+import numpy as np
+import pytest
+import torch
+
+from ptycho_torch.iteration.image_prior import ImagePrior, filtered, logs_of, object_of
+
+SHAPES = [(24, 33), (17, 20)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_slope_of_two_without_a_longest_length_is_the_sum_of_squared_differences(shape):
+    logs = torch.randn(2, *shape, dtype=torch.float64)
+    prior = ImagePrior(7.0, slope=2.0, amplitude=5.0, length_px=float("inf"))
+    found = (logs * filtered(logs, prior.precision(shape, logs))).sum((-2, -1))
+    rough = sum((logs.roll(-1, axis) - logs).square().sum((-2, -1)) for axis in (-2, -1))
+    torch.testing.assert_close(found, rough * torch.tensor([35.0, 7.0], dtype=torch.float64))
+
+
+def test_a_steeper_prior_holds_details_more_and_beyond_its_length_nothing_changes():
+    like = torch.zeros(1)
+    flat, steep = (ImagePrior(1.0, slope, 1.0).precision((64, 64), like)[1] for slope in (2.0, 4.0))
+    assert steep[0, 1] < flat[0, 1] and steep[32, 32] > flat[32, 32]
+    short = ImagePrior(1.0, 4.0, 1.0, length_px=8.0).precision((64, 64), like)[1]
+    assert short[0, 1] < 1.1 * short[0, 0] < 0.01 * short[32, 32]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_logarithm_and_object_are_inverse_but_for_the_global_phase(shape):
+    logs = 0.3 * torch.randn(2, *shape)
+    canvas, fluence = object_of(logs) * np.exp(2.2j), torch.rand(1, *shape)
+    again = object_of(logs_of(canvas, fluence))
+    turn = (again / canvas).mean()
+    torch.testing.assert_close(again, canvas * turn, rtol=1e-4, atol=1e-4)
+    assert abs(float(torch.angle((fluence * again).sum()))) < 1e-4
+
+
+def test_a_phase_of_several_turns_is_unwrapped():
+    rows, columns = torch.meshgrid(torch.arange(90.0), torch.arange(70.0), indexing="ij")
+    hill = 12 * torch.exp(-((rows - 45) ** 2 + (columns - 35) ** 2) / 400)
+    phase = logs_of(torch.exp(1j * hill)[None], torch.ones(1, 90, 70))[1]
+    away = phase - hill
+    assert float(away.max() - away.min()) < 1e-3
