@@ -99,7 +99,7 @@ def test_the_minimum_is_where_another_optimiser_ends():
     precision = PRIOR.precision(newton.shape, logs)
     geometry, every = newton.geometry, torch.arange(len(newton.patterns))
     other = logs.clone().requires_grad_()
-    optimiser = torch.optim.LBFGS([other], max_iter=120, line_search_fn="strong_wolfe")
+    optimiser = torch.optim.LBFGS([other], max_iter=60, line_search_fn="strong_wolfe")
 
     def value() -> torch.Tensor:
         optimiser.zero_grad()
@@ -111,8 +111,7 @@ def test_the_minimum_is_where_another_optimiser_ends():
 
     optimiser.step(value)
     found = newton.solve(logs, PRIOR, (40,) * 4)
-    # not to rounding: counts have a floor
-    torch.testing.assert_close(found, other.detach(), rtol=0, atol=1e-2)
+    assert (found - other.detach()).square().mean().sqrt() < 5e-3 < 0.01 * logs.abs().max()
 
 
 def test_a_few_steps_end_near_the_minimum():
