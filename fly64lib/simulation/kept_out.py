@@ -29,7 +29,7 @@ def labyrinth(shape: tuple[int, int], seed: int) -> Image:
     for angle, turn in rng.uniform(0, 2 * np.pi, (_WAVES, 2)):
         k = 2 * np.pi / (_PERIOD * rng.uniform(0.85, 1.15))
         field += np.cos(k * (rows * np.sin(angle) + columns * np.cos(angle)) + turn)
-    share = edge(field / field.std() * _PERIOD / (2 * np.pi))
+    share = edge(field / (_WAVES / 2) ** 0.5 * _PERIOD / (2 * np.pi))
     phase = _STRIPES[0] + (_STRIPES[1] - _STRIPES[0]) * share + 0.08 * smooth_field(shape, rng, 5)
     amplitude = 1 + AMPLITUDE_PER_RAD * (phase - PHASE_MEAN) + 0.015 * smooth_field(shape, rng, 30)
     return amplitude * np.exp(1j * phase)

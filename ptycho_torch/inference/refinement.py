@@ -59,7 +59,8 @@ def refine(model: PtychoModel, raw: RawDataTorch, config: TrainingConfig, seed: 
         if best == "none":
             solved = newton.solve(start(patterns), chosen.prior)
         else:
-            solved = newton.solve(about, chosen.prior, centre=about)
+            # from what a part of the photons found: a poor network's object is far from the minimum
+            solved = newton.solve(chosen.logs, chosen.prior, centre=about)
         found = geometry.embed(object_of(solved), outside=whole.object)
     seconds = time.perf_counter() - wall, time.process_time() - cpu
     prior = chosen and chosen.prior

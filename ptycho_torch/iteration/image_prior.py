@@ -51,18 +51,26 @@ def object_of(logs: Logs) -> Complex[Tensor, "1 H W"]:
 def logs_of(canvas: Complex[Tensor, "1 H W"], fluence: Float[Tensor, "1 H W"]) -> Logs:
     """Log amplitude and unwrapped phase of a canvas; the phase's mean over the photons is zero.
 
-    Unwrapped by least squares of the differences of neighbours, then to the nearest whole turn:
-    right where the object is sampled well enough that it hardly turns by pi in a pixel."""
+    Unwrapped by least squares of the differences of neighbours (Ghiglia & Romero, J. Opt. Soc. Am.
+    A 11, 107 (1994)), then to the nearest whole turn: right where the object is sampled well enough
+    that it hardly turns by pi in a pixel. Borders are mirrored: a phase need not close on itself.
+    """
     canvas = canvas * torch.exp(-1j * torch.angle((fluence * canvas).sum()))
-    wrapped, shape = torch.angle(canvas[0]), canvas.shape[-2:]
-    divergence, squared = torch.zeros_like(wrapped), torch.zeros_like(wrapped)
-    for axis, size in enumerate(shape):
-        step = torch.angle(torch.exp(1j * (wrapped.roll(-1, axis) - wrapped)))
-        divergence += step.roll(1, axis) - step
-        k = torch.fft.fftfreq(size, device=canvas.device)
+    wrapped, squared = torch.angle(canvas[0]), torch.zeros(1, 1, device=canvas.device)
+    divergence = torch.zeros_like(wrapped)
+    for axis, size in enumerate(wrapped.shape):
+        step = torch.angle(torch.exp(1j * torch.diff(wrapped, dim=axis)))
+        divergence.narrow(axis, 1, size - 1).add_(step)
+        divergence.narrow(axis, 0, size - 1).sub_(step)
+        k = torch.fft.fftfreq(2 * size, device=canvas.device)
         along = 4 * torch.sin(torch.pi * k).square()
-        squared += along[:, None] if axis == 0 else along
+        squared = squared + (along[:, None] if axis == 0 else along)
     squared[0, 0] = torch.inf
-    smooth = torch.fft.ifft2(torch.fft.fft2(divergence) / squared).real
-    turns = torch.round((smooth - smooth.mean() - wrapped + wrapped.mean()) / (2 * torch.pi))
-    return torch.stack([canvas[0].abs().clamp_min(_LEAST).log(), wrapped + 2 * torch.pi * turns])
+    for axis in range(2):
+        divergence = torch.cat([divergence, divergence.flip(axis)], axis)
+    height, width = wrapped.shape
+    smooth = torch.fft.ifft2(torch.fft.fft2(divergence) / squared).real[:height, :width]
+    turns = (smooth - wrapped) / (2 * torch.pi)  # whole ones but for a common part
+    common = torch.angle(torch.exp(2j * torch.pi * turns).mean()) / (2 * torch.pi)
+    phase = wrapped + 2 * torch.pi * torch.round(turns - common)
+    return torch.stack([canvas[0].abs().clamp_min(_LEAST).log(), phase])

@@ -86,12 +86,12 @@ def test_a_speck_is_reconstructed_at_its_row_and_column():
 
 
 @pytest.mark.parametrize("gridsize", [1, 2])
-def test_an_untrained_network_gives_what_the_steps_give_and_the_star_is_there(gridsize):
+def test_an_untrained_network_gives_the_solved_canvas_and_the_star_is_there(gridsize):
     raw, settings = small_raw(1e5), config(gridsize)
     came = reconstruct(untrained(settings, raw), raw, settings).object.numpy()
     region, truth = seen_region(raw), raw.object_guess.numpy()
     flat = oracle.psnr_phase(np.ones_like(truth)[region], truth[region])
-    assert oracle.psnr_phase(came[region], truth[region]) > flat + 20
+    assert oracle.psnr_phase(came[region], truth[region]) > flat + 18
 
 
 def test_truth_in_the_file_is_not_used():

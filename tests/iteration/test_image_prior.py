@@ -36,9 +36,38 @@ def test_logarithm_and_object_are_inverse_but_for_the_global_phase(shape):
     assert abs(float(torch.angle((fluence * again).sum()))) < 1e-4
 
 
-def test_a_phase_of_several_turns_is_unwrapped():
-    rows, columns = torch.meshgrid(torch.arange(90.0), torch.arange(70.0), indexing="ij")
-    hill = 12 * torch.exp(-((rows - 45) ** 2 + (columns - 35) ** 2) / 400)
-    phase = logs_of(torch.exp(1j * hill)[None], torch.ones(1, 90, 70))[1]
+@pytest.mark.parametrize(("height", "width"), [(90, 70), (71, 89)])
+def test_a_phase_of_several_turns_is_unwrapped(height, width):
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    hill = 20 * torch.exp(-((rows - 45) ** 2 + (columns - 35) ** 2) / 400)
+    phase = logs_of(torch.exp(1j * hill)[None], torch.ones(1, height, width))[1]
     away = phase - hill
     assert float(away.max() - away.min()) < 1e-3
+
+
+def test_a_ramp_that_does_not_close_on_itself_is_unwrapped():
+    rows, columns = torch.meshgrid(torch.arange(60), torch.arange(45), indexing="ij")
+    ramp = 0.7 * rows - 0.31 * columns
+    canvas = 0.5 * torch.exp(1j * ramp)[None]
+    logs = logs_of(canvas, torch.rand(1, 60, 45))
+    away = logs[1] - ramp
+    assert float(away.max() - away.min()) < 1e-3
+    torch.testing.assert_close(logs[0], torch.full_like(ramp, 0.5).log())
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_filtering_is_linear_symmetric_and_of_each_part_alone(shape):
+    one, two = torch.randn(2, 2, *shape, dtype=torch.float64)
+    gain = ImagePrior(2.0, slope=3.0).precision(shape, one)
+    across, back = (one * filtered(two, gain)).sum(), (two * filtered(one, gain)).sum()
+    torch.testing.assert_close(across, back)
+    only = filtered(torch.stack([one[0], torch.zeros(shape, dtype=torch.float64)]), gain)
+    assert (only[1] == 0).all()
+    torch.testing.assert_close(only[0], filtered(one, gain)[0])
+
+
+def test_a_pixel_without_amplitude_has_a_logarithm():
+    canvas = torch.ones(1, 6, 8, dtype=torch.complex64)
+    canvas[0, 2, 3] = 0
+    logs = logs_of(canvas, torch.ones(1, 6, 8))
+    assert torch.isfinite(logs).all() and object_of(logs)[0, 2, 3].abs() < 0.1

@@ -2,7 +2,9 @@
 end."""
 
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from small_scan import small_raw
@@ -12,26 +14,28 @@ from ptycho_torch.iteration.image_prior import ImagePrior, filtered, object_of
 from ptycho_torch.iteration.newton import Linearised, Newton, start
 from ptycho_torch.iteration.posterior import deviations
 from ptycho_torch.iteration.slopes import DARK
+from ptycho_torch.memmap_bridge import RawDataTorch
 from ptycho_torch.physics.geometry import Detector, Geometry, Patterns
+from ptycho_torch.physics.noise import poisson_deviance
 
 PRIOR = ImagePrior(5.0, slope=2.0, amplitude=4.0, length_px=20.0)
 
 
 def tiny(M: int, N: int, modes: int = 1, n: int = 5) -> tuple[Newton, torch.Tensor]:
-    """A bright scan of few patterns in double precision, masked, of uneven brightness; and logs."""
+    """A bright scan of few patterns in double precision on a canvas that is not square, masked, of
+    uneven brightness, over a background; and the logs that it was drawn from."""
     generator = torch.Generator().manual_seed(M * 100 + N * 10 + modes)
 
-    def field(*shape: int) -> torch.Tensor:
-        parts = torch.randn(*shape, 2, generator=generator, dtype=torch.float64)
-        return torch.view_as_complex(parts)
+    def random(*shape: int) -> torch.Tensor:
+        return torch.rand(*shape, generator=generator, dtype=torch.float64)
 
-    positions = M / 2 + torch.rand(n, 2, generator=generator, dtype=torch.float64) * 5
+    field = torch.randn(modes, M, M, 2, generator=generator, dtype=torch.float64)
     mask = torch.rand(N, N, generator=generator) > 0.2
     geometry = Geometry.of(
-        positions,
-        8 * field(modes, M, M),
-        detector=Detector(N, mask),
-        brightness=0.5 + torch.rand(n, generator=generator, dtype=torch.float64),
+        M / 2 + torch.cat([torch.tensor([[0.2, 0.3], [2.4, 3.6]]), random(n - 2, 2) * 2]),
+        8 * torch.view_as_complex(field),
+        detector=Detector(N, mask, random(N, N)),
+        brightness=0.5 + random(n),
     )
     logs = 0.2 * torch.randn(2, *geometry.shape[1:], generator=generator, dtype=torch.float64)
     expected = geometry.expected(object_of(logs), torch.arange(n))
@@ -39,7 +43,13 @@ def tiny(M: int, N: int, modes: int = 1, n: int = 5) -> tuple[Newton, torch.Tens
     return Newton(Patterns(geometry, counts.__getitem__)), logs
 
 
-SIZES = [(8, 8, 1), (9, 6, 2), (8, 4, 1), (7, 5, 2)]
+def away(newton: Newton, logs: torch.Tensor, prior: ImagePrior = PRIOR) -> float:
+    """What the steps minimise, about an empty object."""
+    held = (logs * filtered(logs, prior.precision(newton.shape, logs))).sum()
+    return float(Linearised(newton, logs).deviance / 2 + held)
+
+
+SIZES = [(8, 8, 1), (6, 4, 2), (9, 6, 2), (7, 7, 1)]
 
 
 @pytest.mark.parametrize(("M", "N", "modes"), SIZES)
@@ -74,46 +84,113 @@ def test_the_information_is_the_dense_fisher_matrix(M, N, modes):
     torch.testing.assert_close(found, dense, rtol=1e-6, atol=1e-6 * float(dense.abs().max()))
 
 
-def test_the_end_is_a_minimum_and_more_steps_stay_there():
-    patterns = small_raw(1e3).patterns()
-    newton = Newton(patterns)
-    first = newton.solve(start(patterns), PRIOR, (8, 16))
-    more = newton.solve(first, PRIOR, (20, 20, 20))
+def test_the_information_is_symmetric_and_positive_on_a_scan():
+    newton = Newton(small_raw(1e3, across=5).patterns())
+    generator = torch.Generator().manual_seed(0)
+    one, two = (torch.randn(2, *newton.shape, generator=generator) for _ in range(2))
+    here = Linearised(newton, 0.1 * torch.randn(2, *newton.shape, generator=generator))
+    across, back = (one * here.information(two)).sum(), (two * here.information(one)).sum()
+    own = (one * here.information(one)).sum()
+    assert float(across) == pytest.approx(float(back), abs=1e-5 * float(own)) and own > 0
+
+
+def test_the_minimum_is_where_another_optimiser_ends():
+    newton, logs = tiny(8, 8)
+    precision = PRIOR.precision(newton.shape, logs)
+    geometry, every = newton.geometry, torch.arange(len(newton.patterns))
+    other = logs.clone().requires_grad_()
+    optimiser = torch.optim.LBFGS([other], max_iter=60, line_search_fn="strong_wolfe")
+
+    def value() -> torch.Tensor:
+        optimiser.zero_grad()
+        expected = geometry.expected(object_of(other), every)
+        loss = poisson_deviance(expected, newton.patterns.counts(every)).sum() / 2
+        loss = loss + (other * filtered(other, precision)).sum()
+        loss.backward()
+        return loss
+
+    optimiser.step(value)
+    found = newton.solve(logs, PRIOR, (40,) * 4)
+    assert (found - other.detach()).square().mean().sqrt() < 5e-3 < 0.01 * logs.abs().max()
+
+
+def test_a_few_steps_end_near_the_minimum():
+    patterns = small_raw(1e3, across=6).patterns()
+    newton, states = Newton(patterns), []
+    begin = start(patterns)
+    first = newton.solve(begin, PRIOR, observe=states.append)
+    more = newton.solve(first, PRIOR, (8, 16) * 4)
+    assert [state.step for state in states] == [0, 8, 24]
+    assert away(newton, first) - away(newton, more) < 0.05 * (
+        away(newton, begin) - away(newton, more)
+    )
     lit = newton.fluence > 0.1 * newton.fluence.amax()
-    assert (object_of(first) - object_of(more))[0][lit].abs().square().mean() ** 0.5 < 0.02
-    here, precision = Linearised(newton, more), PRIOR.precision(newton.shape, more)
-    pull = here.slope + filtered(more, precision)
-    begin = Linearised(newton, torch.zeros_like(more)).slope
-    assert pull.norm() < 2e-2 * begin.norm()
+    ratio = (object_of(first) / object_of(more))[0][lit]
+    assert (ratio / ratio.mean() - 1).abs().square().mean() ** 0.5 < 0.03
+    pull = Linearised(newton, more).slope
+    pull = pull + filtered(more, PRIOR.precision(newton.shape, more))
+    assert pull.norm() < 1e-2 * Linearised(newton, torch.zeros_like(more)).slope.norm()
 
 
-def test_what_no_light_reaches_follows_the_prior_alone_and_zero_weight_is_no_prior():
-    patterns = small_raw(1e5).patterns()
-    newton = Newton(patterns)
-    free = newton.solve(start(patterns), ImagePrior(0.0), (8,))
-    assert torch.isfinite(free).all()
-    centre = torch.full_like(free, 0.05)
+def test_what_no_light_reaches_goes_to_the_priors_centre():
+    raw = small_raw(1e4, across=4)
+    wide = np.pad(raw.scan.object_guess, ((0, 50), (0, 0)), constant_values=1)
+    raw = RawDataTorch(replace(raw.scan, object_guess=wide), Path("wide.npz"))
+    patterns = raw.patterns(whole=True)
+    newton, begin = Newton(patterns), start(patterns)
+    centre = torch.full_like(begin, 0.2)
+    found = newton.solve(begin, ImagePrior(5.0, 2.0, 4.0, 20.0), centre=centre)
+    # It closes on itself: the middle of the dark rows is farthest from light.
+    dark = slice(raw.object_guess.shape[0] - 30, raw.object_guess.shape[0] - 15)
+    assert (begin[1, dark] - 0.2).abs().mean() > 0.1
+    assert (found[:, dark] - 0.2).abs().max() < 0.03
     held = newton.solve(centre, ImagePrior(1e9, 2.0, 1.0, 20.0), (8,), centre)
     torch.testing.assert_close(held, centre, rtol=0, atol=1e-3)
 
 
+def test_a_weight_of_zero_is_no_prior_and_explains_the_counts_better():
+    patterns = small_raw(1e4, across=5).patterns()
+    newton, begin = Newton(patterns), start(patterns)
+    free, held = (newton.solve(begin, ImagePrior(weight), (8, 8)) for weight in (0.0, 30.0))
+    assert torch.isfinite(free).all()
+    assert Linearised(newton, free).deviance < Linearised(newton, held).deviance
+
+
 def test_a_step_that_leads_uphill_is_halved_and_one_that_never_helps_is_not_taken(monkeypatch):
-    patterns = small_raw(1e4).patterns()
-    newton = Newton(patterns)
-    logs = newton.solve(start(patterns), PRIOR, (8,))
-    step = Linearised.step
-    monkeypatch.setattr(Linearised, "step", lambda self, *how: 3 * step(self, *how))
-    states = []
-    newton.solve(logs, PRIOR, (6, 6), observe=states.append)
-    assert states[-1].deviance <= states[0].deviance * 1.001
+    patterns = small_raw(1e4, across=5).patterns()
+    newton, step, taken = Newton(patterns), Linearised.step, []
+    logs = start(patterns)
+
+    def far(self: Linearised, *how: object) -> torch.Tensor:
+        taken.append(6 * step(self, *how))
+        return taken[-1]
+
+    monkeypatch.setattr(Linearised, "step", far)
+    found = newton.solve(logs, PRIOR, (6,))
+    assert away(newton, logs + taken[0]) > away(newton, logs) > away(newton, found)
+    halves = [n for n in range(1, 4) if torch.equal(found, logs + taken[0] / 2**n)]
+    assert len(halves) == 1
+    above = logs + 2 * taken[0] / 2 ** halves[0]
+    assert away(newton, above) > away(newton, logs)  # and no farther than needed
     monkeypatch.setattr(Linearised, "step", lambda self, *how: -step(self, *how))
-    assert torch.equal(newton.solve(logs, PRIOR, (6,)), logs)
+    states = []
+    assert torch.equal(newton.solve(logs, PRIOR, (6, 6), observe=states.append), logs)
+    assert [state.step for state in states] == [0, 0]
+
+
+def test_the_same_patterns_give_the_same_bits():
+    one, two = (
+        Newton(patterns).solve(start(patterns), PRIOR, (5, 5))
+        for patterns in (small_raw(1e3, across=5).patterns() for _ in range(2))
+    )
+    assert torch.equal(one, two)
 
 
 def test_directions_that_are_made_again_give_what_kept_ones_give():
-    patterns = small_raw(1e4, modes=2).patterns()
+    patterns = small_raw(1e4, across=5, modes=2).patterns()
     again = replace(patterns, geometry=replace(patterns.geometry, passes=False))
-    one, two = (Newton(p).solve(start(patterns), PRIOR, (5,)) for p in (patterns, again))
+    assert patterns.geometry.worth_keeping() and not again.geometry.worth_keeping()
+    one, two = (Newton(p).solve(start(patterns), PRIOR, (5, 5)) for p in (patterns, again))
     torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-4)
 
 
@@ -136,7 +213,7 @@ def test_deviations_are_those_of_the_dense_posterior(monkeypatch):
     remove = eye - torch.outer(phase.flatten(), light.flatten())
     expected = (remove @ covariance @ remove.T).diagonal().view_as(logs)
     expected = posterior._blurred(expected).sqrt()  # as the samples' squares are
-    monkeypatch.setattr(posterior, "_STEPS", 30)  # no prior of images is this small a canvas's
-    found = deviations(newton, logs, PRIOR, samples=60)
+    monkeypatch.setattr(posterior, "_STEPS", 25)  # no prior of images is this small a canvas's
+    found = deviations(newton, logs, PRIOR, samples=20)
     ratio = (found / expected).mean((1, 2))
-    torch.testing.assert_close(ratio, torch.ones_like(ratio), rtol=0, atol=0.15)
+    torch.testing.assert_close(ratio, torch.ones_like(ratio), rtol=0, atol=0.12)

@@ -46,7 +46,7 @@ def test_bright_data_and_the_true_probe_give_the_object_on_the_files_own_canvas(
     assert (result.object[:, :first] == 1).all()
     steps = [row["step"] for row in result.trace]
     assert result.probe is None and steps == [0, 16, 48]
-    assert result.trace[-1]["deviance"] < 0.1 * result.trace[0]["deviance"]
+    assert result.trace[-1]["deviance"] < 0.2 * result.trace[0]["deviance"]
 
 
 def test_the_weight_chosen_on_held_out_photons_beats_no_penalty_where_photons_are_few():
@@ -54,7 +54,7 @@ def test_the_weight_chosen_on_held_out_photons_beats_no_penalty_where_photons_ar
     given = [quality(Classical(weight=w).reconstruct(raw), raw) for w in (0.0, 3.0, 30.0)]
     result = Classical().reconstruct(raw)
     assert result.settings["weight"] > 0 and "held out" in result.note
-    assert quality(result, raw) > max(given[0] + 3, max(given) - 1.5)
+    assert quality(result, raw) > max(given) + 0.2
 
 
 def test_refining_recovers_a_defocused_probe_in_photons_and_the_object_with_it():

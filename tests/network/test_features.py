@@ -12,7 +12,7 @@ from ptycho_torch.physics.geometry import Patterns
 
 
 def test_the_channels_are_the_solved_canvases_and_the_fluence():
-    raw = small_raw(1e5)
+    raw = small_raw(1e6)
     features, place = make_features(raw.patterns()), raw.geometry()
     assert features.channels.shape == (1, CHANNELS, *place.shape[1:])
     truth = place.crop(raw.object_guess)[0]

@@ -45,7 +45,7 @@ def test_the_input_is_made_of_the_photons_that_no_batch_scores():
     batch = split[1, list(range(len(split)))]
     kept = raw.counts(split.images) - batch.counts
     fainter = raw.geometry().under(raw.probe * settings.keep**0.5)
-    again = make_features(Patterns(fainter, kept.__getitem__), settings.model)
+    again = make_features(Patterns(fainter, kept.__getitem__))
     np.testing.assert_allclose(batch.features.channels, again.channels, atol=1e-5)
 
 
