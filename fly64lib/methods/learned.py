@@ -55,7 +55,7 @@ class Learned:
 def shipped(N: int, M: int) -> Path:
     """The bundle for N px patterns and M px patches that comes with the package; ConfigError where
     none does."""
-    path = Path(str(files("ptycho_torch"))) / "bundles" / f"general_N{N}_M{M}.pt"
+    path = Path(str(files("ptycho_torch"))) / "network" / "bundles" / f"general_N{N}_M{M}.pt"
     if not path.is_file():
         how = f"python -m fly64lib.simulation.pretraining CANVASES OUT.pt --N {N} --M {M}"
         text = f"no network comes with the package for N = {N}, M = {M}; make one ({how}), or put"
