@@ -18,8 +18,6 @@ from ptycho_torch.memmap_bridge import Indices, RawDataTorch
 from ptycho_torch.physics.geometry import CHUNK
 from ptycho_torch.physics.noise import thin_counts
 
-_RISE = 1e-4  # relative to the least deviance
-
 
 class ThinnedCounts:
     """The share `keep` of the photons of some images, drawn once per pattern with the seed (seed,
@@ -54,12 +52,6 @@ class ThinnedCounts:
     def rest(self, indices: Int[Tensor, " m"]) -> Float[Tensor, "m N N"]:
         """The photons that `kept` left out, independent of them."""
         return torch.from_numpy(self._parts[indices.numpy(), 1].astype(np.float32))
-
-
-def past_the_valley(scores: dict[float, float]) -> bool:
-    """Whether a search over weights may end: the photons held out like the last one less than the
-    best by more than chance."""
-    return [*scores.values()][-1] > (1 + _RISE) * min(scores.values())
 
 
 class PartOfThePhotons(RawDataTorch):
