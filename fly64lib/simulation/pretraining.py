@@ -181,7 +181,8 @@ def pretrain(options: Pretraining) -> Path:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), _MOST_SLOPE)
         optimizer.step()
-        smooth = float(loss.detach()) if smooth is None else 0.99 * smooth + 0.01 * float(loss.detach())
+        own = float(loss.detach())
+        smooth = own if smooth is None else 0.99 * smooth + 0.01 * own
         bar.set_postfix(loss=f"{smooth:.3f}")
         if step % 500 == 499 or step + 1 == options.steps:
             about = {"canvases": len(data), "steps": step + 1, "M": options.M, "loss": smooth}

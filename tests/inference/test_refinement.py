@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import oracle
+import pytest
 import torch
 from small_scan import seen_region, small_raw
 
