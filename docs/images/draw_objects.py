@@ -1,6 +1,6 @@
 """Draws objects.png: a specimen that no training saw, few photons, by three methods.
 
-    python docs/images/draw_objects.py runs/objects"""
+python docs/images/draw_objects.py runs/objects"""
 
 import sys
 from pathlib import Path
