@@ -163,3 +163,12 @@ def drawn(shape: tuple[int, int], seed: int, family: str | None = None) -> Canva
     phase -= phase.mean()
     absorbed -= absorbed.mean()
     return np.exp(np.minimum(absorbed, 0.3) + 1j * phase)
+
+
+def drawn_window(shape: tuple[int, int], standard_px: int, rng: Generator) -> Canvas:
+    """A window (H, W) of a drawn object, complex64, with details as large as on a standard canvas
+    of `standard_px` a side."""
+    side = max(*shape, standard_px)
+    whole = drawn((side, side), int(rng.integers(2**31)))
+    row, column = (rng.integers(side - length + 1) for length in shape)
+    return whole[row : row + shape[0], column : column + shape[1]].astype(np.complex64)

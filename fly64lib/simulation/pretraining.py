@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 from tyro.conf import Positional
 
-from fly64lib.simulation.families import drawn
+from fly64lib.simulation.families import drawn_window
 from fly64lib.simulation.probes import ZonePlate, outer_half_maximum_diameter, zone_plate_probe
 from fly64lib.simulation.views import select_groups
 from ptycho_torch.commands import run_options
@@ -106,12 +106,8 @@ def simulated(seed: int, N: int, M: int) -> SimulatedBatch:
     wave = torch.from_numpy(probe.astype(np.complex64))[None]
     wave = wave / wave.abs().square().sum().sqrt()
     geometry = Geometry.of(places, wave, detector=Detector(N))
-    height, width = geometry.shape[1:]
-    side = max(height, width, round(232 * M / N))
-    whole = drawn((side, side), int(rng.integers(2**31)))
-    row, column = rng.integers(side - height + 1), rng.integers(side - width + 1)
-    window = whole[row : row + height, column : column + width].astype(np.complex64)
-    truth = torch.from_numpy(window)[None]
+    image = drawn_window(geometry.shape[1:], round(232 * M / N), rng)
+    truth = torch.from_numpy(image)[None]
     geometry = geometry.under(wave * np.exp(rng.uniform(*np.log(DOSES))) ** 0.5)
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     expected = (geometry.expected(truth, chunk) for chunk in geometry.chunks())

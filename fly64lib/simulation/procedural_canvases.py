@@ -12,7 +12,7 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fly64lib.simulation.families import drawn
+from fly64lib.simulation.families import drawn_window
 from fly64lib.simulation.probes import outer_half_maximum_diameter
 from fly64lib.simulation.views import select_groups
 from ptycho_torch.config import ModelConfig
@@ -41,7 +41,7 @@ class ProceduralCanvases(Dataset):
         rng = np.random.default_rng(seed)
         places = torch.from_numpy(positions(rng, self.diameter_px))
         geometry = Geometry.of(places, self.probe, detector=Detector(self.model.N))
-        image = _object(rng, geometry.shape[1:], geometry.M).astype(np.complex64)
+        image = drawn_window(geometry.shape[1:], round(232 * geometry.M / 64), rng)
         canvas = torch.from_numpy(image)[None]
         geometry = geometry.under(self.probe * np.exp(rng.uniform(*np.log(DOSES))) ** 0.5)
         generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
@@ -65,11 +65,3 @@ def positions(rng: np.random.Generator, diameter_px: float) -> Float[np.ndarray,
         spacing = {"dense": 0.3, "sparse": 0.8}[kind] * D * rng.uniform(0.85, 1.2)
         centres = centres[np.unique(select_groups(centres, spacing, seed=int(rng.integers(2**31))))]
     return centres + rng.uniform(0, 1, 2)
-
-
-def _object(rng: np.random.Generator, shape: tuple[int, int], M: int) -> Complex[np.ndarray, "H W"]:
-    """A window of a procedural object, with details as large as on a standard canvas."""
-    side = max(*shape, round(232 * M / 64))
-    whole = drawn((side, side), int(rng.integers(2**31)))
-    row, column = (rng.integers(side - length + 1) for length in shape)
-    return whole[row : row + shape[0], column : column + shape[1]]
