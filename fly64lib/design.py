@@ -5,7 +5,8 @@ A view says which images of a scan a method gets, and at which dose:
     baseline          every image, one by one
     dense, sparse     groups of tight neighbours, their centres a linear overlap of 0.7 or 0.2 apart
     0.5               likewise, at any overlap from 0 up to 1, named by that number
-    <view>_spread     control of an overlap view: as many images, spread evenly
+    single_0.5        single images, that linear overlap apart; at 0 no pixel is lit by two of them
+    <view>_spread     control of a grouped overlap view: as many images, spread evenly
     <view>_fluence    control of an overlap view: every image, at as many photons in total
     custom            a share of the images, regrouped
 
@@ -24,23 +25,28 @@ from ptycho_torch.errors import ConfigError, DataContractError
 from ptycho_torch.fields import Distinct, Number, Seed, Whole, config, field_names, nearest
 
 OVERLAPS = {"dense": 0.7, "sparse": 0.2}  # overlap views with names of their own
+SINGLE = "single_"  # how the names of overlap views of single images begin
 CONTROLS = ("spread", "fluence")  # of an overlap view; single images
 SPLITS = ("train", "test")
 Part = TypeVar("Part")
 
 
 def linear_overlap(view: str) -> float | None:
-    """f of an overlap view, whose group centres are (1 - f) D apart; None for all other views.
+    """f of an overlap view, whose images or group centres are (1 - f) D apart; None for all other
+    views.
 
     A number has one spelling, so that a view has one folder. Raises ConfigError for other names."""
-    if view in OVERLAPS or re.fullmatch(r"0|0\.\d*[1-9]", view):
-        return OVERLAPS.get(view) or float(view)
+    if view in OVERLAPS:
+        return OVERLAPS[view]
+    if re.fullmatch(rf"({SINGLE})?(0|0\.\d*[1-9])", view):
+        return float(view.removeprefix(SINGLE))
     named = controlled_view(view)
-    if view in ("baseline", "custom") or (named != view and linear_overlap(named) is not None):
+    if view in ("baseline", "custom") or (named != view and view in controls_of(named)):
         return None
     known = ["baseline", *OVERLAPS]
     text = f"view={view!r} is not known{nearest(view, known)}; expected {', '.join(known)}, a"
-    text += " linear overlap from 0 up to (not including) 1 such as '0.5' (not '.5' or '0.50'), or"
+    text += " linear overlap from 0 up to (not including) 1 such as '0.5' (not '.5' or '0.50'),"
+    text += " 'single_0.5' for single images that far apart, or"
     raise ConfigError(f"{text} a control of these such as 'dense_spread' or '0.5_fluence'")
 
 
@@ -53,9 +59,14 @@ def check_view(view: object) -> str:
     return name
 
 
+def single_views(overlaps: Iterable[float]) -> tuple[str, ...]:
+    """The names of the overlap views of single images at these linear overlaps."""
+    return tuple(SINGLE + check_view(overlap) for overlap in overlaps)
+
+
 def gridsize_of(view: str) -> int:
-    """1 for views of single images, which take the baseline's network; 2 for overlap views."""
-    return 1 if linear_overlap(view) is None else 2
+    """1 for views of single images, 2 for groups."""
+    return 1 if view.startswith(SINGLE) or linear_overlap(view) is None else 2
 
 
 def controlled_view(view: str) -> str:
@@ -65,8 +76,9 @@ def controlled_view(view: str) -> str:
 
 
 def controls_of(view: str) -> tuple[str, ...]:
-    """The control views of an overlap view; none of any other."""
+    """The control views of an overlap view, none of any other; single images are spread anyway."""
     controls = CONTROLS if linear_overlap(view) is not None else ()
+    controls = controls[1:] if view.startswith(SINGLE) else controls
     return tuple(f"{view}_{control}" for control in controls)
 
 
@@ -131,7 +143,8 @@ class ScanDesign(_Replicated):
 class ViewDesign(_Replicated):
     """What phase D makes of phase C's data."""
 
-    views: OverlapViews = ("dense", "sparse")  # names, or any linear overlap such as 0.5
+    # names, any linear overlap such as 0.5, or single_0.5 for single images
+    views: OverlapViews = ("dense", "sparse")
     gridsize: Annotated[Whole, Field(ge=1, le=8)] = 2  # overlap views have groups of gridsize^2
     controls: bool = True  # also write each overlap view's spread and fluence controls
     # adds the view `custom`: this share of the images, in (0, 1]

@@ -42,7 +42,7 @@ from fly64lib.design import (
 from fly64lib.plots.figures import draw_view
 from fly64lib.simulation.manifest import Manifest, intact, sha256_json
 from fly64lib.simulation.overlap_measures import fluence_figures, geometry_figures, scanned_region
-from fly64lib.simulation.probes import outer_half_maximum_diameter
+from fly64lib.simulation.probes import outer_half_maximum_diameter, power_radius
 from fly64lib.simulation.views import View, choose_views
 from ptycho_torch.commands import command_line
 from ptycho_torch.data.checks import mean_photons
@@ -73,7 +73,8 @@ class _Plan:
         positions, K = scan.positions, design.neighbor_count
         # Probes of several doses differ by rounding, which must not reach the selection.
         diameter = design.probe_diameter_px or round(outer_half_maximum_diameter(scan.probe), 3)
-        views, skipped = choose_views(positions, diameter, design)
+        apart = round(2 * power_radius(scan.probe), 3)  # the guard band's measure of lit pixels
+        views, skipped = choose_views(positions, diameter, design, apart)
         figures = [geometry_figures(positions[v.images], v.groups, diameter, K) for v in views]
         return cls(positions, views, figures, skipped, diameter)
 

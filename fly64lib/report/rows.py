@@ -15,7 +15,14 @@ from typing import NamedTuple
 import numpy as np
 from pandas import DataFrame
 
-from fly64lib.design import CONTROLS, OVERLAPS, controlled_view, dose_folder, linear_overlap
+from fly64lib.design import (
+    CONTROLS,
+    OVERLAPS,
+    controlled_view,
+    dose_folder,
+    gridsize_of,
+    linear_overlap,
+)
 from fly64lib.evaluation.gauge import Region
 from fly64lib.evaluation.judgement import on_detector_grid, region_of
 from fly64lib.methods.by_name import method_of, networks
@@ -93,10 +100,11 @@ def collect(study_dir: str | Path) -> StudyRows:
 
 
 def view_order(view: str) -> tuple:
-    """A key that sorts views: baseline, overlap from the densest, then controls."""
+    """A key that sorts views: baseline, overlap from the densest, then controls; groups last."""
     named = controlled_view(view)
     kind = CONTROLS.index(view.removeprefix(f"{named}_")) if view != named else -1
-    return kind, -(linear_overlap(named) or 0) if named != "baseline" else -1
+    groups = named != "baseline" and gridsize_of(named) > 1
+    return kind, groups, -(linear_overlap(named) or 0) if named != "baseline" else -1
 
 
 def _check(study: StudyRows) -> None:

@@ -2,7 +2,8 @@
 
 :mod:`fly64lib.design` names the views. Positions and seeds decide what they hold.
 
-    overlap views    tight groups of C, centres at least S = (1 - f) D apart, f the linear overlap
+    overlap views    tight groups of C, centres at least S = (1 - f) D apart, f the linear overlap;
+                     or single images that far apart; at f = 0 their probes do not meet at all
     their _spread    as many single images, spread evenly: same photons, no groups
     their _fluence   every image, with that share of the photons: same photons, full overlap
     custom           a share `s_img` of the images, regrouped to `n_groups` groups
@@ -18,7 +19,7 @@ import numpy as np
 from jaxtyping import Int
 from scipy.spatial import cKDTree
 
-from fly64lib.design import ViewDesign, controls_of, linear_overlap
+from fly64lib.design import ViewDesign, controls_of, gridsize_of, linear_overlap
 from fly64lib.simulation.overlap_measures import Groups
 from fly64lib.simulation.scans import Positions
 from ptycho_torch.data.grouping import draw_groups
@@ -43,30 +44,41 @@ class View:
 
 
 def choose_views(
-    positions_px: Positions, diameter_px: float, design: ViewDesign
+    positions_px: Positions, diameter_px: float, design: ViewDesign, apart_px: float = 0.0
 ) -> tuple[list[View], dict[str, str]]:
-    """All views of a split, the baseline first, and the reason for each one that is too small."""
+    """All views of a split, the baseline first, and the reason for each one that is too small.
+
+    `apart_px` is the distance from which on two probes light no pixel together; views of single
+    images at overlap 0 keep it."""
     n, C, K = len(positions_px), design.gridsize**2, design.neighbor_count
     views, skipped = [View("baseline", np.arange(n))], {}
     too_few = f"cannot form one group of {C} (gridsize {design.gridsize})"
     seed = design.seed(design.rng_seed_subsample)
     chosen = {"seed": seed, "neighbor_count": K}
     for name in design.views:
-        spacing = (1 - linear_overlap(name)) * diameter_px
-        groups = select_groups(positions_px, spacing, C, K, seed)
+        overlap, single = linear_overlap(name), gridsize_of(name) == 1
+        spacing = max((1 - overlap) * diameter_px, apart_px if single and overlap == 0 else 0)
+        groups = select_groups(positions_px, spacing, 1 if single else C, K, seed)
         controls = controls_of(name) if design.controls else ()
         if not len(groups):
             skipped |= dict.fromkeys((name, *controls), f"{n} images {too_few}")
             continue
-        how = chosen | {"linear_overlap": linear_overlap(name), "spacing_px": spacing}
-        how |= {"rule": "group centres apart, with their nearest images"}
-        views.append(View.of_groups(name, groups, how))
-        if controls:
-            even = {"rule": f"as many single images as {name}, spread evenly", "seed": seed}
-            images = spread(positions_px, groups.size, seed)
-            views.append(View(controls[0], images, selection=even))
-            thin = {"rule": f"every image, photons thinned to the total of {name}", "seed": seed}
-            views.append(View(controls[1], np.arange(n), keep=groups.size / n, selection=thin))
+        how = chosen | {"linear_overlap": overlap, "spacing_px": spacing}
+        if single:
+            how |= {"rule": "single images apart"}
+            views.append(View(name, np.sort(groups[:, 0]), selection=how))
+        else:
+            how |= {"rule": "group centres apart, with their nearest images"}
+            views.append(View.of_groups(name, groups, how))
+        for control in controls:
+            if control.endswith("_spread"):
+                even = {"rule": f"as many single images as {name}, spread evenly", "seed": seed}
+                images = spread(positions_px, groups.size, seed)
+                views.append(View(control, images, selection=even))
+            else:
+                thin = {"rule": f"every image, photons thinned to the total of {name}"}
+                thin |= {"seed": seed}
+                views.append(View(control, np.arange(n), keep=groups.size / n, selection=thin))
     if design.s_img is not None or design.n_groups is not None:
         kept = max(1, round((1.0 if design.s_img is None else design.s_img) * n))
         if kept < C:

@@ -9,7 +9,15 @@ from typing import Annotated, Any
 
 import yaml
 
-from fly64lib.design import Doses, StudyDesign, View, controlled_view, controls_of, dose_folder
+from fly64lib.design import (
+    Doses,
+    StudyDesign,
+    View,
+    controlled_view,
+    controls_of,
+    dose_folder,
+    single_views,
+)
 from fly64lib.methods.by_name import networks, own_notebook
 from fly64lib.reconstruction import MethodSettings
 from fly64lib.registries import METHODS
@@ -17,6 +25,7 @@ from ptycho_torch.config import TrainingConfig
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.fields import (
     SEVERAL,
+    Number,
     Positive,
     Settings,
     Threads,
@@ -48,7 +57,9 @@ class Profile:
     """All that decides a run's results, and its limits. `--cores` changes no result."""
 
     doses: Doses
-    views: Views = ("baseline", *_VIEWS)
+    # views of single images at these linear overlaps, the map's columns
+    overlaps: Annotated[tuple[Number, ...], SEVERAL] = ()
+    views: Views = ("baseline", *_VIEWS)  # and these
     # scored with `control_methods`, without limits
     controls: Views = tuple(control for view in _VIEWS for control in controls_of(view))
     methods: Methods = ("pinn", "supervised", "classical", "lsqml")
@@ -70,10 +81,11 @@ class Profile:
         for one in self.training, self.pretraining:
             TrainingConfig().with_settings(one)
         MethodSettings(settings=self.settings)
-        for name in ("views", "controls", "methods", "control_methods"):
+        for name in ("every_view", "controls", "methods", "control_methods"):
             chosen = getattr(self, name)
             if len(set(chosen)) < len(chosen) or not (chosen or name.startswith("control")):
-                raise ConfigError(f"{name}={chosen} must be different names, at least one")
+                shown = "views and overlaps" if name == "every_view" else name
+                raise ConfigError(f"{shown}={chosen} must be different names, at least one")
         for method in self.control_methods:
             check_choice("control_methods", method, self.methods)
         misplaced = [view for view in self.views if controlled_view(view) != view]
@@ -86,9 +98,14 @@ class Profile:
             text = f"expected some, none of {', '.join(filter(own_notebook, METHODS))}"
             raise ConfigError(f"control_methods={self.control_methods}: {text}")
         of_conditions = networks(self.control_methods, "condition")
-        if self.controls and of_conditions and "baseline" not in self.views:
+        if self.controls and of_conditions and "baseline" not in self.every_view:
             text = "control views are reconstructed by the baseline's networks: add baseline to"
             raise ConfigError(f"{text} views, or set controls=()")
+
+    @property
+    def every_view(self) -> tuple[str, ...]:
+        """The views that are reconstructed by all methods."""
+        return (*self.views, *single_views(self.overlaps))
 
     @property
     def study(self) -> StudyDesign:
@@ -96,7 +113,7 @@ class Profile:
         decided = ("doses", "views", "controls", "replicate")
         free = [name for name in field_names(StudyDesign) if name not in decided]
         refuse_unknown(self.design, free, "a profile's design")
-        chosen = dict.fromkeys(map(controlled_view, (*self.views, *self.controls)))
+        chosen = dict.fromkeys(map(controlled_view, (*self.every_view, *self.controls)))
         views = [view for view in chosen if view != "baseline"] or _VIEWS
         own = {"doses": self.doses, "views": views, "controls": bool(self.controls)}
         return from_dict(StudyDesign, self.design | own)
@@ -117,7 +134,7 @@ class Profile:
             for network in networks(self.methods, "replicate"):
                 trained.append(f"{root}/sim/train_{network.objective}")
             for dose in self.doses:
-                for view in self.views:
+                for view in self.every_view:
                     here = f"{root}/{dose_folder(dose)}/{view}"
                     for network in networks(self.methods, "condition"):
                         trained.append(f"{here}/train_{Path(network.folder(dose, view)).name}")
