@@ -107,8 +107,7 @@ def trained(
     if again:
         shutil.rmtree(folder, ignore_errors=True)
     if not cost.is_file():
-        single = settings.get("objective") == "procedural"
-        job = TrainingJob(dose, view, 1 if single else gridsize_of(view), data, data, folder)
+        job = TrainingJob(dose, view, gridsize_of(view), data, data, folder)
         done = run_training_job(job, config=PLAIN.with_settings(settings))
         write_json(cost, done["cpu_seconds"])
     return folder / "bundle.pt", read_json(cost)

@@ -34,7 +34,7 @@ from ptycho_torch.memmap_bridge import open_scan
 from ptycho_torch.versions import software_versions
 
 GUARD_PX = DIAMETER_PX = 30.0
-USUAL = ("pinn", "pinn+refine", "pinn-sim", "pinn-sim+refine", "classical", "lsqml")
+USUAL = ("pinn", "pinn+refine", "classical", "lsqml")
 
 
 @config
@@ -51,7 +51,6 @@ class Fly001Options:
     methods: Annotated[tuple[Literal[*METHODS], ...], SEVERAL] = USUAL
     limits: bool = False  # also the two limits of every cell
     steps: Positive = 150  # of pinn's training
-    sim_steps: Positive = 1800  # of pinn-sim's training
 
 
 def make_data(scan: Path, root: Path, replicate: int, doses: tuple[float, ...]) -> None:
@@ -85,12 +84,8 @@ def method_of(name: str, root: Path, cell: dict, options: Fly001Options) -> tupl
     if network is None:
         return METHODS[name](**(epochs if name == "lsqml" else {})), 0.0
     settings = {"objective": network.objective, "seed": cell["replicate"]}
-    if network.scope == "replicate":  # one for all doses and views
-        folder, dose, view = root / network.objective, 1e5, "dense"
-        settings["steps"] = options.sim_steps
-    else:
-        folder = root / f"{dose:.0f}_{view}_{network.objective}"
-        settings["steps"] = options.steps
+    folder = root / f"{dose:.0f}_{view}_{network.objective}"
+    settings["steps"] = options.steps
     settings["n_images"] = 1000 if view == "baseline" else None
     bundle, cost = trained(folder, root / f"{dose:.0f}_{view}_train.npz", dose, view, **settings)
     return METHODS[name](bundle=bundle), cost

@@ -24,7 +24,7 @@ from fly64lib.evaluation.detector_grid import DetectorGrid
 from fly64lib.formats.importing import import_scan
 from fly64lib.formats.options import ImportOptions
 from fly64lib.methods.classical import Classical
-from fly64lib.methods.learned import Learned
+from fly64lib.methods.learned import Learned, PinnSim, PinnSimRefined
 from fly64lib.methods.probe_recovery import held_out, recover_probe
 from fly64lib.methods.ptychi import LSQML, LSQMLFine
 from fly64lib.plots import figures
@@ -56,8 +56,7 @@ class RealDataOptions:
     output: Path = Path("runs/real_data")
     steps: Positive = 240  # of a recovery
     epochs: Positive = 60  # of LSQML
-    training_steps: Whole = 400  # of pinn; 0: no networks
-    sim_steps: Positive = 1000  # of pinn-sim's training
+    training_steps: Whole = 80  # of pinn; 0: without it
 
 
 def real_data(options: RealDataOptions) -> int:
@@ -130,16 +129,15 @@ def methods_under(recovered: RawDataTorch, options: RealDataOptions) -> None:
     }
     methods["classical"] = Classical()
     training, dose = {}, float(round(mean_photons(scan.diffraction)))
-    networks = (
-        ("pinn", "poisson", options.training_steps),
-        ("pinn-sim", "procedural", options.sim_steps),
-    )
-    for name, objective, steps in networks if options.training_steps else ():
-        folder, settings = options.output / name, {"objective": objective, "steps": steps}
+    methods |= {"pinn-sim": PinnSim(), "pinn-sim+refine": PinnSimRefined()}
+    if options.training_steps:
+        settings = {"start": "shipped", "steps": options.training_steps}
         data = options.output / "fit.npz"
-        bundle, training[name] = trained(folder, data, dose, "baseline", again=True, **settings)
-        for suffix in ("", "+refine"):
-            methods[name + suffix] = Learned(bundle=bundle, refined=bool(suffix))
+        bundle, training["pinn"] = trained(
+            options.output / "pinn", data, dose, "baseline", again=True, **settings
+        )
+        methods |= {"pinn": Learned(bundle=bundle)}
+        methods |= {"pinn+refine": Learned(bundle=bundle, refined=True)}
     for name, method in methods.items():
         found = method.reconstruct(parts["fit"].without_truth())
         objects[name] = found.object

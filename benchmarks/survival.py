@@ -48,7 +48,6 @@ class SurvivalOptions:
     seeds: Annotated[Whole, Field(ge=2)] = 3  # pinn networks of the ensemble
     world: Annotated[tuple[Literal[*WORLDS], ...], SEVERAL] = tuple(WORLDS)
     steps: Positive = 150  # of each pinn
-    sim_steps: Positive = 600  # of pinn-sim
     scan_step: Positive = 2  # every n-th row and sample
 
 
@@ -76,13 +75,8 @@ def cell(study: SmallStudy, root: Path, dose: float, options: SurvivalOptions) -
         return train(folder, data, dose, steps=options.steps, seed=seed)[0]
 
     ensemble = [bundle(seed) for seed in range(options.seeds)]
-    most = max(options.doses)
-    data, settings = study.file(most, VIEW, "train"), {"objective": "procedural", "seed": 0}
-    simulated = train(root / "procedural", data, most, steps=options.sim_steps, **settings)[0]
     methods = {
         "classical": Classical(),
-        "pinn-sim": Learned(bundle=simulated),
-        "pinn-sim+refine": Learned(bundle=simulated, refined=True),
         "pinn+refine": Learned(bundle=ensemble[0], refined=True),
         **{f"pinn {seed}": Learned(bundle=one) for seed, one in enumerate(ensemble)},
     }
@@ -125,7 +119,7 @@ def in_words(row: dict) -> str:
     the coverage."""
     scores = row["scores"]
     means = {"pinn": np.mean([scores[name] for name in scores if name.startswith("pinn ")], 0)}
-    means |= {name: scores[name] for name in ("pinn+refine", "pinn-sim", "pinn-sim+refine")}
+    means |= {name: scores[name] for name in ("pinn+refine",)}
     gains = ", ".join(
         f"{name} {value[0] - scores['classical'][0]:+.1f} ({value[0]:.1f} / {value[1]:.1f})"
         for name, value in means.items()

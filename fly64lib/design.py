@@ -134,6 +134,8 @@ class ScanDesign(_Replicated):
     M: Annotated[Whole, Field(ge=16, le=4096)] | None = None
     # keep every scan_step-th row and sample of the scan: a smaller study, not compared with others
     scan_step: Annotated[Whole, Field(ge=1, le=16)] = 1
+    # keep this share of the scan's width, about its middle: likewise
+    scan_width: Annotated[float, Field(ge=0.2, le=1)] = 1.0
     # the guard band is twice the radius that holds this share of the probe's power
     guard_power: Annotated[float, Field(ge=0.5, le=0.999)] = 0.98
     simulation_seed: Seed = 42  # of specimen and noise

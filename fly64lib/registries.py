@@ -28,8 +28,6 @@ METHODS = Registry(
         "pinn+refine": "fly64lib.methods.learned:PinnRefined",
         "pinn-sim": "fly64lib.methods.learned:PinnSim",
         "pinn-sim+refine": "fly64lib.methods.learned:PinnSimRefined",
-        "general": "fly64lib.methods.learned:General",
-        "general+refine": "fly64lib.methods.learned:GeneralRefined",
         "supervised": "fly64lib.methods.learned:Supervised",
         "lsqml": "fly64lib.methods.ptychi:LSQML",
         "lsqml-fine": "fly64lib.methods.ptychi:LSQMLFine",

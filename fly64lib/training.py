@@ -62,8 +62,7 @@ def build_training_jobs(
 ) -> list[TrainingJob]:
     """The design's jobs, 9 by default: baseline, dense and sparse at every dose.
 
-    Touches nothing; missing files as in :func:`fly64lib.design.conditions`. A network that serves
-    all conditions needs one job for them all."""
+    Touches nothing; missing files as in :func:`fly64lib.design.conditions`."""
     design, network = design or StudyDesign(), network_of(method_of(objective))
     grid = design.doses, ("baseline", *design.views), SPLITS
     root = Path(artifact_root)
@@ -72,7 +71,7 @@ def build_training_jobs(
         TrainingJob(dose, view, gridsize_of(view), *files, root / network.folder(dose, view))
         for dose, view, files in found
     ]
-    return jobs[:1] if network.scope == "replicate" else jobs
+    return jobs
 
 
 def run_training_job(
@@ -107,7 +106,6 @@ def execute_training_job(
     *, config: TrainingConfig, job: TrainingJob, log_path: Path
 ) -> dict[str, Any]:
     """Train one job on its two files; its row: status, loss, counts, paths, sha256 and times."""
-    from fly64lib.simulation.procedural_canvases import ProceduralCanvases
     from ptycho_torch.memmap_bridge import open_scan
     from ptycho_torch.workflows import components
 
@@ -116,11 +114,7 @@ def execute_training_job(
         truth = config.model.objective == "supervised"
         files = job.train_data_path, job.test_data_path
         data = [open_scan(file, with_truth=truth) for file in files]
-        if config.model.objective == "procedural":
-            canvases = ProceduralCanvases(data[0].probe, config.model)
-            trained = components.train_cdi_model_torch(data[0], None, config, canvases)
-        else:
-            trained = components.train_cdi_model_torch(*data, config)
+        trained = components.train_cdi_model_torch(*data, config)
     kept = {name: value for name, value in trained.items() if name != "model"}
     paths = {name: kept[name] and str(kept[name]) for name in ("bundle", "checkpoint")}
     return {"status": "complete", **kept, **paths, "log": str(log_path)}

@@ -25,9 +25,9 @@ class ModelConfig:
 
     N: Annotated[Whole, Field(ge=8, le=1024)] = 64  # detector and patch side, pixels
     gridsize: OfJob[Literal[1, 2]] = 1  # a group holds gridsize**2 images
-    # counts only, no truth; "supervised": truth patches; "procedural": simulated canvases;
-    # "general": those under many probes, by fly64lib.simulation.pretraining
-    objective: Literal["poisson", "supervised", "procedural", "general"] = "poisson"
+    # counts only, no truth; "supervised": truth patches; "general": simulated canvases of
+    # procedural objects, by fly64lib.simulation.pretraining
+    objective: Literal["poisson", "supervised", "general"] = "poisson"
     network: str = "unet"  # a name in NETWORKS
     # channels of the first level, doubling per level
     width: Annotated[Whole, Field(ge=8, le=512, multiple_of=8)] = 16
@@ -52,6 +52,11 @@ class TrainingConfig:
     n_images: Positive | None = None  # at most this many training images; None: all
     n_groups: Positive | None = None  # groups drawn from them; None: one per image, or the view's
     neighbor_count: Annotated[Whole, Field(ge=0, le=64)] = 7  # K nearest, to draw groups from
+    # "shipped": the network that comes with the package for these N and M, its width and depth
+    # included, adapted; what photons held out of everything explain best is kept
+    start: Literal["scratch", "shipped"] = "scratch"
+    # share of the photons that judges a shipped network's adaptation
+    held_out: Annotated[float, Field(ge=0.01, le=0.5)] = 0.1
     batch_size: Positive = 128  # groups per optimiser step
     # an epoch shows every group once under every thinning; None: what `steps` need
     max_epochs: Positive | None = None

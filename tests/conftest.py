@@ -40,7 +40,7 @@ SHAPED = (
 # Shapes and dtypes in these modules' signatures are checked at every call, in tests only.
 SHAPED_STUDY = (
     *("experiment", "imperfections", "overlap_measures"),
-    *("families", "pretraining", "procedural_canvases", "split", "views"),
+    *("families", "pretraining", "split", "views"),
 )
 install_import_hook(
     [f"ptycho_torch.{name}" for name in SHAPED]

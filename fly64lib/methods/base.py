@@ -55,15 +55,12 @@ class MethodResult:
 
 @dataclass(frozen=True)
 class Network:
-    """How a method's network is trained, and where under phase E's folder it lies."""
+    """How a condition's network is trained, and where under phase E's folder it lies."""
 
     objective: str  # of TrainingConfig
-    scope: str = "condition"  # one for each dose and view; or "replicate": one for all of them
 
     def folder(self, dose: float, view: str) -> str:
         """Relative to phase E's folder. Controls are single images: the baseline's network."""
-        if self.scope == "replicate":
-            return f"sim/{self.objective}"
         view = "baseline" if linear_overlap(view) is None else view
         of_objective = "" if self.objective == "poisson" else f"_{self.objective}"
         return f"{dose_folder(dose)}/{view}/gs{gridsize_of(view)}{of_objective}"

@@ -28,10 +28,9 @@ def network_of(method: str) -> Network | None:
     return attribute(METHODS[method], "network")
 
 
-def networks(methods: Iterable[str], scope: str) -> list[Network]:
-    """The different networks of a scope that methods need, in their order."""
-    needed = dict.fromkeys(map(network_of, methods))
-    return [network for network in needed if network and network.scope == scope]
+def networks(methods: Iterable[str]) -> list[Network]:
+    """The different networks that methods need trained for each condition, in their order."""
+    return [network for network in dict.fromkeys(map(network_of, methods)) if network]
 
 
 def method_of(objective: str) -> str:
@@ -39,8 +38,8 @@ def method_of(objective: str) -> str:
     for name in METHODS:
         if (network := network_of(name)) and network.objective == objective:
             return name
-    if objective in METHODS:  # one that no study trains
-        return objective
+    if objective == "general":  # that no study trains
+        return "pinn-sim"
     raise ConfigError(f"no method needs a network of objective {objective!r}")
 
 

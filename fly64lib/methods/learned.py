@@ -3,7 +3,6 @@
 A name with `+refine` corrects what the network of its first part gives on the scan's own counts."""
 
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 from typing import ClassVar
 
@@ -28,7 +27,7 @@ class Learned:
 
         from ptycho_torch.inference.apply import reconstruct
         from ptycho_torch.inference.refinement import refine
-        from ptycho_torch.training.bundle import load_bundle
+        from ptycho_torch.training.bundle import load_bundle, shipped
 
         torch.set_num_threads(self.threads)
         bundle = load_bundle(self.bundle or shipped(scan.N, scan.M))
@@ -40,7 +39,7 @@ class Learned:
             text = f"{which} gives an object on {scan.source} that is not finite"
             raise ConfigError(f"{text}; train it again")
         source = "simulated objects"
-        if bundle.config.model.objective not in ("procedural", "general"):
+        if bundle.config.model.objective != "general":
             trained_on = Path(bundle.statistics["source"]).name
             source = f"{bundle.statistics['images']} patterns of {trained_on}"
         note = f"trained on {source}"
@@ -52,21 +51,10 @@ class Learned:
         return MethodResult(found.object.numpy(), cost=cost, settings=settings, note=note)
 
 
-def shipped(N: int, M: int) -> Path:
-    """The bundle for N px patterns and M px patches that comes with the package; ConfigError where
-    none does."""
-    path = Path(str(files("ptycho_torch"))) / "network" / "bundles" / f"general_N{N}_M{M}.pt"
-    if not path.is_file():
-        how = f"python -m fly64lib.simulation.pretraining CANVASES OUT.pt --N {N} --M {M}"
-        text = f"no network comes with the package for N = {N}, M = {M}; make one ({how}), or put"
-        raise ConfigError(f"{text} the scan on a grid of 1.5 N (fly64 probe --M {N * 3 // 2})")
-    return path
-
-
 @config
 class Pinn(Learned):
-    """physics-informed network, trained without truth on the other half of this condition's own
-    scan"""
+    """pinn-sim's network, adapted without truth on the other half of this condition's own scan, or
+    one trained on that alone"""
 
     network: ClassVar[Network | None] = Network("poisson")
 
@@ -80,21 +68,6 @@ class PinnRefined(Pinn):
 
 @config
 class PinnSim(Learned):
-    """one network for all doses and views, trained on simulated procedural objects under the same
-    probe"""
-
-    network: ClassVar[Network | None] = Network("procedural", "replicate")
-
-
-@config
-class PinnSimRefined(PinnSim):
-    """pinn-sim's object, refined likewise"""
-
-    refined: bool = True
-
-
-@config
-class General(Learned):
     """one network for any scan of its pixels, trained on simulated procedural objects under many
     probes; it comes with the package"""
 
@@ -102,8 +75,8 @@ class General(Learned):
 
 
 @config
-class GeneralRefined(General):
-    """general's object, refined likewise"""
+class PinnSimRefined(PinnSim):
+    """pinn-sim's object, refined likewise"""
 
     refined: bool = True
 

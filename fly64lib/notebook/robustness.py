@@ -97,12 +97,11 @@ def _condition(parameters: RobustnessParameters, name: str, strength: float, fol
 def _train(parameters: RobustnessParameters, files: Mapping[str, Path], root: Path) -> None:
     """Train the networks that the methods need."""
     dose, view, config = parameters.dose, parameters.view, parameters.config
-    for scope in ("condition", "replicate"):
-        for network in networks(parameters.method, scope):
-            model = replace(config.model, objective=network.objective)
-            place = root / network.folder(dose, view)
-            job = TrainingJob(dose, view, gridsize_of(view), files["train"], files["test"], place)
-            run_training_job(job, config=replace(config, model=model))
+    for network in networks(parameters.method):
+        model = replace(config.model, objective=network.objective)
+        place = root / network.folder(dose, view)
+        job = TrainingJob(dose, view, gridsize_of(view), files["train"], files["test"], place)
+        run_training_job(job, config=replace(config, model=model))
 
 
 def write_rows(rows: Sequence[dict], path: str | Path) -> Path:

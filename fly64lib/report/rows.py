@@ -25,9 +25,8 @@ from fly64lib.design import (
 )
 from fly64lib.evaluation.gauge import Region
 from fly64lib.evaluation.judgement import on_detector_grid, region_of
-from fly64lib.methods.by_name import method_of, networks
+from fly64lib.methods.by_name import method_of
 from fly64lib.reconstruction import load_object
-from fly64lib.registries import METHODS
 from ptycho_torch.errors import DataContractError
 from ptycho_torch.files import read_json
 from ptycho_torch.memmap_bridge import open_scan
@@ -132,25 +131,13 @@ def _check(study: StudyRows) -> None:
 def _trainings(folder: Path) -> list[dict]:
     found = []
     for path in sorted(folder.glob("phase_e/**/metrics.json")):
-        place = path.relative_to(folder / "phase_e").parent.as_posix()
         for run in read_json(path)["runs"]:
-            method = trained_for(place, run["rows"][0]["method"])
-            found.append({"method": method, **run["training"]})
+            found.append({"method": run["rows"][0]["method"], **run["training"]})
     manifest = folder / "phase_e" / "training_manifest.json"
     if not found and manifest.is_file():
         done = [job for job in read_json(manifest)["jobs"] if job["status"] == "complete"]
         found += [{"method": method_of(job["config"]["model"]["objective"]), **job} for job in done]
     return found
-
-
-def trained_for(folder: str, method: str) -> str:
-    """The method that a network of phase E was trained for. The folder says it of one that serves
-    all conditions, which its own notebook scored by the name of those of single conditions
-    (`method`)."""
-    for network in networks(METHODS, "replicate"):
-        if network.folder(0, "") == folder:
-            return method_of(network.objective)
-    return method
 
 
 def _failures(folder: Path) -> list[str]:

@@ -76,7 +76,7 @@ def embedded_experiment(design: ScanDesign) -> Experiment:
     fine = 2 * ceil(M / N)  # times finer than the detector's grid, along each axis
     even = np.lcm(2, N // gcd(M, N))  # a canvas with whole pixels on both grids
     side = int(even * round(CANVAS * N / _FLY001_N / even))
-    positions = snake_scan(N / _FLY001_N, design.scan_step) * (M / N)
+    positions = snake_scan(N / _FLY001_N, design.scan_step, design.scan_width) * (M / N)
     probe = np.asarray(PROBES[design.probe](N, fine))
     specimen = np.asarray(SPECIMENS[design.specimen]((fine * side,) * 2, design.simulation_seed))
     _check_side(f"probe {design.probe!r}", probe.shape[-2:], fine * N)

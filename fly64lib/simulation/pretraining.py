@@ -9,7 +9,7 @@ network then sees random windows of them in random orientations. The bundle serv
 same N and M: nothing of a scan's own probe or object is in it."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
@@ -26,8 +26,8 @@ from ptycho_torch.config import ModelConfig, TrainingConfig
 from ptycho_torch.errors import DataContractError
 from ptycho_torch.fields import Positive, Seed, Threads, config
 from ptycho_torch.files import atomic_path
-from ptycho_torch.network.features import Features, make_features
-from ptycho_torch.network.model import PtychoModel, SimulatedBatch
+from ptycho_torch.network.features import Features, fluence_of, make_features
+from ptycho_torch.network.model import Canvases, PtychoModel
 from ptycho_torch.physics.geometry import Detector, Geometry, Patterns
 from ptycho_torch.physics.noise import draw_counts
 from ptycho_torch.training.bundle import save_bundle
@@ -40,6 +40,7 @@ _WINDOW_PX, _BATCH = 112, 6
 _LIT = 0.5  # least share of a window that light reaches
 _TURN = 0.3  # rad, most of a global phase that is put on
 _WARMUP, _MOST_SLOPE = 100, 1.0
+_LEAST_ERROR = 1e-7  # mean squared, under the log: what an exact canvas would score
 
 
 @config
@@ -57,6 +58,13 @@ class Pretraining:
     depth: Positive = 3
     seed: Seed = 0
     threads: Threads = 1
+
+
+class Simulated(NamedTuple):
+    """A simulated canvas, whose object is known everywhere."""
+
+    features: Features
+    truth: Canvases
 
 
 def positions(rng: np.random.Generator, diameter_px: float) -> Float[np.ndarray, "n 2"]:
@@ -98,7 +106,7 @@ def drawn_probe(rng: np.random.Generator, M: int) -> Complex[np.ndarray, "M M"]:
 
 
 @torch.no_grad()
-def simulated(seed: int, N: int, M: int) -> SimulatedBatch:
+def simulated(seed: int, N: int, M: int) -> Simulated:
     """A canvas by its seed: the features of a small simulated scan, and its object."""
     rng = np.random.default_rng([77, seed])
     probe = drawn_probe(rng, M)
@@ -112,7 +120,26 @@ def simulated(seed: int, N: int, M: int) -> SimulatedBatch:
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     expected = (geometry.expected(truth, chunk) for chunk in geometry.chunks())
     counts = torch.cat([draw_counts(mean, generator) for mean in expected])
-    return SimulatedBatch(make_features(Patterns(geometry, counts.__getitem__)), truth)
+    return Simulated(make_features(Patterns(geometry, counts.__getitem__)), truth)
+
+
+def simulated_loss(
+    canvas: Canvases, truth: Canvases, fluence: Float[Tensor, "canvases H W"]
+) -> Float[Tensor, ""]:
+    """log10 of the mean squared errors of amplitude and of phase, added; mean over canvases, whose
+    global phase is removed.
+
+    A decibel is worth the same at every dose, so that one network can learn all of them. A pixel's
+    weight is its fluence up to the median of the lit ones, so that the bright middle does not
+    decide alone."""
+    lit = torch.where(fluence > 0.1 * fluence.mean((-2, -1), keepdim=True), fluence, torch.nan)
+    weight = torch.minimum(lit, lit.flatten(1).nanmedian(1).values[:, None, None]).nan_to_num(0)
+    weight = weight / weight.sum((-2, -1), keepdim=True)
+    turn = torch.angle((weight * canvas.detach() * truth.conj()).sum((-2, -1), keepdim=True))
+    change = (canvas * torch.exp(-1j * turn) - truth) * truth.conj() / truth.abs().clamp_min(0.1)
+    parts = (change.real, change.imag)  # amplitude, phase
+    errors = [(weight * part.square()).sum((-2, -1)) + _LEAST_ERROR for part in parts]
+    return (torch.log10(errors[0]) + torch.log10(errors[1])).mean()
 
 
 def canvas(folder: Path, seed: int, N: int, M: int) -> tuple[Tensor, Tensor]:
@@ -171,8 +198,8 @@ def pretrain(options: Pretraining) -> Path:
             if one := window(rng, *data[rng.integers(len(data))]):
                 chosen.append(one)
         channels, truth = (torch.stack(part) for part in zip(*chosen, strict=True))
-        batch = SimulatedBatch(Features(channels), truth)
-        loss = model.loss(model.object_canvas(batch.features), batch)
+        found = model.object_canvas(Features(channels))
+        loss = simulated_loss(found, truth, fluence_of(channels))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), _MOST_SLOPE)

@@ -23,11 +23,12 @@ TURN_ENDS, ROW_STARTS, Y_LEAVES, Y_ARRIVES = 1.2767, 5.2649, 1.6596, 5.3193
 FIRST_ROW_PX = 197.2315  # y of the first row once the turn is over
 
 
-def snake_scan(scale: float = 1.0, step: int = 1) -> Positions:
+def snake_scan(scale: float = 1.0, step: int = 1, width: float = 1.0) -> Positions:
     """The 10,304 positions in scan order, for N = 64 on a 232 x 232 canvas, times `scale`.
 
     scale = 2 is the same scan in the pixels of N = 128, or of a grid twice as fine. `step` keeps
-    every step-th row and of it every step-th sample."""
+    every step-th row and of it every step-th sample, `width` that share of all rows, about their
+    middle."""
     if not scale > 0:
         raise ConfigError(
             f"snake_scan got scale = {scale}; expected a positive factor (N = 64: 1, N = 128: 2)"
@@ -40,4 +41,5 @@ def snake_scan(scale: float = 1.0, step: int = 1) -> Positions:
     # The scan ends within its last turn; by its published range y doesn't step there any more.
     y = FIRST_ROW_PX - PITCH_PX * np.minimum(rows_done, ROWS - 1)
     kept = (row % step == 0) & (sample % step == 0)
+    kept &= np.abs(x - CANVAS / 2) <= width * (CANVAS / 2 - TURN_PX) * (1 + 1e-9)
     return np.stack([y * scale, x * scale], axis=1)[kept]

@@ -46,7 +46,6 @@ _SHORT = {  # what a setting may also be called
     **{name: f"training.{name}" for name in ("batch_size", "accelerator")},
     "train_steps": "training.steps",
     "train_images": "training.n_images",
-    "shared_train_steps": "pretraining.steps",
     "classical_steps": "settings.classical.steps",
     "lsqml_epochs": "settings.lsqml.epochs",
 }
@@ -67,8 +66,6 @@ class Profile:
     replicates: Positive = 1
     design: Settings = field(default_factory=dict)  # other fields of StudyDesign
     training: Settings = field(default_factory=dict)  # fields of TrainingConfig and ModelConfig
-    # on top of these, of a network for all conditions of a replicate
-    pretraining: Settings = field(default_factory=dict)
     settings: Settings = field(default_factory=dict)  # of methods, by their names
     limits: bool = True
     threads: Threads = 1  # of every job
@@ -78,8 +75,7 @@ class Profile:
 
     def __post_init__(self) -> None:
         _ = self.study  # what it refuses is refused here
-        for one in self.training, self.pretraining:
-            TrainingConfig().with_settings(one)
+        TrainingConfig().with_settings(self.training)
         MethodSettings(settings=self.settings)
         for name in ("every_view", "controls", "methods", "control_methods"):
             chosen = getattr(self, name)
@@ -97,7 +93,7 @@ class Profile:
         if self.controls and not self.control_methods or slow:
             text = f"expected some, none of {', '.join(filter(own_notebook, METHODS))}"
             raise ConfigError(f"control_methods={self.control_methods}: {text}")
-        of_conditions = networks(self.control_methods, "condition")
+        of_conditions = networks(self.control_methods)
         if self.controls and of_conditions and "baseline" not in self.every_view:
             text = "control views are reconstructed by the baseline's networks: add baseline to"
             raise ConfigError(f"{text} views, or set controls=()")
@@ -131,12 +127,10 @@ class Profile:
         for replicate in range(self.replicates):
             root = f"notebooks/replicate_{replicate}"
             data += [f"{root}/generate", f"{root}/overlap"]
-            for network in networks(self.methods, "replicate"):
-                trained.append(f"{root}/sim/train_{network.objective}")
             for dose in self.doses:
                 for view in self.every_view:
                     here = f"{root}/{dose_folder(dose)}/{view}"
-                    for network in networks(self.methods, "condition"):
+                    for network in networks(self.methods):
                         trained.append(f"{here}/train_{Path(network.folder(dose, view)).name}")
                     reconstructed += [f"{here}/reconstruct{kind}" for kind in kinds]
                     compared.append(f"{here}/compare")

@@ -17,7 +17,6 @@ from ptycho_torch.physics.patches import cut
 Canvases = Complex[Tensor, "canvases H W"]
 Probe = Complex[Tensor, "modes M M"]
 _PLENTY = 30.0  # photons per object pixel
-_LEAST_ERROR = 1e-7  # mean squared, under the log: what an exact canvas would score
 
 
 class Batch(NamedTuple):
@@ -35,17 +34,6 @@ class Batch(NamedTuple):
     @property
     def size(self) -> int:
         return len(self.address)
-
-
-class SimulatedBatch(NamedTuple):
-    """One optimiser step's simulated canvases, whose objects are known everywhere."""
-
-    features: Features
-    truth: Canvases
-
-    @property
-    def size(self) -> int:
-        return len(self.truth)
 
 
 class PtychoModel(nn.Module):
@@ -70,11 +58,9 @@ class PtychoModel(nn.Module):
         share = torch.rsqrt(1 + fluence_of(features.channels) / _PLENTY)
         return features.base * torch.exp(correction * share)
 
-    def loss(self, canvas: Canvases, batch: Batch | SimulatedBatch) -> Float[Tensor, ""]:
+    def loss(self, canvas: Canvases, batch: Batch) -> Float[Tensor, ""]:
         """Poisson loss of the unseen photons; supervised, the probe-weighted squared error to the
-        truth patches; of simulated canvases :func:`simulated_loss`."""
-        if isinstance(batch, SimulatedBatch):
-            return simulated_loss(canvas, batch.truth, fluence_of(batch.features.channels))
+        truth patches."""
         if self.config.objective == "poisson":
             geometry = Geometry(
                 batch.address,
@@ -94,25 +80,6 @@ class PtychoModel(nn.Module):
         overlap = overlap.new_zeros(len(canvas)).index_add(0, own, overlap)[own, None, None]
         error = patches * torch.exp(-1j * torch.angle(overlap)) - batch.truth
         return (weight * error.abs().square()).sum() / (weight.sum() * len(patches))
-
-
-def simulated_loss(
-    canvas: Canvases, truth: Canvases, fluence: Float[Tensor, "canvases H W"]
-) -> Float[Tensor, ""]:
-    """log10 of the mean squared errors of amplitude and of phase, added; mean over canvases, whose
-    global phase is removed.
-
-    A decibel is worth the same at every dose, so that one network can learn all of them. A pixel's
-    weight is its fluence up to the median of the lit ones, so that the bright middle does not
-    decide alone."""
-    lit = torch.where(fluence > 0.1 * fluence.mean((-2, -1), keepdim=True), fluence, torch.nan)
-    weight = torch.minimum(lit, lit.flatten(1).nanmedian(1).values[:, None, None]).nan_to_num(0)
-    weight = weight / weight.sum((-2, -1), keepdim=True)
-    turn = torch.angle((weight * canvas.detach() * truth.conj()).sum((-2, -1), keepdim=True))
-    change = (canvas * torch.exp(-1j * turn) - truth) * truth.conj() / truth.abs().clamp_min(0.1)
-    parts = (change.real, change.imag)  # amplitude, phase
-    errors = [(weight * part.square()).sum((-2, -1)) + _LEAST_ERROR for part in parts]
-    return (torch.log10(errors[0]) + torch.log10(errors[1])).mean()
 
 
 def _orient(image: Tensor, symmetry: int) -> Tensor:

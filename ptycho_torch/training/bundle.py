@@ -9,6 +9,7 @@ import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ptycho_torch.config import TrainingConfig, update_legacy_dict
-from ptycho_torch.errors import DataContractError, PtychoError
+from ptycho_torch.errors import ConfigError, DataContractError, PtychoError
 from ptycho_torch.files import atomic_path, json_text, sha256_file
 from ptycho_torch.network.model import PtychoModel
 from ptycho_torch.versions import software_versions
@@ -76,6 +77,17 @@ def load_bundle(path: str | Path) -> Bundle:
         text = f"{path}: not a bundle that this version of the project can use ({why}); nothing of"
         raise DataContractError(f"{text} it was executed; copy it again, or train again") from error
     return Bundle(model.eval(), config, **parts, sha256=sha256_file(path))
+
+
+def shipped(N: int, M: int) -> Path:
+    """The bundle for N px patterns and M px patches that comes with the package; ConfigError where
+    none does."""
+    path = Path(str(files("ptycho_torch"))) / "network" / "bundles" / f"general_N{N}_M{M}.pt"
+    if not path.is_file():
+        how = f"python -m fly64lib.simulation.pretraining CANVASES OUT.pt --N {N} --M {M}"
+        text = f"no network comes with the package for N = {N}, M = {M}; make one ({how}), or put"
+        raise ConfigError(f"{text} the scan on a grid of 1.5 N (fly64 probe --M {N * 3 // 2})")
+    return path
 
 
 def write_sealed(path: str | Path, tensors: Mapping[str, Tensor], content: dict[str, Any]) -> None:

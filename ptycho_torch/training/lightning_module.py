@@ -14,7 +14,7 @@ from torch import Tensor
 from ptycho_torch.config import TrainingConfig
 from ptycho_torch.errors import PtychoError
 from ptycho_torch.files import atomic_path
-from ptycho_torch.network.model import Batch, PtychoModel, SimulatedBatch
+from ptycho_torch.network.model import Batch, PtychoModel
 
 _WARMUP_STEPS = 20
 
@@ -28,7 +28,7 @@ class PtychoLightning(lightning.LightningModule):
         self.config = TrainingConfig(**config)
         self.model = PtychoModel(self.config.model, probe)
 
-    def training_step(self, batch: Batch | SimulatedBatch, index: int) -> Tensor:
+    def training_step(self, batch: Batch, index: int) -> Tensor:
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.global_step)
         symmetry = int(torch.randint(8, (1,), generator=generator))
         return self._loss("train_loss", batch, symmetry)
@@ -36,7 +36,7 @@ class PtychoLightning(lightning.LightningModule):
     def validation_step(self, batch: Batch, index: int) -> None:
         self._loss("val_loss", batch)
 
-    def _loss(self, name: str, batch: Batch | SimulatedBatch, symmetry: int = 0) -> Tensor:
+    def _loss(self, name: str, batch: Batch, symmetry: int = 0) -> Tensor:
         loss = self.model.loss(self.model.object_canvas(batch.features, symmetry), batch)
         mean = {"on_step": False, "on_epoch": True, "sync_dist": True}
         self.log(name, loss, batch_size=batch.size, **mean)

@@ -1,4 +1,4 @@
-"""In which order training sees the batches of a split, or simulated canvases.
+"""In which order training sees the batches of a split.
 
 It depends on (seed, epoch) alone, so that an interrupted run continues with the same batches."""
 
@@ -6,25 +6,26 @@ from collections.abc import Iterator
 
 import numpy as np
 from torch import distributed
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
 from ptycho_torch.config import TrainingConfig
 from ptycho_torch.training.samples import Split
 
 
-class EpochSampler(Sampler):
-    """Items in an order drawn from (seed, epoch)."""
+class GroupSampler(Sampler):
+    """Every group once under every thinning, in batches of one thinning, in an order drawn from
+    (seed, epoch); to watch a held-out split, once under the first thinning and as they come.
 
-    def __init__(self, seed: int):
-        self.seed, self.epoch = seed, 0
+    Of several processes each takes its share of every batch: together they step as one would."""
+
+    def __init__(self, groups: int, config: TrainingConfig, drawn: bool = True):
+        self.seed, self.epoch = config.seed, 0
+        self.groups, self.batch_size, self.drawn = groups, config.batch_size, drawn
+        self.thinnings = config.thinnings if drawn else 1
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning at the start of every epoch, also after a resume."""
         self.epoch = epoch
-
-    def rng(self) -> np.random.Generator:
-        """The generator of this epoch."""
-        return np.random.default_rng([self.seed, self.epoch])
 
     def place(self) -> tuple[int, int]:
         """(rank, number) of the processes that train together."""
@@ -32,23 +33,11 @@ class EpochSampler(Sampler):
             return distributed.get_rank(), distributed.get_world_size()
         return 0, 1
 
-
-class GroupSampler(EpochSampler):
-    """Every group once under every thinning, in batches of one thinning, in a drawn order; to watch
-    a held-out split, once under the first thinning and as they come.
-
-    Of several processes each takes its share of every batch: together they step as one would."""
-
-    def __init__(self, groups: int, config: TrainingConfig, drawn: bool = True):
-        super().__init__(config.seed)
-        self.groups, self.batch_size, self.drawn = groups, config.batch_size, drawn
-        self.thinnings = config.thinnings if drawn else 1
-
     def __len__(self) -> int:
         return self.thinnings * -(-self.groups // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[int, list[int]]]:
-        rng, items = self.rng(), []
+        rng, items = np.random.default_rng([self.seed, self.epoch]), []
         for thinning in range(self.thinnings):
             order = rng.permutation(self.groups) if self.drawn else np.arange(self.groups)
             for first in range(0, self.groups, self.batch_size):
@@ -62,30 +51,7 @@ class GroupSampler(EpochSampler):
         return batch[min(rank, len(batch) - 1) :: processes].tolist()
 
 
-class SimulatedSampler(EpochSampler):
-    """Seeds of simulated canvases: every epoch new ones, each shown several times.
-
-    Several processes take as many steps as one, each with a canvas of its own at each step."""
-
-    PER_EPOCH, REPEATS = 25, 8
-
-    def __init__(self, config: TrainingConfig):
-        super().__init__(config.seed)
-        # A short training draws no canvas for nothing.
-        self.canvases = min(self.PER_EPOCH, -(-config.steps // self.REPEATS))
-
-    def __len__(self) -> int:
-        return self.canvases * self.REPEATS
-
-    def __iter__(self) -> Iterator[int]:
-        first, (rank, processes) = (self.seed * 100_003 + self.epoch) * self.canvases, self.place()
-        order = np.roll(self.rng().permutation(len(self)), rank * len(self) // processes)
-        return iter((first + order % self.canvases).tolist())
-
-
-def loader(data: Dataset, config: TrainingConfig, drawn: bool = True) -> DataLoader:
-    """Batches of a split, in a `drawn` order to train on; or simulated canvases, `data[seed]` a
-    :class:`~ptycho_torch.network.model.SimulatedBatch`."""
-    split = isinstance(data, Split)
-    sampler = GroupSampler(len(data), config, drawn) if split else SimulatedSampler(config)
+def loader(data: Split, config: TrainingConfig, drawn: bool = True) -> DataLoader:
+    """Batches of a split, in a `drawn` order to train on."""
+    sampler = GroupSampler(len(data), config, drawn)
     return DataLoader(data, batch_size=None, sampler=sampler, num_workers=config.num_workers)

@@ -5,6 +5,7 @@ import logging
 import math
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,16 @@ import torch
 from lightning.pytorch import loggers
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.plugins.environments import LightningEnvironment
-from torch.utils.data import Dataset
 
 from ptycho_torch.commands import cpu_seconds
 from ptycho_torch.config import TrainingConfig
 from ptycho_torch.data.count_statistics import count_statistics
 from ptycho_torch.errors import ConfigError, MissingDependencyError, PtychoError
 from ptycho_torch.files import atomic_path
+from ptycho_torch.iteration.thinning import split_photons
 from ptycho_torch.memmap_bridge import RawDataTorch
-from ptycho_torch.training.bundle import save_bundle
+from ptycho_torch.training.bundle import load_bundle, save_bundle, shipped
+from ptycho_torch.training.held_out import HeldOut
 from ptycho_torch.training.lightning_module import AtomicCheckpointIO, PtychoLightning, resumable
 from ptycho_torch.training.loaders import loader
 from ptycho_torch.training.samples import Split
@@ -44,13 +46,13 @@ def train_cdi_model_torch(
     train_data: RawDataTorch,
     test_data: RawDataTorch | None,
     config: TrainingConfig,
-    simulated: Dataset | None = None,
 ) -> dict[str, Any]:
     """Train on `train_data`; `test_data` is only watched (`val_loss`), nothing is chosen by it.
 
-    The objective "procedural" trains on `simulated` canvases
-    (:class:`~ptycho_torch.training.loaders.SimulatedSampler`) instead; of `train_data` it takes the
-    probe alone, and nothing is watched. Writes `metrics.csv`, `model.ckpt` (unless checkpointing is
+    From `start` "shipped" the network that comes with the package is adapted, and of its states
+    between epochs, the first included, the one is kept that explains best the photons of
+    `train_data` held out of everything (:class:`~ptycho_torch.training.held_out.HeldOut`). Writes
+    `metrics.csv`, `model.ckpt` (unless checkpointing is
     off) and `bundle.pt` into `config.output_dir`; an existing `model.ckpt` of an unfinished run of
     the same configuration is continued. Returns a dict of model, history (a dict per epoch),
     final_loss, epochs, images, groups, bundle, bundle_sha256, checkpoint, seconds, cpu_seconds, and
@@ -66,19 +68,25 @@ def train_cdi_model_torch(
     if config.model.objective == "general":
         text = "objective='general' is no training on a scan; it is made by"
         raise ConfigError(f"{text} python -m fly64lib.simulation.pretraining")
-    if (simulated is None) == (config.model.objective == "procedural"):
-        given = "without" if simulated is None else "with"
-        text = f"objective={config.model.objective!r} {given} simulated canvases; 'procedural'"
-        raise ConfigError(f"{text} trains on them, the others on patterns")
-    data = Split(train_data, config) if simulated is None else simulated
-    watched = None if test_data is None or simulated is not None else Split(test_data, config)
+    callbacks: list[lightning.Callback] = []
+    fitted, first = train_data, None
+    if config.start == "shipped":
+        first = load_bundle(shipped(train_data.N, train_data.M))
+        model = replace(first.config.model, objective=config.model.objective)
+        config = replace(config, model=replace(model, gridsize=config.model.gridsize))
+        fitted, rest = split_photons(train_data, 1 - config.held_out, config.seed)
+    data = Split(fitted, config)
+    watched = None if test_data is None else Split(test_data, config)
     shown = loader(data, config)
-    module = PtychoLightning(config.to_dict(), train_data.probe)
+    module = PtychoLightning(config.to_dict(), fitted.probe)
+    if first:
+        module.model.network.load_state_dict(first.model.network.state_dict())
+        callbacks.append(HeldOut(fitted, rest, data.images))
     checkpoint, history = output / "model.ckpt", _History(config, len(shown))
     epochs = config.max_epochs or -(-config.steps // len(shown))
     resumed, done = resumable(config, checkpoint, epochs)
     shown.sampler.set_epoch(done)  # Lightning draws the first order before it names the epoch
-    trainer = _trainer(config, epochs, history)
+    trainer = _trainer(config, epochs, [*callbacks, history])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "|".join(_HARMLESS))
         held_out = None if watched is None else loader(watched, config, drawn=False)
@@ -89,8 +97,8 @@ def train_cdi_model_torch(
     if not math.isfinite(final):
         advice = f"try a smaller learning_rate (now {config.learning_rate})"
         raise PtychoError(f"training ended with a loss of {final}; {advice}")
-    images, groups = (len(data.images), len(data)) if simulated is None else (0, 0)
-    used = {"images": images, "groups": groups}
+    module.model.probe = train_data.probe
+    used = {"images": len(data.images), "groups": len(data)}
     statistics = used | {
         "photons_per_exposure": train_data.photons_per_exposure,
         "counts": count_statistics(train_data.scan.diffraction).summary(),
@@ -99,7 +107,7 @@ def train_cdi_model_torch(
     }
     bundle = output / "bundle.pt"
     sha256 = save_bundle(bundle, module.model.cpu(), config, statistics)
-    scored = groups * config.model.images_per_group * config.thinnings * (epochs - done)
+    scored = len(data) * config.model.images_per_group * config.thinnings * (epochs - done)
     return used | {
         "model": module.model,
         "history": rows,
@@ -114,7 +122,9 @@ def train_cdi_model_torch(
     }
 
 
-def _trainer(config: TrainingConfig, epochs: int, history: lightning.Callback) -> lightning.Trainer:
+def _trainer(
+    config: TrainingConfig, epochs: int, callbacks: list[lightning.Callback]
+) -> lightning.Trainer:
     # Not is_available(): it starts CUDA in this process, and forked ones (devices > 1) could then
     # not use it.
     if config.accelerator == "gpu" and not torch.cuda.device_count():
@@ -129,7 +139,7 @@ def _trainer(config: TrainingConfig, epochs: int, history: lightning.Callback) -
         strategy="auto" if config.devices == 1 else "ddp_fork",
         use_distributed_sampler=False,
         logger=_logger(config),
-        callbacks=[history, TQDMProgressBar()] if config.progress else [history],
+        callbacks=[*callbacks, TQDMProgressBar()] if config.progress else callbacks,
         enable_checkpointing=False,
         enable_progress_bar=config.progress,
         enable_model_summary=False,

@@ -17,33 +17,28 @@ from fly64lib.registries import METHODS
 from ptycho_torch.errors import ConfigError
 
 
-@pytest.mark.parametrize("view", controls_of("dense") + controls_of("0.5"))
+@pytest.mark.parametrize("view", [*controls_of("dense"), *controls_of("single_0.5")])
 def test_a_control_view_takes_the_baselines_network(view):
     assert Network("poisson").folder(1e3, view) == "dose_1000/baseline/gs1"
-
-
-def test_one_network_serves_every_dose_and_view_of_its_replicate():
-    shared, views = Network("poisson", scope="replicate"), ("baseline", "0.5", *controls_of("0.5"))
-    assert {shared.folder(dose, view) for dose in (1e3, 1e5) for view in views} == {"sim/poisson"}
 
 
 def test_a_refined_method_needs_the_network_of_the_one_it_starts_from_and_no_other():
     assert base_of("pinn+refine") == base_of("pinn") == "pinn"
     for name in METHODS:
         assert network_of(name) == network_of(base_of(name))
-    several = networks(("pinn", "classical", "pinn+refine"), "condition")
-    assert networks(("pinn+refine",), "condition") == several == [network_of("pinn")]
-    assert networks(("classical", "flat"), "condition") == []
+    several = networks(("pinn", "classical", "pinn+refine"))
+    assert networks(("pinn+refine",)) == several == [network_of("pinn")]
+    assert networks(("classical", "flat")) == []
 
 
 def test_different_trainings_never_share_a_folder():
-    trained = networks(METHODS, "condition") + networks(METHODS, "replicate")
-    assert len({network.folder(1e3, "dense") for network in trained}) == len(set(trained)) == 3
+    trained = networks(METHODS)
+    assert len({network.folder(1e3, "dense") for network in trained}) == len(set(trained)) == 2
 
 
 def test_an_objectives_method_is_the_one_whose_network_is_trained_with_it():
-    found = {one: method_of(one) for one in ("poisson", "supervised", "procedural")}
-    assert found == {"poisson": "pinn", "supervised": "supervised", "procedural": "pinn-sim"}
+    found = {one: method_of(one) for one in ("poisson", "supervised", "general")}
+    assert found == {"poisson": "pinn", "supervised": "supervised", "general": "pinn-sim"}
     with pytest.raises(ConfigError, match="no method needs a network of objective 'guess'"):
         method_of("guess")
 

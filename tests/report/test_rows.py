@@ -3,7 +3,7 @@
 import pytest
 from made_up_study import write_study
 
-from fly64lib.report.rows import collect, trained_for, view_order
+from fly64lib.report.rows import collect, view_order
 from ptycho_torch.errors import DataContractError
 from ptycho_torch.files import write_json
 
@@ -42,8 +42,3 @@ def test_scans_of_different_size_are_refused_and_so_is_a_row_that_is_there_twice
         collect(tmp_path / "twice")
     with pytest.raises(DataContractError, match="comparison.json"):
         collect(tmp_path / "nowhere")
-
-
-def test_a_training_that_serves_all_conditions_is_counted_for_its_own_method():
-    assert trained_for("sim/procedural", "pinn") == "pinn-sim"
-    assert trained_for("dose_1000/baseline/gs1", "pinn") == "pinn"

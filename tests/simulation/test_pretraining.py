@@ -1,11 +1,20 @@
 """Pretraining: canvases by seed, kept and found again, and a bundle that any scan can use."""
 
 import numpy as np
+import oracle
 import pytest
 import torch
 
 from fly64lib.simulation import pretraining
-from fly64lib.simulation.pretraining import canvas, drawn_probe, main, positions, simulated
+from fly64lib.simulation.pretraining import (
+    canvas,
+    drawn_probe,
+    main,
+    positions,
+    simulated,
+    simulated_loss,
+)
+from ptycho_torch.network.features import fluence_of
 from ptycho_torch.training.bundle import load_bundle
 
 N = M = 32
@@ -63,3 +72,34 @@ def _padded(channels: torch.Tensor, truth: torch.Tensor) -> tuple[torch.Tensor, 
     """At least a window's size."""
     repeat = [-(-pretraining._WINDOW_PX // side) for side in truth.shape]
     return channels.repeat(1, *repeat), truth.repeat(*repeat)
+
+
+def test_the_loss_is_decibels_and_blind_to_the_global_phase_and_the_dark():
+    rng = np.random.default_rng(1)
+    truth = torch.from_numpy(np.exp(0.3 * oracle.complex_field(rng, 1, 20, 30))).to(torch.complex64)
+    noise = torch.from_numpy(oracle.complex_field(rng, 1, 20, 30)).to(torch.complex64)
+    fluence = torch.full((1, 20, 30), 50.0)
+
+    def loss(change: torch.Tensor, light: torch.Tensor = fluence) -> float:
+        return float(simulated_loss(truth * change, truth, light))
+
+    # 20 dB less in amplitude and in phase
+    assert loss(1 + 0.1 * noise) - loss(1 + 0.01 * noise) == pytest.approx(4, abs=0.05)
+    turned = (1 + 0.1 * noise) * np.exp(2j)
+    assert loss(turned) == pytest.approx(loss(1 + 0.1 * noise), abs=1e-3)
+    dark = fluence.clone()
+    dark[:, :, 15:] = 0
+    spoilt = torch.where(dark > 0, 1 + 0.1 * noise, 5.0)
+    assert loss(spoilt, dark) == pytest.approx(loss(1 + 0.1 * noise), abs=0.1)
+
+
+def test_bright_canvases_show_their_own_object(monkeypatch):
+    monkeypatch.setattr(pretraining, "DOSES", (3e6, 3.1e6))
+    monkeypatch.setattr(pretraining, "_OWN_OPTICS", 1.0)
+    for seed in (1, 2):
+        made = simulated(seed, 64, 64)
+        lit = fluence_of(made.features.channels)[0]
+        lit = (lit > lit.mean()).numpy()
+        found, truth = made.features.base[0].numpy()[lit], made.truth[0].numpy()[lit]
+        error = np.abs(oracle.without_phase(found, truth) - truth).std()
+        assert error < 0.35 * np.abs(truth - truth.mean()).std()

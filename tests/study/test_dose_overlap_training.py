@@ -11,7 +11,6 @@ import torch
 
 from fly64lib import training
 from fly64lib.design import StudyDesign, view_file
-from fly64lib.methods.by_name import network_of
 from fly64lib.training import (
     TrainingJob,
     build_training_jobs,
@@ -241,11 +240,6 @@ def test_training_cli_invokes_real_runner(phases, capsys):
     bundle = load_bundle(folder / "bundle.pt")
     assert bundle.config.model.gridsize == 1 and bundle.statistics["images"] == 8
     assert "complete  dose_1000 baseline gs1" in capsys.readouterr().out
-
-
-def test_the_one_network_of_all_conditions_is_one_job_in_the_folder_where_its_methods_look(phases):
-    (job,) = build_training_jobs(*phases, objective="procedural")
-    assert job.artifact_dir == phases[2] / network_of("pinn-sim").folder(1e5, "sparse")
 
 
 def test_training_cli_filters_jobs(phases, monkeypatch, capsys):

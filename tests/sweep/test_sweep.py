@@ -164,26 +164,23 @@ def test_a_profile_asks_for_every_condition_and_method_once(
 
 
 @pytest.mark.slow
-def test_a_network_for_all_conditions_is_trained_once_and_a_refined_method_uses_its_bases(
+def test_a_refined_method_uses_its_bases_network_and_the_shipped_one_is_not_trained(
     tmp_path: Path,
 ) -> None:
-    """One network for the whole replicate, the condition's own for `pinn` and `pinn+refine`
-    together."""
-    methods = ["methods=pinn,pinn+refine,pinn-sim+refine", "pretraining.width=32"]
+    """The condition's own for `pinn` and `pinn+refine` together."""
+    methods = ["methods=pinn,pinn+refine,pinn-sim+refine", "training.width=32"]
     profile = load_profile("smoke", methods)
     said = planned(tmp_path, "smoke", "--printshellcmds", settings=profile)
     commands = [line for line in said.splitlines() if "fly64lib.cli.main notebook" in line]
-    (shared,) = (line for line in commands if "sim/train_procedural.ipynb" in line)
-    found = json.loads(re.search(r"-p training '(.+?)'", shared)[1])
-    assert found == {"steps": 10, "n_images": 200, "width": 32, "objective": "procedural"}
-    assert "-p output_dir replicate_0/phase_e/sim/procedural" in shared
     trainings = [line for line in commands if "/train_gs" in line]  # baseline and sparse, once each
-    assert len(trainings) == 2 and not any("width" in line for line in trainings)
+    assert len(trainings) == 2
+    for line in trainings:
+        found = json.loads(re.search(r"-p training '(.+?)'", line)[1])
+        assert found == {"steps": 10, "n_images": 200, "width": 32, "objective": "poisson"}
     rules = re.findall(r"^rule reconstruct:\n    input: (.+)$", said, re.MULTILINE)
     for view, gridsize in (("baseline", 1), ("sparse", 2)):
         (needed,) = (line for line in rules if f"/{view}/" in line)
         assert f"phase_e/dose_10000/{view}/gs{gridsize}/bundle.pt" in needed
-        assert "phase_e/sim/procedural/bundle.pt" in needed
     notebooks = profile.notebooks()
     assert len(notebooks) == len(set(notebooks)) == len(commands)
 

@@ -8,7 +8,7 @@ import torch
 from small_scan import small_raw
 
 from ptycho_torch.config import ModelConfig, TrainingConfig
-from ptycho_torch.training.loaders import EpochSampler, GroupSampler, SimulatedSampler, loader
+from ptycho_torch.training.loaders import GroupSampler, loader
 from ptycho_torch.training.samples import Split
 
 CONFIG = TrainingConfig(thinnings=3, batch_size=5, seed=1)
@@ -55,11 +55,11 @@ def test_a_worker_process_makes_the_same_batches():
         assert torch.equal(here.features.base, there.features.base)
 
 
-def of_processes(number: int, sampler: EpochSampler, monkeypatch) -> list[list]:
+def of_processes(number: int, sampler: GroupSampler, monkeypatch) -> list[list]:
     """What each of several processes takes of a sampler."""
     taken = []
     for rank in range(number):
-        monkeypatch.setattr(EpochSampler, "place", lambda self, rank=rank: (rank, number))
+        monkeypatch.setattr(GroupSampler, "place", lambda self, rank=rank: (rank, number))
         taken.append(list(sampler))
     return taken
 
@@ -72,19 +72,3 @@ def test_the_processes_shares_make_up_every_batch(monkeypatch):
         together = sum((part[1] for part in parts), [])
         assert all(part[1] for part in parts) and set(together) == set(batch[1])
         assert len(together) == max(len(batch[1]), 3)
-
-
-def test_processes_meet_different_canvases_at_every_step(monkeypatch):
-    first, second = of_processes(2, SimulatedSampler(TrainingConfig()), monkeypatch)
-    assert sorted(first) == sorted(second)
-    assert sum(a == b for a, b in zip(first, second, strict=True)) < 20
-
-
-def test_an_epoch_shows_its_own_canvases_several_times_each():
-    sampler = SimulatedSampler(TrainingConfig(seed=2, steps=33))
-    first = list(sampler)
-    sampler.set_epoch(1)
-    second = list(sampler)
-    assert len(first) == len(sampler) == 40 and sorted(first) == sorted(8 * list(set(first)))
-    assert not set(first) & set(second)
-    assert not set(first) & set(SimulatedSampler(TrainingConfig(seed=3, steps=33)))

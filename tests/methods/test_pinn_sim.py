@@ -10,10 +10,10 @@ from fly64lib.design import ScanDesign, split_file
 from fly64lib.evaluation.judgement import judge
 from fly64lib.generation import generate_datasets
 from fly64lib.methods.classical import Classical
-from fly64lib.methods.learned import General, GeneralRefined, shipped
+from fly64lib.methods.learned import PinnSim, PinnSimRefined
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.memmap_bridge import RawDataTorch, open_scan
-from ptycho_torch.training.bundle import load_bundle
+from ptycho_torch.training.bundle import load_bundle, shipped
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def scan(tmp_path_factory: pytest.TempPathFactory) -> RawDataTorch:
 
 
 def test_it_is_better_than_the_classical_row_on_a_specimen_that_it_has_not_seen(scan):
-    methods = {"classical": Classical(), "general": General(), "refined": GeneralRefined()}
+    methods = {"classical": Classical(), "pinn-sim": PinnSim(), "refined": PinnSimRefined()}
     blind = scan.without_truth()
     objects = {name: method.reconstruct(blind).object for name, method in methods.items()}
     rows = {row["method"]: row for row in judge(objects, scan)}
@@ -39,16 +39,16 @@ def test_it_is_better_than_the_classical_row_on_a_specimen_that_it_has_not_seen(
 
 def test_it_serves_another_probe_of_the_same_pixels(scan):
     turned = scan.under(np.ascontiguousarray(scan.scan.probe.conj()))
-    found = General().reconstruct(turned.without_truth())
+    found = PinnSim().reconstruct(turned.without_truth())
     assert np.isfinite(found.object).all()
 
 
 def test_other_pixels_are_refused_and_the_message_says_what_to_do(scan):
     with pytest.raises(ConfigError, match=r"N = 32, M = 32; make one \(python -m .*\), or put the"):
-        General().reconstruct(small_raw(1e3))
+        PinnSim().reconstruct(small_raw(1e3))
     bundle = shipped(64, 96)
     with pytest.raises(ConfigError, match=r"N, M are \(32, 32\), the network knows \(64, 96\)"):
-        General(bundle=bundle).reconstruct(small_raw(1e3))
+        PinnSim(bundle=bundle).reconstruct(small_raw(1e3))
 
 
 def test_the_bundle_is_small_and_says_what_it_was_made_of():
