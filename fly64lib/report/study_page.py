@@ -102,6 +102,7 @@ def _answer(study: StudyRows, rows: DataFrame, targets: Targets, maps: bool) -> 
         "gaps": absent + answers.missing(rows, study.named_views) + study.failed,
         "standing": answers.standing(rows),
         "other_settings": other,
+        "taught": [name for name in answers.methods(rows) if name not in answers.usable(rows)],
         "peer": PEER,
     }
 
