@@ -70,9 +70,9 @@ def test_the_page_needs_nothing_but_itself_and_the_record_is_written_last(tmp_pa
     assert read_json(record)["index_sha256"] == sha256_file(study / "index.html")
     assert {link.split(":")[0] for link in links.targets if not link.startswith("#")} == {
         "data",
-        "notebooks/odd%20%22%3Cname%3E%26.ipynb",
-        "notebooks/0/train_gs1.ipynb",
-        "notebooks/1/train_gs1.ipynb",
+        "notebooks/odd%20%22%3Cname%3E%26.html",
+        "notebooks/0/train_gs1.html",
+        "notebooks/1/train_gs1.html",
     }
     assert (
         "<td>train</td><td>2</td><td>132</td><td>40.5</td>" in page
