@@ -72,9 +72,9 @@ def test_a_reference_can_be_read_on_its_own(study, tmp_path):
         image = Image.open(
             io.BytesIO(base64.b64decode(notebook.cells[0].outputs[0].data["image/jpeg"]))
         )
-        assert (
-            image.size == (450, 150) and f'href="{name}"' in (reference / "index.html").read_text()
-        )
+        page = Path(name).with_suffix(".html")
+        assert (reference / page).is_file() and image.size == (450, 150)
+        assert f'href="{page}"' in (reference / "index.html").read_text()
         assert (
             notebook.cells[0].outputs[1].text == "results: ./replicate_0/x.json\n"
             and "/home/me" not in text
