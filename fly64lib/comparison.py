@@ -29,7 +29,7 @@ from fly64lib.evaluation.judgement import has_truth, judge, on_detector_grid, re
 from fly64lib.evaluation.limits import Limits, limits
 from fly64lib.evaluation.metrics import Pair
 from fly64lib.evaluation.rings import FRC, first_crossing
-from fly64lib.evaluation.scores import json_rows
+from fly64lib.evaluation.scores import absences, json_rows
 from fly64lib.evaluation.spectrum import class_spectrum
 from fly64lib.plots import figures
 from fly64lib.reconstruction import load_object
@@ -37,7 +37,7 @@ from fly64lib.registries import SPECIMENS
 from ptycho_torch.commands import command_line
 from ptycho_torch.errors import DataContractError
 from ptycho_torch.fields import config
-from ptycho_torch.files import atomic_path, folder_lock, read_json, write_json
+from ptycho_torch.files import atomic_path, folder_lock, read_json, sha256_file, write_json
 from ptycho_torch.memmap_bridge import RawDataTorch, open_scan
 from ptycho_torch.versions import software_versions
 
@@ -100,6 +100,11 @@ def compare(
         raise DataContractError(f"{folder}: no reconstructions; {how}")
     objects = {name: load_object(folder / name) for name in names}
     cost = {name: _cost(read_json(folder / name / "result.json")) for name in names}
+    data = sha256_file(raw.source)
+    for name in names:
+        if cost[name]["dataset_sha256"] != data:
+            text = f"{folder / name}: made from other patterns than those of {raw.source}"
+            raise DataContractError(f"{text}; reconstruct them again")
     scored = judge(objects, raw, region=region, gauge=gauge, held_out=held_out)
     objects = {name: on_detector_grid(image, raw) for name, image in objects.items()}
     bounds = _limits(raw, region, gauge == "known_probe") if with_limits else {}
@@ -194,8 +199,8 @@ def main(options: Options) -> int:
 
 
 def text_table(rows: list[dict]) -> str:
-    """The columns that one reads first, as aligned text."""
-    return aligned_text(*table(rows, "dose", "view", "method"))
+    """The columns that one reads first, as aligned text, and why some are empty."""
+    return "\n".join([aligned_text(*table(rows, "dose", "view", "method")), *absences(rows)])
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from fly64lib.reconstruction import MethodSettings
 
 T = TypeVar("T")
+_PAPERMILLS = ("PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH")  # of papermill --inject-paths
 _SHORT = {"epochs": "max_epochs"}  # a parameter: the setting that it means
 
 Views = Distinct[View]
@@ -51,7 +52,8 @@ def read_parameters(cls: type[T], namespace: Mapping[str, Any], cells: Sequence[
     known = field_names(cls)
     injected = ["", *(cell for cell in cells if cell.lstrip().startswith("# Parameters"))][-1]
     names = symtable(injected, "parameters", "exec").get_symbols()
-    refuse_unknown((one.get_name() for one in names if one.is_assigned()), known, cls.__name__)
+    assigned = {one.get_name() for one in names if one.is_assigned()}
+    refuse_unknown(sorted(assigned.difference(_PAPERMILLS)), known, cls.__name__)
     return from_dict(cls, {name: namespace[name] for name in known if name in namespace})
 
 
