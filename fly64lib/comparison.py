@@ -3,7 +3,7 @@
     python -m fly64lib.comparison --phase-c-root C --phase-d-root D --reconstruction-root R
     --output-root O
 
-Per condition `O/dose_1000/<view>/`: `objects.png`, `frc.png`, `spectrum.png` and, last,
+Without `--dose` and `--view` all conditions that were reconstructed. Per condition `O/dose_1000/<view>/`: `objects.png`, `frc.png`, `spectrum.png` and, last,
 `comparison.json`; over all conditions `comparison.csv` and `comparison.json`, one row per condition
 and method with its provenance.
 
@@ -21,7 +21,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from fly64lib import design
-from fly64lib.design import Doses, StudyDesign, View, dose_folder
+from fly64lib.design import Doses, View, dose_folder
 from fly64lib.evaluation.columns import aligned_text, table
 from fly64lib.evaluation.detector_grid import DetectorGrid
 from fly64lib.evaluation.gauge import Region
@@ -54,11 +54,24 @@ class Options:
     phase_d_root: Path  # phase D's folder
     reconstruction_root: Path  # phase F's folder
     output_root: Path  # where tables and pictures go
-    doses: Doses = StudyDesign().doses  # photons per exposure
-    views: tuple[View, ...] = ("baseline", *StudyDesign().views)  # also controls, other overlaps
+    doses: Doses | None = None  # photons per exposure; None: all that were reconstructed
+    views: tuple[View, ...] = ()  # all that were reconstructed if none is named
     methods: tuple[str, ...] = ()  # all that are there if none is named
     gauge: Literal["known_probe", "unknown_probe"] = "known_probe"  # removed before scoring
     no_limits: bool = False  # leave the two limits out
+
+
+class Conditions(NamedTuple):
+    """Doses and views of a study that have data."""
+
+    reconstructed: list[tuple[float, str]]
+    not_reconstructed: list[tuple[float, str]]
+
+    @property
+    def remark(self) -> str:
+        """A line that says what was not reconstructed; empty where all was."""
+        names = [f"{dose_folder(dose)} {view}" for dose, view in self.not_reconstructed]
+        return f"not reconstructed, so not compared: {', '.join(names)}\n" if names else ""
 
 
 class Comparison(NamedTuple):
@@ -72,6 +85,32 @@ class Comparison(NamedTuple):
     objects: dict[str, np.ndarray]
     rows: list[dict]
     limits: dict[str, Limits]
+
+
+def conditions_of(
+    phase_c_root: str | Path,
+    phase_d_root: str | Path,
+    reconstruction_root: str | Path,
+    doses: tuple[float, ...] | None = None,
+    views: tuple[str, ...] = (),
+) -> Conditions:
+    """Which conditions of phases C and D, of these doses and views where some are named, have a
+    reconstruction; where both are named, those. Raises DataContractError where none has."""
+    if doses and views:
+        return Conditions(list(product(doses, views)), [])
+    files = [*Path(phase_c_root).glob("dose_*/patched_test.npz")]
+    found = {(path.parts[-2], "baseline") for path in files}
+    found |= {path.parts[-3:-1] for path in Path(phase_d_root).glob("dose_*/*/*_test.npz")}
+    there, not_there = [], []
+    for dose, view in sorted((float(name.removeprefix("dose_")), view) for name, view in found):
+        if (doses is None or dose in doses) and (not views or view in views):
+            folder = Path(reconstruction_root) / dose_folder(dose) / view
+            done = any(folder.glob("*/result.json"))
+            (there if done else not_there).append((dose, view))
+    if not there:
+        how = "run python -m fly64lib.reconstruction first"
+        raise DataContractError(f"{reconstruction_root}: no reconstructions; {how}")
+    return Conditions(there, not_there)
 
 
 def compare(
@@ -187,14 +226,16 @@ def main(options: Options) -> int:
     roots = options.phase_c_root, options.phase_d_root, options.reconstruction_root
     how = options.methods or None, options.gauge, not options.no_limits
     rows: list[dict] = []
+    conditions = conditions_of(*roots, options.doses, options.views)
     with folder_lock(options.output_root):
-        for dose, view in product(options.doses, options.views):
+        for dose, view in conditions.reconstructed:
             print(f"{dose_folder(dose)} {view}", file=sys.stderr)
             found = compare(*roots, dose, view, *how)
             write_comparison(found, options.output_root)
             rows += found.rows
         print(write_table(rows, options.output_root))
     print(text_table(rows))
+    print(conditions.remark, end="")
     return 0
 
 

@@ -203,7 +203,7 @@ class CompareParameters:
     """Parameters of compare.ipynb."""
 
     dose: Dose = 1e5
-    view: Views = ("dense",)
+    view: Views | None = None  # None: all that were reconstructed
     method: Methods | None = None  # None: all that are there
     gauge: Literal["known_probe", "unknown_probe"] = "known_probe"
     with_limits: bool = True
@@ -232,7 +232,7 @@ class ReportParameters:
 class ExploreParameters:
     """Parameters of explore.ipynb: what it shows first; None: the first that there is."""
 
-    study_dir: str = "runs/study"
+    study_dir: str | None = None  # None: the newest under runs/
     replicate: Whole | None = None
     dose: Dose | None = None
     view: View | None = None
