@@ -3,9 +3,10 @@
     python -m fly64lib.comparison --phase-c-root C --phase-d-root D --reconstruction-root R
     --output-root O
 
-Without `--dose` and `--view` all conditions that were reconstructed. Per condition `O/dose_1000/<view>/`: `objects.png`, `frc.png`, `spectrum.png` and, last,
-`comparison.json`; over all conditions `comparison.csv` and `comparison.json`, one row per condition
-and method with its provenance.
+Without `--dose` or `--view` all conditions that were reconstructed. Per condition
+`O/dose_1000/<view>/`: `objects.png`, `frc.png`, `spectrum.png` and, last, `comparison.json`; over
+all conditions `comparison.csv` and `comparison.json`, one row per condition and method with its
+provenance.
 
 Every object is scored on the scanned region of the baseline's test half, whatever the view, and in
 data space on the held-out patterns of phase C, which no method got. The rows `cramer_rao` and
