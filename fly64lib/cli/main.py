@@ -6,7 +6,7 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import get_type_hints
 
-from ptycho_torch.commands import run_options
+from ptycho_torch.commands import run_options, stoppable
 from ptycho_torch.fields import nearest
 
 COMMANDS = {  # the function that a command calls, and what the command does
@@ -33,7 +33,11 @@ _EXAMPLES = """  fly64 notebook train OUT.ipynb -p dose 1000 -p view dense
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command that the arguments name; its exit code."""
-    argv = sys.argv[1:] if argv is None else argv
+    # Importing a command's module takes seconds, in which Ctrl-C is to end it as quietly as later.
+    return stoppable(partial(_run, sys.argv[1:] if argv is None else argv))
+
+
+def _run(argv: list[str]) -> int:
     if not argv:
         print("error: fly64 needs a command; fly64 --help lists them", file=sys.stderr)
         return 2

@@ -12,6 +12,7 @@ from fly64lib.sweep import control
 from fly64lib.sweep import folder as study_folder
 from fly64lib.sweep.folder import Executor, SweepFolder
 from fly64lib.sweep.profile import load_profile
+from ptycho_torch.commands import STOPPED
 from ptycho_torch.fields import Positive, config
 
 
@@ -93,9 +94,13 @@ def cancel(asked: Folder) -> int:
 
 
 def _driven(study: SweepFolder) -> int:
-    if control.run(study) == 0:
+    code = control.run(study)
+    if code == 0:
         print(f"report: {study.folder / 'index.html'}")
         return 0
+    if code == STOPPED:
+        print(f"stopped; go on with: fly64 resume {study.folder}", file=sys.stderr)
+        return STOPPED
     failed = study_folder.status(study, working=False)["failed"]
     said = [f"{name}: {study_folder.why(study, name)}" for name in failed]
     for line in said or study_folder.ending(study.log):

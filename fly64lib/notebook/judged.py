@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from fly64lib.evaluation.columns import markdown_table, table
 from fly64lib.evaluation.judgement import has_truth
+from fly64lib.evaluation.scores import absences
 from fly64lib.plots import figures
 from fly64lib.simulation.overlap_measures import scanned_region
 from ptycho_torch.inference.apply import Reconstruction
@@ -40,4 +41,5 @@ class Judged:
 
     def text(self) -> str:
         """The remarks, and the rows as a Markdown table; without truth only the deviances."""
-        return "\n\n".join([*self.remarks, markdown_table(*table(self.rows, "method"))])
+        remarks = *self.remarks, *absences(self.rows)
+        return "\n\n".join([*remarks, markdown_table(*table(self.rows, "method"))])

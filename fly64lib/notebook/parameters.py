@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from fly64lib.reconstruction import MethodSettings
 
 T = TypeVar("T")
+_PAPERMILLS = ("PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH")  # of papermill --inject-paths
 _SHORT = {"epochs": "max_epochs"}  # a parameter: the setting that it means
 
 Views = Distinct[View]
@@ -51,7 +52,8 @@ def read_parameters(cls: type[T], namespace: Mapping[str, Any], cells: Sequence[
     known = field_names(cls)
     injected = ["", *(cell for cell in cells if cell.lstrip().startswith("# Parameters"))][-1]
     names = symtable(injected, "parameters", "exec").get_symbols()
-    refuse_unknown((one.get_name() for one in names if one.is_assigned()), known, cls.__name__)
+    assigned = {one.get_name() for one in names if one.is_assigned()}
+    refuse_unknown(sorted(assigned.difference(_PAPERMILLS)), known, cls.__name__)
     return from_dict(cls, {name: namespace[name] for name in known if name in namespace})
 
 
@@ -201,7 +203,7 @@ class CompareParameters:
     """Parameters of compare.ipynb."""
 
     dose: Dose = 1e5
-    view: Views = ("dense",)
+    view: Views | None = None  # None: all that were reconstructed
     method: Methods | None = None  # None: all that are there
     gauge: Literal["known_probe", "unknown_probe"] = "known_probe"
     with_limits: bool = True
@@ -230,7 +232,7 @@ class ReportParameters:
 class ExploreParameters:
     """Parameters of explore.ipynb: what it shows first; None: the first that there is."""
 
-    study_dir: str = "runs/study"
+    study_dir: str | None = None  # None: the newest under runs/
     replicate: Whole | None = None
     dose: Dose | None = None
     view: View | None = None

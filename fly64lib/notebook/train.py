@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from fly64lib.design import SPLITS, gridsize_of
-from fly64lib.evaluation.judgement import has_truth, judge
+from fly64lib.evaluation.judgement import has_truth, judge, region_of
 from fly64lib.evaluation.scores import json_rows
 from fly64lib.methods.by_name import method_of
 from fly64lib.notebook.data import write_result
@@ -54,8 +54,10 @@ def training_jobs(parameters: TrainParameters) -> dict[str, TrainingJob]:
 
 
 def judge_job(job: TrainingJob, label: str) -> Judged:
-    """Reconstruct a job's test file with the job's bundle and judge the object. Of a measured half
-    that training has not seen every tenth pattern is kept back, and gives `deviance_held_out`."""
+    """Reconstruct a job's test file with the job's bundle and judge the object: its deviance and
+    photons are those of the patterns that made it, its metrics those of the whole file's region. Of
+    a measured half that training has not seen every tenth pattern is kept back, and gives
+    `deviance_held_out`."""
     bundle = load_bundle(job.artifact_dir / "bundle.pt")
     raw, config, held_out = open_scan(job.test_data_path), bundle.config, None
     if job.view != "baseline":
@@ -67,9 +69,11 @@ def judge_job(job: TrainingJob, label: str) -> Judged:
     objects = {method_of(config.model.objective): found.object.numpy()}
     if not has_truth(raw):
         objects[f"stored {raw.metadata.get('object_kind', 'object')}"] = raw.scan.object_guess
-    rows = judge(objects, raw, held_out=held_out)
-    remark = f"{len(found.images)} patterns, {label}"
-    return Judged(found.object.numpy(), bundle, raw, rows, (remark,), found)
+    made_by, count = raw.subset(found.images), f"{len(found.images)}"
+    rows = judge(objects, made_by, region=region_of(raw), held_out=held_out)
+    if made_by.n < raw.n:
+        count += f" of {raw.n}"
+    return Judged(found.object.numpy(), bundle, raw, rows, (f"{count} patterns, {label}",), found)
 
 
 def write_results(
@@ -89,6 +93,7 @@ def write_results(
             "label": label,
             "scored_against": "truth" if found.truth is not None else "data only",
             "rows": json_rows(found.rows),
+            "images": len(made.images),  # patterns that made the object
             "training": {k: v for k, v in results[label].items() if k not in _UNWRITTEN},
             "inference_seconds": made.seconds,
             "inference_cpu_seconds": made.cpu_seconds,
