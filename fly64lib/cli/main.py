@@ -24,7 +24,7 @@ COMMANDS = {  # the function that a command calls, and what the command does
     "generate": ("generation:main", "phase C: diffraction patterns at each dose"),
     "overlap": ("overlap:main", "phase D: views of them with less overlap"),
     "train": ("training:main", "phase E: the networks"),
-    "reconstruct": ("reconstruction:main", "phase F: objects by any method; or --bundle, --data"),
+    "reconstruct": ("notebook.own_scan:command", "one's own scan to its object; study: phase F"),
     "compare": ("comparison:main", "phase G: all methods beside the limits"),
 }
 _EXAMPLES = """  fly64 notebook train OUT.ipynb -p dose 1000 -p view dense
@@ -57,6 +57,8 @@ def _run(argv: list[str]) -> int:
     place, _ = COMMANDS[name]
     if name == "reconstruct" and any(text.startswith(("--bundle", "--data")) for text in rest):
         place = "notebook.infer:main"
+    if name == "reconstruct" and any(text.startswith("--phase-c-root") for text in rest):
+        place = "reconstruction:main"
     module, function = place.split(":")
     command = getattr(import_module(f"fly64lib.{module}"), function)
     if function == "main":

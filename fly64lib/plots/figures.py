@@ -180,6 +180,16 @@ def draw_view(path: Path, positions_px: Positions, view: View, D_px: float, titl
     saved(figure, path, dpi=100)
 
 
+def deviation(phase_rad: np.ndarray) -> Figure:
+    """A map of the phase's standard deviation, rad."""
+    height, width = phase_rad.shape
+    figure = Figure(figsize=(7.0, 6.2 * height / width + 0.5), layout="constrained")
+    ax = figure.subplots(subplot_kw=_NO_TICKS)
+    drawn = ax.imshow(phase_rad, "magma", vmin=0, vmax=np.percentile(phase_rad, _SHARES[1]))
+    figure.colorbar(drawn, ax=ax, label="standard deviation of the phase / rad")
+    return figure
+
+
 def saved(figure: Figure, path: str | Path, dpi: int = 110) -> str:
     """Save a figure as PNG, atomically; the path: what a notebook displays is the file on disk."""
     with atomic_path(path) as temporary:
