@@ -18,12 +18,9 @@ import time
 from dataclasses import asdict, dataclass, field, replace
 from math import inf, isfinite
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import torch
-import tyro
-from pydantic import Field
 from tqdm import tqdm
 
 from fly64lib.check.examination import examine_scan
@@ -34,7 +31,8 @@ from fly64lib.formats.options import ImportOptions
 from fly64lib.methods.base import MethodResult
 from fly64lib.methods.by_name import network_of
 from fly64lib.methods.probe_recovery import held_out
-from fly64lib.methods.scan_model import ADDITIONS, WEIGHT, ScanModel, find_model
+from fly64lib.methods.scan_model import ADDITIONS, ScanModel, find_model
+from fly64lib.notebook.parameters import OwnScanOptions
 from fly64lib.plots import figures
 from fly64lib.registries import FORMATS, METHODS
 from fly64lib.report.own_page import own_page
@@ -42,9 +40,10 @@ from fly64lib.simulation.overlap_measures import scanned_region
 from ptycho_torch.data.contract import write_scan
 from ptycho_torch.data.scan import ScanData
 from ptycho_torch.errors import ConfigError
-from ptycho_torch.fields import SEVERAL, Positive, Threads, config, field_names, to_dict
+from ptycho_torch.fields import field_names, to_dict
 from ptycho_torch.files import folder_lock, json_text, read_json, sha256_file, write_json
-from ptycho_torch.iteration.image_prior import ImagePrior, logs_of
+from ptycho_torch.inference.refinement import NEAR
+from ptycho_torch.iteration.image_prior import ImagePrior, logs_of, object_of
 from ptycho_torch.iteration.newton import Newton
 from ptycho_torch.iteration.posterior import deviations
 from ptycho_torch.iteration.prior_search import clearly_less
@@ -53,27 +52,9 @@ from ptycho_torch.memmap_bridge import RawDataTorch, open_scan
 from ptycho_torch.training.bundle import shipped
 from ptycho_torch.versions import software_versions
 
+_SAMPLES = 4  # of the error map
 _PROBED = 64  # patterns on which a step is timed
 _PASSES = {"model": 45, "method": 160}  # of an addition beside its joint steps; of a method
-
-
-@config
-class OwnScanOptions:
-    """A scan to its object: what it needs is found, methods are judged on patterns held out.
-
-    Phase F of the study, with its own options: python -m fly64lib.reconstruction --help; a trained
-    network applied to a scan: fly64 reconstruct --bundle B --data X.npz."""
-
-    source: tyro.conf.Positional[Path]  # a DATA-001 scan, or a file that fly64 import reads
-    output: Path | None = None  # folder; if not given, SOURCE's name with _reconstructed, here
-    # by which the object is reconstructed; the best one's is written
-    methods: Annotated[tuple[METHODS.names, ...], SEVERAL] = ("classical", "pinn-sim+refine")
-    steps: Positive = 40  # joint steps of each thing that the scan may need
-    # seconds after which nothing further is tried of what the scan may need
-    time_limit: Annotated[float, Field(gt=0)] | None = None
-    model: bool = True  # --no-model: take probe, positions and grid as the file has them
-    threads: Threads = 2
-    json: bool = False  # the numbers on stdout, for scripts
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,33 +190,43 @@ def _judged(model: ScanModel, methods: tuple[str, ...], threads: int) -> OwnResu
     """Every method on nine tenths of the patterns, the best one on all of them."""
     scan, held = model.scan, held_out(model.scan.n)
     parts = {"fitted": scan.subset(~held).without_truth(), "held_out": scan.subset(held)}
-    rows, objects, of_patterns = [], {}, {}
+    rows, results, of_patterns = [], {}, {}
     for name in tqdm(methods, desc="methods", unit=""):
         found = METHODS[name](threads=threads).reconstruct(parts["fitted"])
-        objects[name], canvas = found.object, torch.from_numpy(found.object)[None]
+        results[name], canvas = found, torch.from_numpy(found.object)[None]
         row = {"method": name, "note": found.note, "cpu_seconds": found.cost.cpu_seconds}
         for part, data in parts.items():
             own = deviances(canvas, data.patterns(whole=True))
             row[f"deviance_{part}"] = float(own.mean())
         rows.append(row)
         of_patterns[name] = own
+    objects = {name: found.object for name, found in results.items()}
     best = methods[0]
     for name in methods[1:]:
         if clearly_less(of_patterns[name], of_patterns[best]):
             best = name
-    whole = METHODS[best](threads=threads).reconstruct(scan.without_truth())
-    image = RawDataTorch(replace(scan.scan, object_guess=whole.object), scan.source)
-    return OwnResult(image, model, best, rows, objects, _phase_deviation(image, whole))
+    image, deviation = _on_all_patterns(scan, results[best])
+    whole = RawDataTorch(replace(scan.scan, object_guess=image), scan.source)
+    return OwnResult(whole, model, best, rows, objects, deviation)
 
 
-def _phase_deviation(scan: RawDataTorch, found: MethodResult) -> np.ndarray:
-    """Standard deviation of the phase, rad (H, W), by counts and prior; 0 where no light went."""
+def _on_all_patterns(scan: RawDataTorch, found: MethodResult) -> tuple[np.ndarray, np.ndarray]:
+    """The object (H, W) that a method found from nine tenths of the patterns, stepped on with all,
+    and the standard deviation of its phase, rad, by counts and prior; 0 where no light went.
+
+    Under the prior that the method chose: about an empty object, or about what the network made of
+    it. A method without one is held to its object."""
     named = {name: found.settings[name] for name in ImagePrior._fields if name in found.settings}
-    prior = ImagePrior(**named) if len(named) > 1 and named.get("weight") else ImagePrior(WEIGHT)
+    chosen = bool(named.get("weight"))
+    prior = ImagePrior(**named) if chosen else NEAR
     patterns = scan.patterns()
-    geometry = patterns.geometry
-    logs = logs_of(geometry.crop(scan.object_guess), geometry.fluence())
-    return geometry.embed(deviations(Newton(patterns), logs, prior)[1:], outside=0.0).numpy()
+    geometry, newton = patterns.geometry, Newton(patterns)
+    logs = logs_of(geometry.crop(torch.from_numpy(found.object)), geometry.fluence())
+    empty = chosen and found.settings.get("kept", "none") == "none"
+    solved = newton.solve(logs, prior, centre=0.0 if empty else logs)
+    deviation = deviations(newton, solved, prior, samples=_SAMPLES)[1:]
+    image = geometry.embed(object_of(solved)).numpy()
+    return image, geometry.embed(deviation, outside=0.0).numpy()
 
 
 def _write(
