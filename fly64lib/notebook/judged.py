@@ -17,9 +17,9 @@ from ptycho_torch.training.bundle import Bundle
 _PSNR = r"""With the error $e$ of phase or amplitude and the range $R$ of the truth,
 $\mathrm{PSNR} = 10 \log_{10} (R^2 / \langle e^2 \rangle)$ dB."""
 _DEVIANCE = r"""The deviance of measured counts $n$ from those expected, a detector pixel, is
-$\langle 2 [n \log (n / I) - (n - I)] \rangle$: about 1 for a perfect model where counts are large."""
-_FINE = """These data are simulated on a finer grid. They hold detail that no model on the detector's
-grid explains, so even the truth is above 1."""
+$\langle 2 [n \log (n / I) - (n - I)] \rangle$: about 1 for a perfect model if counts are large."""
+_FINE = """These data are simulated on a finer grid. They hold detail that no model on the grid of
+the detector explains, so even the truth is above 1."""
 
 
 @dataclass(frozen=True, eq=False)
