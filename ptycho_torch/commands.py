@@ -29,12 +29,16 @@ STOPPED = 128 + signal.SIGINT  # exit code
 
 
 def command_line(prog: str) -> Callable[[Callable[[Options], int]], Callable[..., int]]:
-    """Makes `main(argv=None)` of a function of its options: it is run on what the shell gives for
-    the configuration that its argument is annotated with."""
+    """Makes `main(argv=None, prog=prog)` of a function of its options: it is run on what the shell
+    gives for the configuration that its argument is annotated with."""
 
     def main_of(command: Callable[[Options], int]) -> Callable[..., int]:
         options, *_ = get_type_hints(command).values()
-        return wraps(command)(lambda argv=None: run_options(options, command, argv, prog))
+
+        def main(argv: Sequence[str] | None = None, prog: str = prog) -> int:
+            return run_options(options, command, argv, prog)
+
+        return wraps(command)(main)
 
     return main_of
 

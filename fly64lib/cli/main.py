@@ -20,12 +20,16 @@ COMMANDS = {  # the function that a command calls, and what the command does
     "check": ("check.command:check", "is this scan fit for a reconstruction?"),
     "import": ("formats.importing:imported", "a scan of another format, as DATA-001"),
     "export": ("formats.exporting:exported", "a DATA-001 scan, in another format"),
-    "probe": ("methods.probe_recovery:main", "a probe recovered from a scan's own counts"),
+    "probe": ("cli.probe:recover", "a probe recovered from a scan's own counts"),
     "generate": ("generation:main", "phase C: diffraction patterns at each dose"),
     "overlap": ("overlap:main", "phase D: views of them with less overlap"),
     "train": ("training:main", "phase E: the networks"),
     "reconstruct": ("notebook.own_scan:command", "one's own scan to its object; study: phase F"),
     "compare": ("comparison:main", "phase G: all methods beside the limits"),
+}
+NEXT = {  # what to do after a command that ended well
+    "import": "fly64 check SCAN.npz; then fly64 probe SCAN.npz OUT.npz, for the file's probe is"
+    " seldom the beam that made the patterns",
 }
 _EXAMPLES = """  fly64 notebook train OUT.ipynb -p dose 1000 -p view dense
   fly64 run --profile quick --output DIR        then: fly64 status | resume | cancel DIR"""
@@ -62,14 +66,17 @@ def _run(argv: list[str]) -> int:
     module, function = place.split(":")
     command = getattr(import_module(f"fly64lib.{module}"), function)
     if function == "main":
-        return command(rest)
+        return command(rest, prog=f"fly64 {name}")
     hints = get_type_hints(command)
     options, *_ = hints.values()
     # further ones are for Snakemake
     end = rest.index("--") if "--" in rest and "further" in hints else len(rest)
     if rest[end:]:
         command = partial(command, further=tuple(rest[end + 1 :]))
-    return run_options(options, command, rest[:end], f"fly64 {name}")
+    code = run_options(options, command, rest[:end], f"fly64 {name}")
+    if code == 0 and name in NEXT:
+        print(f"next: {NEXT[name]}")
+    return code
 
 
 if __name__ == "__main__":

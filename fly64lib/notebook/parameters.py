@@ -70,7 +70,6 @@ def given(parameters: object, names: Sequence[str]) -> dict[str, Any]:
 class GenerateParameters(ScanDesign):
     """Parameters of generate.ipynb: a scan's design, and where its data go."""
 
-    base_npz: str | None = None
     progress: bool = False
     output_root: str = "runs/study/phase_c"
 

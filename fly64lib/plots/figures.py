@@ -92,13 +92,15 @@ def _drawn(ax: Axes, values: np.ndarray, name: str, ends: Sequence[float]) -> Ax
     return ax.imshow(values, _COLOURS[name], vmin=low, vmax=high, interpolation="nearest")
 
 
-def loss_curves(history: Sequence[Mapping[str, float]]) -> Figure:
-    """Training and watched loss over epochs."""
+def loss_curves(history: Sequence[Mapping[str, float]], same: bool = False) -> Figure:
+    """Training and watched loss over epochs; `same`: both are of the same patterns."""
     figure = Figure(figsize=(6, 3), layout="constrained")
     title = "loss on photons that the network's input did not contain"
     ax = figure.subplots(subplot_kw={"xlabel": "epoch", "ylabel": "loss", "title": title})
     epochs = [row["epoch"] + 1 for row in history]
     halves = {"train_loss": "training half", "val_loss": "held-out half, only watched"}
+    if same:
+        halves = {"train_loss": "training", "val_loss": "the same patterns, watched: no test"}
     for key, half in halves.items():
         if key in history[0]:
             ax.plot(epochs, [row[key] for row in history], ".-", label=half)

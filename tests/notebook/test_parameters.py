@@ -191,7 +191,6 @@ def test_the_data_notebooks_have_the_command_lines_options_and_defaults():
         ),
     ):
         assert parameters.design == options.design
-    assert GenerateParameters().base_npz is generation.Options(output_root="c").base_npz is None
     assert OverlapParameters().doses is None
 
 
