@@ -25,7 +25,8 @@ from fly64lib import design
 from fly64lib.design import Doses, View, dose_folder
 from fly64lib.evaluation.columns import aligned_text, table
 from fly64lib.evaluation.detector_grid import DetectorGrid
-from fly64lib.evaluation.gauge import Region
+from fly64lib.evaluation.faithful import resolved_limit
+from fly64lib.evaluation.gauge import Region, judged
 from fly64lib.evaluation.judgement import has_truth, judge, on_detector_grid, region_of
 from fly64lib.evaluation.limits import Limits, limits
 from fly64lib.evaluation.metrics import Pair
@@ -150,11 +151,15 @@ def compare(
     bounds = _limits(raw, region, gauge == "known_probe") if with_limits else {}
     condition = {"dose": dose, "view": view, "gauge": gauge, "images": raw.n}
     condition |= {key: raw.metadata[key] for key in ("replicate", "simulation_seed")}
-    condition |= {key: raw.metadata["provenance"][key] for key in ("simulation", "specimen")}
+    provenance = raw.metadata["provenance"]
+    condition |= {key: provenance[key] for key in ("simulation", "specimen")}
+    if "object_pixel_nm" in provenance:  # a base file may not say it
+        condition["pixel_nm"] = provenance["object_pixel_nm"] * raw.M / raw.N
     condition["photons_per_pixel"] = scored[0]["photons_per_pixel"]
     rows = [{**condition, **row, **cost.get(row["method"], {})} for row in scored]
-    rows += [{**condition, **_limit_row(name, bound)} for name, bound in bounds.items()]
     truth = on_detector_grid(raw.scan.object_guess, raw)
+    inside = truth[region][judged(gauge)]
+    rows += [{**condition, **_limit_row(name, bound, inside)} for name, bound in bounds.items()]
     return Comparison(dose, view, region, truth, objects, rows, bounds)
 
 
@@ -202,7 +207,7 @@ def _limits(raw: RawDataTorch, region: Region, probe_known: bool) -> dict[str, L
     return {name: limits(*place, prior, probe_known=probe_known) for name, prior in priors.items()}
 
 
-def _limit_row(name: str, bound: Limits) -> dict:
+def _limit_row(name: str, bound: Limits, truth: np.ndarray) -> dict:
     curve = FRC(bound.frequency, bound.frc, np.ones_like(bound.frequency))
     return {
         "method": name,
@@ -211,6 +216,7 @@ def _limit_row(name: str, bound: Limits) -> dict:
         "amplitude_psnr": bound.amplitude.psnr,
         "amplitude_mse": bound.amplitude.mse,
         "frc_half": first_crossing(curve, 0.5),
+        "resolved": resolved_limit(bound, truth),
         "note": "a limit, not a reconstruction",
     }
 

@@ -45,7 +45,10 @@ _METRICS = (
     *("frc_half", "frc_half_bit"),
 )
 METRICS = Registry(
-    "metric", "fly64.metrics", {name: f"fly64lib.evaluation.metrics:{name}" for name in _METRICS}
+    "metric",
+    "fly64.metrics",
+    {name: f"fly64lib.evaluation.metrics:{name}" for name in _METRICS}
+    | {"resolved": "fly64lib.evaluation.faithful:resolved"},
 )
 
 FORMATS = Registry(

@@ -1,5 +1,6 @@
 """A study's folder of made-up rows, whose photons needed follow from a formula."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,19 @@ SHARE = {
 }  # photons per pixel over dose
 
 
+def share(view: str) -> float:
+    """Photons per object pixel for one photon per exposure; single images thin out with the square
+    of their distance."""
+    view = view.removesuffix("_fluence")
+    if view.startswith("single_"):
+        return 0.0016 / (1 - float(view.removeprefix("single_"))) ** 2
+    return SHARE[view]
+
+
 def row(method: str, dose: float, view: str, replicate: int, **other: object) -> dict:
     """A row whose phase PSNR is OFFSET + SLOPE log10(photons per pixel), plus the replicate in
     dB."""
-    photons = SHARE[view] * dose
+    photons = share(view) * dose
     psnr = (
         OFFSET[method] + SLOPE[method] * np.log10(photons) + (0 if method == "flat" else replicate)
     )
@@ -34,7 +44,7 @@ def row(method: str, dose: float, view: str, replicate: int, **other: object) ->
         "view": view,
         "replicate": replicate,
         "gauge": "known_probe",
-        "images": round(1e4 * SHARE[view]),
+        "images": round(1e4 * share(view)),
         "photons_per_pixel": photons,
         "simulation": "fine",
         "specimen": "siemens_star",
@@ -55,10 +65,12 @@ def write_study(
     views: tuple[str, ...] = ("baseline", "dense", "sparse"),
     methods: tuple[str, ...] = ("good", "poor", "flat", "cramer_rao", "bayesian"),
     first: int = 0,
+    doses: tuple[float, ...] = (1e3, 1e4, 1e5),
+    row: Callable[..., dict] = row,
     **other: object,
 ) -> Path:
     for replicate in range(first, first + replicates):
-        for dose in (1e3, 1e4, 1e5):
+        for dose in doses:
             for view in views:
                 path = (
                     root
@@ -76,3 +88,19 @@ def write_study(
                     },
                 )
     return root
+
+
+CRITICAL = {"good": 20.0, "lsqml": 100.0, "cramer_rao": 5.0}  # photons per object pixel, planted
+
+
+def planted_row(method: str, dose: float, view: str, replicate: int, **other: object) -> dict:
+    """A method resolves half of Nyquist exactly from its critical photons per object pixel on,
+    whatever the overlap; replicates differ by a tenth."""
+    one = row("flat" if method == "flat" else "good", dose, view, replicate)
+    photons = one["photons_per_pixel"] / (1 + 0.1 * replicate)
+    per_decade = 0.25 * np.log10(photons / CRITICAL.get(method, 1e9))
+    detail = float(np.clip(0.5 + per_decade, 0, 1))
+    psnr = 20 + 10 * (detail - 0.5) / 0.25
+    known = {"resolved": detail, "frc_half": min(1.0, detail + 0.02), "phase_psnr": psnr}
+    known |= {"phase_ssim": 0.2 + 0.7 * detail, "pixel_nm": 56.0}
+    return one | known | {"method": method} | other

@@ -153,9 +153,12 @@ amplitude_mae = _of("amplitude", "MAE", higher_is_better=False, shown="rows")
 amplitude_mse = _of("amplitude", "MSE", higher_is_better=False, shown="rows")
 
 
-@metric("resolution (FRC 0.5)", "Nyquist", curve=True)
+@metric("resolution (FRC 0.5, past ring 2)", "Nyquist", curve=True)
 def frc_half(pair: Pair) -> float:
-    """Frequency, fraction of Nyquist 0..1, up to which the FRC with the truth is at least 0.5."""
+    """Frequency, fraction of Nyquist 0..1, up to which the FRC with the truth is at least 0.5; the
+    two coarsest rings may lie under it (:func:`~fly64lib.evaluation.rings.first_crossing`).
+
+    No filter changes the FRC: :mod:`~fly64lib.evaluation.faithful` also asks for contrast."""
     return first_crossing(pair.frc, 0.5)
 
 

@@ -127,9 +127,17 @@ def first_crossing(curve: FRC, threshold: np.ndarray | float) -> float:
     reached = np.flatnonzero(above[: SLOW_RINGS + 1] >= 0)
     if reached.size == 0:
         return 0.0
-    under = np.flatnonzero(above[reached[0] :] < 0) + reached[0]
+    return reach(curve.frequency[reached[0] :], above[reached[0] :])
+
+
+def reach(frequency: Rings, margin: Rings) -> float:
+    """Frequency at which a margin first falls under 0, linear between rings; 1 if it never does, 0
+    if the first is under it."""
+    under = np.flatnonzero(margin < 0)
     if under.size == 0:
         return 1.0
     k = under[0]
-    part = above[k - 1] / (above[k - 1] - above[k])
-    return float(curve.frequency[k - 1] + part * (curve.frequency[k] - curve.frequency[k - 1]))
+    if k == 0:
+        return 0.0
+    part = margin[k - 1] / (margin[k - 1] - margin[k])
+    return float(frequency[k - 1] + part * (frequency[k] - frequency[k - 1]))

@@ -21,7 +21,8 @@ Styles = Mapping[str, Style]
 
 
 class Axis(NamedTuple):
-    """Of one metric's panels: column, range over all rows but the truth's, and a target to mark."""
+    """Of one metric's panels: column, range over the rows of methods and the flat object, and a
+    target to mark. Limits may lie beyond: they would press the methods together."""
 
     column: Column
     span: tuple[float, float]
@@ -30,11 +31,11 @@ class Axis(NamedTuple):
     @classmethod
     def of(cls, rows: DataFrame, column: Column, target: float | None = None) -> "Axis | None":
         """The axis for these rows; None where they have no values."""
-        values = rows.loc[rows.method != "truth"].get(column.name)
+        values = rows.loc[~rows.method.isin(("truth", *LIMITS))].get(column.name)
         if values is None or not values.notna().any():
             return None
         low, high = float(values.min()), float(values.max())
-        margin = 0.04 * (high - low) or 0.5
+        margin = 0.06 * (high - low) or 0.5
         linear, logarithmic = (low - margin, high + margin), (low / 1.1, high * 1.1)
         return cls(column, logarithmic if column.logarithmic else linear, target)
 
@@ -43,7 +44,7 @@ class Axis(NamedTuple):
         figure = Figure(figsize=(4.4, 3.3))
         # Fixed: laying out each of some fifty panels takes a second.
         ax = figure.add_axes((0.145, 0.15, 0.835, 0.83))
-        ax.set_xscale("linear" if x == "overlap" else "log")
+        ax.set_xscale("log")
         ax.set_yscale("log" if self.column.logarithmic else "linear")
         ax.set(xlabel=columns()[x].title, ylabel=self.column.title, ylim=self.span)
         ax.grid(color="0.92")
@@ -64,16 +65,10 @@ def replicate_range(rows: DataFrame, x: str, y: str) -> Float[np.ndarray, "n 4"]
 
 
 def over(axis: Axis, rows: DataFrame, x: str, styles: Styles) -> Figure:
-    """The metric over `x`: a line for each method, reference and limit in `styles`. The overlap
-    follows from the view: the views are written along the lower edge then."""
+    """The metric over `x`: a line for each method, reference and limit in `styles`."""
     figure, ax = axis.panel(x)
     for name, style in styles.items():
         _curve(ax, rows[rows.method == name], x, axis.column.name, style)
-    if x == "overlap":
-        places = rows.dropna(subset=[x]).drop_duplicates("view", keep="last")
-        look = {"rotation": 90, "color": "0.45", "fontsize": "small", "ha": "right", "va": "bottom"}
-        for view, at in zip(places["view"], places[x], strict=True):
-            ax.annotate(view, (at, 0.02), xycoords=("data", "axes fraction"), **look)
     return figure
 
 
@@ -91,8 +86,13 @@ def by_view(axis: Axis, rows: DataFrame, styles: Styles) -> Figure:
 
 
 def _curve(ax: Axes, rows: DataFrame, x: str, y: str, style: Style) -> None:
+    """An arrow at the edge marks each point beyond it."""
     points = replicate_range(rows, x, y)
     if len(points):
         at, middle, low, high = points.T
         bars = [middle - low, high - middle] if (high > low).any() else None
         ax.errorbar(at, middle, yerr=bars, capsize=2.5, markersize=5, **style.keywords)
+        bottom, top = ax.get_ylim()
+        for beyond, edge, arrow in ((middle > top, top, "^"), (middle < bottom, bottom, "v")):
+            look = {"color": style.colour, "markersize": 5, "clip_on": False}
+            ax.plot(at[beyond], np.full(beyond.sum(), edge), arrow, **look)

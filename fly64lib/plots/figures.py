@@ -10,19 +10,22 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from matplotlib.patches import Circle
+from matplotlib.patches import Circle, Rectangle
 
 from fly64lib.evaluation.gauge import Region, align
 from fly64lib.evaluation.limits import Limits
 from fly64lib.evaluation.rings import FRC, half_bit_threshold, ring_density
-from fly64lib.plots.styles import label, reference_styles
+from fly64lib.plots.styles import Style, label, method_styles, reference_styles
 from fly64lib.simulation.overlap_measures import nearest_distances
 from fly64lib.simulation.scans import Positions
 from fly64lib.simulation.views import View
 from ptycho_torch.files import atomic_path
 
-_COLOURS = {"phase / rad": "viridis", "amplitude": "gray", "phase error / rad": "RdBu_r"}
+_COLOURS = {"phase / rad": "viridis", "amplitude": "gray"}
+_ERRORS = "RdBu_r"
+_BEYOND = "#D55E00", "#0072B2"  # amplitudes over and under the colour scale, which gray hides
 _NO_TICKS = {"xticks": [], "yticks": []}
+_ZOOM = 2  # of the insets
 _SHARES = (0.5, 99.5)  # per cent of the truth's pixels between the ends of a colour scale
 
 Image = np.ndarray
@@ -36,8 +39,9 @@ def objects(
     reconstructions: Objects, truth: np.ndarray | None, region: Region, errors: bool = False
 ) -> Figure:
     """Phase and amplitude of objects side by side, the global phase removed; `errors` adds a row of
-    the wrapped phase error. One colour scale each: 0.5 to 99.5 % of the truth's (without truth, of
-    the first image's) range."""
+    the wrapped phase error and one of the amplitude's. One colour scale each: 0.5 to 99.5 % of the
+    truth's (without truth, of the first image's) range; amplitudes beyond it are orange (over) and
+    blue (under)."""
     reference = (truth if truth is not None else next(iter(reconstructions.values())))[region]
     turn = np.exp(-1j * np.angle(reference.sum()))
     shown = {"truth": reference * turn} if truth is not None else {}
@@ -47,25 +51,32 @@ def objects(
     amplitudes = np.percentile(np.abs(reference), _SHARES)
     rows = [("phase / rad", np.angle, phases), ("amplitude", np.abs, amplitudes)]
     if errors and truth is not None:
-        spread, of_truth = 0.5 * np.ptp(phases), np.conj(shown["truth"])
-        ends = -spread, spread
-        rows.append(("phase error / rad", lambda image: np.angle(image * of_truth), ends))
+        of_truth = shown["truth"]
+        for name, part, ends in (
+            ("phase error / rad", lambda image: np.angle(image * of_truth.conj()), phases),
+            ("amplitude error", lambda image: np.abs(image) - np.abs(of_truth), amplitudes),
+        ):
+            spread = 0.5 * np.ptp(ends) or 1.0
+            rows.append((name, part, (-spread, spread)))
     height, width = reference.shape
-    panel = 12.0 * height / width / len(shown) + 0.35
+    panel = max(12.0 * height / width / len(shown), 1.0) + 0.3
     figure = Figure(figsize=(13.0, len(rows) * panel + 0.2), layout="constrained")
     axes = figure.subplots(len(rows), len(shown), squeeze=False, subplot_kw=_NO_TICKS)
     for row, (name, part, ends) in zip(axes, rows, strict=True):
-        for ax, (title, image) in zip(row, shown.items(), strict=True):
+        for ax, image in zip(row, shown.values(), strict=True):
             drawn = _drawn(ax, part(image), name, ends)
-            ax.set_title(title)
-        row[0].set_ylabel(name)
-        figure.colorbar(drawn, ax=list(row), shrink=0.9, pad=0.01)
+        row[0].set_ylabel(name.replace(" / ", "\n/ ").replace(" error", "\nerror"))
+        extend = "both" if name == "amplitude" else "neither"
+        figure.colorbar(drawn, ax=list(row), shrink=0.9, pad=0.01, extend=extend)
+    for ax, name in zip(axes[0], shown, strict=True):
+        ax.set_title(label(name).replace("+", "\n+"), fontsize="medium")
     return figure
 
 
 def image_grid(images: Cells, rows: Names, columns: Names, truth: Image, region: Region) -> Figure:
     """Phase of objects keyed by (row, column) over the region, the truth on top; gaps say
-    "missing". The colour scale is the truth's 0.5 to 99.5 % range, the global phases removed."""
+    "missing". The colour scale is the truth's 0.5 to 99.5 % range, the global phases removed. An
+    inset has the middle of each image, twice as large."""
     reference = truth[region] * np.exp(-1j * np.angle(truth[region].sum()))
     ends = np.percentile(np.angle(reference), _SHARES)
     height = (2.6 * reference.shape[0] / reference.shape[1] + 0.12) * (len(rows) + 1) + 0.4
@@ -79,6 +90,7 @@ def image_grid(images: Cells, rows: Names, columns: Names, truth: Image, region:
         else:
             phase = np.angle(align(image[region], reference).image)
             drawn = _drawn(ax, phase, "phase / rad", ends)
+            _inset(ax, phase, ends)
         if i == 0:
             ax.set_title(columns[j], fontsize="medium")
         if j == 0:
@@ -87,9 +99,25 @@ def image_grid(images: Cells, rows: Names, columns: Names, truth: Image, region:
     return figure
 
 
+def _inset(ax: Axes, phase: Image, ends: Sequence[float]) -> None:
+    """The middle, `_ZOOM` times as large, in the lower right corner."""
+    height, width = phase.shape
+    side = int(0.5 * min(phase.shape) / _ZOOM)
+    y, x = (height - side) // 2, (width - side) // 2
+    share = _ZOOM * side / width, _ZOOM * side / height
+    inset = ax.inset_axes((1 - share[0], 0, *share), xticks=[], yticks=[])
+    _drawn(inset, phase[y : y + side, x : x + side], "phase / rad", ends)
+    for edge in inset.spines.values():
+        edge.set(color="white", linewidth=1.2)
+    frame = {"fill": False, "edgecolor": "white", "linewidth": 0.8}
+    ax.add_patch(Rectangle((x - 0.5, y - 0.5), side, side, **frame))
+
+
 def _drawn(ax: Axes, values: np.ndarray, name: str, ends: Sequence[float]) -> AxesImage:
-    low, high = ends
-    return ax.imshow(values, _COLOURS[name], vmin=low, vmax=high, interpolation="nearest")
+    (low, high), colours = ends, colormaps[_COLOURS.get(name, _ERRORS)]
+    if name == "amplitude":
+        colours = colours.with_extremes(over=_BEYOND[0], under=_BEYOND[1])
+    return ax.imshow(values, colours, vmin=low, vmax=high, interpolation="nearest")
 
 
 def loss_curves(history: Sequence[Mapping[str, float]], same: bool = False) -> Figure:
@@ -111,9 +139,10 @@ def loss_curves(history: Sequence[Mapping[str, float]], same: bool = False) -> F
 def frc_curves(curves: Mapping[str, FRC], limits: Bounds | None = None) -> Figure:
     """Fourier ring correlation with the truth, both thresholds and what the limits allow."""
     figure, ax = _over_frequency("FRC with the truth")
-    for name, curve in curves.items():
-        if name != "truth":
-            ax.plot(curve.frequency, curve.correlation, label=label(name))
+    styles = method_styles([name for name in curves if name != "truth"])
+    for name, style in styles.items():
+        curve = curves[name]
+        ax.plot(curve.frequency, curve.correlation, label=label(name), **_line(style))
     for name, bound in (limits or {}).items():
         ax.plot(bound.frequency, bound.frc, **_limit_line(name))
     reference = next(iter(curves.values()))
@@ -121,26 +150,34 @@ def frc_curves(curves: Mapping[str, FRC], limits: Bounds | None = None) -> Figur
     ax.axhline(0.5, color="0.6", linestyle=":", label="0.5")
     ax.plot(reference.frequency, half_bit, color="0.6", linewidth=0.8, label="half bit")
     ax.set_ylim(-0.1, 1.05)
-    ax.legend(fontsize="small", ncols=2)
-    return figure
+    return _with_legend(figure)
 
 
 def error_spectra(errors: Objects, limits: Bounds | None = None) -> Figure:
     """Spectral density of phase errors (H, W), rad^2, over frequency, and of the limits."""
     figure, ax = _over_frequency("phase error density / rad$^2$")
-    for name, error in errors.items():
-        if name != "truth":
-            ax.semilogy(*ring_density(error), label=label(name))
+    for name, style in method_styles([name for name in errors if name != "truth"]).items():
+        ax.semilogy(*ring_density(errors[name]), label=label(name), **_line(style))
     for name, bound in (limits or {}).items():
         ax.semilogy(bound.frequency, bound.phase.density, **_limit_line(name))
-    ax.legend(fontsize="small", ncols=2)
-    return figure
+    return _with_legend(figure)
 
 
 def _over_frequency(ylabel: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    figure = Figure(figsize=(8.2, 3.8), layout="constrained")
     about = {"xlabel": "spatial frequency / Nyquist", "ylabel": ylabel, "xlim": (0, 1)}
     return figure, figure.subplots(subplot_kw=about)
+
+
+def _with_legend(figure: Figure) -> Figure:
+    """Beside the curves, never over them."""
+    figure.legend(loc="outside right upper", fontsize="small", frameon=False)
+    return figure
+
+
+def _line(style: Style) -> dict[str, object]:
+    """A method's look without markers: a curve has a point at every ring."""
+    return style.keywords | {"marker": ""}
 
 
 def _limit_line(name: str) -> dict[str, object]:

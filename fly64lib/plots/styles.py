@@ -56,6 +56,8 @@ def method_styles(names: Sequence[str]) -> dict[str, Style]:
     for name in names:
         started = name != base_of(name)
         styles[name] = Style(method_colour(name, names), ":" if started else "-", "o", started)
+    if "flat" in styles:
+        styles["flat"] = reference_styles()["flat"]
     return styles
 
 

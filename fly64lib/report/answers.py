@@ -10,19 +10,22 @@ import numpy as np
 from pandas import DataFrame
 
 from fly64lib.design import controlled_view
-from fly64lib.evaluation.columns import LIMITS, REFERENCES, columns, number
+from fly64lib.evaluation.columns import LIMITS, REFERENCES, columns
+from fly64lib.report.intervals import with_interval
 from fly64lib.report.rows import CONDITION, view_order
 
 
 class Needed(NamedTuple):
-    """Photons per object pixel for a target: "=" interpolated, "<" at the lowest dose already, ">"
-    not even at the highest."""
+    """Photons for a target: "=" interpolated, "<" at the lowest dose already, ">" not even at the
+    highest."""
 
     kind: str
     photons: float
 
-    def __str__(self) -> str:
-        return {"=": "", "<": "≤ ", ">": "> "}[self.kind] + number(self.photons)
+    @property
+    def place(self) -> float:
+        """The photons where they are known, else -inf or inf: beyond all doses tried."""
+        return {"=": self.photons, "<": -np.inf, ">": np.inf}[self.kind]
 
 
 Points = Iterable[Sequence[float]]
@@ -46,13 +49,16 @@ def needed(points: Points, target: float, higher_is_better: bool = True) -> Need
     return Needed("=", x0 * (x1 / x0) ** ((target - y0) / (y1 - y0)))
 
 
-def needed_photons(rows: DataFrame, metric: str, target: float) -> dict[tuple, list[Needed]]:
-    """(method, view) -> the need of each replicate, of methods and limits that have the metric."""
+def needed_photons(
+    rows: DataFrame, metric: str, target: float, over: str = "photons_per_pixel"
+) -> dict[tuple, list[Needed]]:
+    """(method, view) -> the need of each replicate, of methods and limits that have the metric, in
+    the photons of the column `over`: per object pixel, or per exposure ("dose")."""
     if metric not in rows:
         return {}
     higher = columns()[metric].higher_is_better
     known = rows[rows[metric].notna() & ~rows.method.isin(("flat", "truth"))]
-    points = ["photons_per_pixel", metric]
+    points = [over, metric]
     return {
         key: [needed(one.to_numpy(), target, higher) for _, one in own.groupby("replicate")[points]]
         for key, own in known.groupby(["method", "view"], sort=False)
@@ -60,16 +66,17 @@ def needed_photons(rows: DataFrame, metric: str, target: float) -> dict[tuple, l
 
 
 def need_text(needs: Sequence[Needed]) -> str:
-    """The needs of replicates in one cell: median (range), for each kind with its share."""
+    """The needs of replicates in one cell: those known with their interval, the rest in words."""
     parts = []
-    for kind in ("<", "=", ">"):
-        if same := sorted(need.photons for need in needs if need.kind == kind):
-            # The median of bounds bounds the median.
-            text = str(Needed(kind, float(np.median(same))))
-            if kind == "=" and len(same) > 1:
-                text += f" ({number(same[0])}–{number(same[-1])})"
-            share = f" in {len(same)} of {len(needs)}" if len(same) < len(needs) else ""
-            parts.append(text + share)
+    for kind, words in (("<", "met at {}, the fewest tried"), ("=", "{}"), (">", "not met by {}")):
+        if same := [need.photons for need in needs if need.kind == kind]:
+            exact = kind == "=" and len(same) == len(needs)
+            text = words.format(with_interval(same if kind == "=" else [float(np.median(same))]))
+            parts.append(
+                text
+                if exact or len(needs) == len(same)
+                else f"{text} ({len(same)} of {len(needs)})"
+            )
     return "; ".join(parts) or "not run"
 
 

@@ -14,11 +14,12 @@ from fly64lib.design import controls_of, dose_folder
 from fly64lib.plots.figures import image_grid
 from fly64lib.plots.styles import label
 from fly64lib.report import answers
+from fly64lib.report.dose_map import place
 from fly64lib.report.rows import StudyRows
 from ptycho_torch.errors import PtychoError
 
 _PICTURES = {  # of a condition, made by phase G
-    "objects": ("phase, amplitude, phase error", "wide"),
+    "objects": ("phase, amplitude, their errors; orange and blue: beyond the scale", "wide"),
     "frc": ("Fourier ring correlation with the truth", "grid"),
     "spectrum": ("spectrum of the phase error", "grid"),
 }
@@ -41,18 +42,21 @@ def gallery(study: StudyRows, rows: DataFrame) -> dict[str, Any]:
     doses, views = sorted(own.dose.unique()), answers.views(answers.named(own))
     grids, controls, every = [], {}, {}
     for view in views:
-        columns = {f"{dose:,.0f} photons": cells.get((view, dose)) for dose in doses}
-        grids.append(_grid(study, columns, f"Phase, {view}. Dose rises to the right."))
-        places = (view, *controls_of(view))
+        there = [dose for dose in doses if (view, dose) in cells]
+        columns = {f"{dose:,.0f} photons": cells[view, dose] for dose in there}
+        caption = f"Phase {place(view)}. Dose rises to the right."
+        grids.append(_grid(study, columns, caption))
+        beside_it = (view, *controls_of(view))
         beside, pictures = [], []
         for dose in doses:
-            if any((place, dose) in cells for place in places[1:]):
-                columns = {label(place): cells.get((place, dose)) for place in places}
+            if any((one, dose) in cells for one in beside_it[1:]):
+                there = [one for one in beside_it if (one, dose) in cells]
+                columns = {label(one): cells[one, dose] for one in there}
                 caption = (
                     f"Phase, {dose:,.0f} photons per exposure in {view} and its spread control; as"
                     " many in all in its fluence control."
                 )
-                beside.append(_grid(study, columns, caption))
+                beside.append(_grid(study, columns, caption, everywhere=True))
             if (view, dose) in cells:
                 folder = study.root / cells[view, dose].folder.iloc[0] / "phase_g"
                 folder = folder / dose_folder(dose) / view
@@ -65,21 +69,25 @@ def gallery(study: StudyRows, rows: DataFrame) -> dict[str, Any]:
     return {"replicate": first, "grids": grids, "folded": controls | every}
 
 
-def _grid(study: StudyRows, columns: Mapping[str, DataFrame | None], caption: str) -> Picture:
-    """Phase images, a row for each method and a column for each entry."""
+def _grid(
+    study: StudyRows, columns: Mapping[str, DataFrame], caption: str, everywhere: bool = False
+) -> Picture:
+    """Phase images, a row for each method and a column for each entry; `everywhere`: only of
+    methods that all entries have, where there are some."""
     objects, reasons, names = {}, [], []
     for title, rows in columns.items():
         try:
-            if rows is not None:
-                images, truth, region = study.condition(rows.iloc[0])
-                own = [name for name in answers.methods(rows) if name in images]
-                objects |= {(name, title): images[name] for name in own}
-                names += own
+            images, truth, region = study.condition(rows.iloc[0])
+            own = [name for name in answers.methods(rows) if name in images]
+            objects |= {(name, title): images[name] for name in own}
+            names += own
         except PtychoError as error:
             reasons.append(str(error))
     if not objects:
         return Picture(caption, reason="; ".join(reasons) or "no such condition")
     ordered = [name for name in answers.methods(study.table) if name in names]
+    whole = [name for name in ordered if names.count(name) == len(columns)]
+    ordered = whole if everywhere and whole else ordered
     figure = image_grid(objects, ordered, list(columns), truth, region)
     return Picture(caption, drawn(figure, "webp"))
 

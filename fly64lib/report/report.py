@@ -10,7 +10,7 @@ from fly64lib.report.study_page import Targets, page_html
 from ptycho_torch.fields import refuse_unknown
 from ptycho_torch.files import atomic_path, sha256_file, write_json
 
-TARGETS = {"frc_half": 0.5, "phase_psnr": 20.0}
+TARGETS = {"resolved": 0.5, "frc_half": 0.5, "phase_psnr": 20.0}
 
 
 def write_report(study_dir: str | Path, targets: Targets = TARGETS) -> Path:

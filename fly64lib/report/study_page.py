@@ -1,7 +1,8 @@
 """The page of a study: what each section shows, from rows, for the templates beside.
 
 `templates/page.html.j2` orders the sections, one file each, and holds the wording. The page needs
-no network and no script: style and images are inside, notebooks are linked."""
+no network and no script: style and images are inside, notebooks are linked, and the choice of a
+target is made of radio buttons and style."""
 
 from collections.abc import Mapping
 from itertools import product
@@ -10,14 +11,18 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from pandas import DataFrame
 
-from fly64lib.design import OVERLAPS, controls_of, linear_overlap
+from fly64lib.design import CONTROLS, OVERLAPS, SINGLE, linear_overlap
 from fly64lib.evaluation.columns import LIMITS, REFERENCES, columns, number, table_columns
 from fly64lib.methods.by_name import described
 from fly64lib.plots.curves import Axis, by_view, over
+from fly64lib.plots.dose_map import panel
 from fly64lib.plots.styles import label, method_styles, reference_styles, view_styles
-from fly64lib.report import answers, provenance
+from fly64lib.report import answers, experiment, provenance, questions
+from fly64lib.report.claims import claims
+from fly64lib.report.dose_map import columns_of, dose_map, place
 from fly64lib.report.gallery import data_url, drawn, gallery
 from fly64lib.report.rows import StudyRows
+from fly64lib.report.sentences import PEER, goal, sentences, short_goal
 
 Targets = Mapping[str, float]
 Part = dict[str, Any]  # of the page: what a section's template shows
@@ -28,12 +33,14 @@ def page_html(study: StudyRows, targets: Targets) -> str:
     table, settings = study.table, []
     for setting, rows in study.settings().items():
         parts = {
-            "Answer": _answer(study, rows, targets),
+            "Answer": _answer(study, rows, targets, maps=True),
+            "Claims": claims(rows),
             "Reading it": _reading(rows),
+            "Experiment": experiment.pictures(study, rows),
+            "Images": gallery(study, rows),
             "Curves": _curves(rows, targets),
             "Controls": _controls(rows, targets),
-            "Images": gallery(study, rows),
-            "Tables": _tables(rows),
+            "Tables": _tables(rows, targets),
         }
         specimen, simulation, gauge = setting
         title = f"{label(specimen)}, {simulation} simulation, {label(gauge)}"
@@ -57,48 +64,80 @@ def page_html(study: StudyRows, targets: Targets) -> str:
 
 
 def answer(study: StudyRows, rows: DataFrame, targets: Targets) -> str:
-    """The plain answer: photons needed for each target, by method and view, and what is missing."""
-    return _rendered("answer", part=_answer(study, rows, targets))
+    """The plain answer: what each method needs for each target, and what is missing."""
+    return _rendered("answer", part=_answer(study, rows, targets, maps=False), number_of=0)
 
 
 def _rendered(template: str, **context: Any) -> str:
     layout = {"trim_blocks": True, "lstrip_blocks": True, "undefined": StrictUndefined}
     environment = Environment(loader=PackageLoader("fly64lib.report"), autoescape=True, **layout)
     filters = (label, number, described, answers.need_text)
-    environment.filters |= {one.__name__: one for one in filters} | {"count": _count}
+    own = {"count": _count, "viewed": _viewed}
+    environment.filters |= {one.__name__: one for one in filters} | own
     return environment.get_template(f"{template}.html.j2").render(context)
 
 
-def _answer(study: StudyRows, rows: DataFrame, targets: Targets) -> Part:
-    replicates = rows.replicate.nunique()
+def _answer(study: StudyRows, rows: DataFrame, targets: Targets, maps: bool) -> Part:
+    """A choice of targets with maps, the first at several levels; else each alone, in words."""
+    replicates, sizes = rows.replicate.nunique(), rows.get("pixel_nm", rows.dose * float("nan"))
+    pixel_nm = float(sizes.median()) if sizes.notna().any() else None
+    known = {name: value for name, value in targets.items() if name in rows and rows[name].any()}
+    more = experiment.other_photons(study, rows)
+    several = next(iter(known), None) if maps else None
+    chosen = [
+        (name, one)
+        for name, value in known.items()
+        for one in (_levels(name, value) if name == several else [value])
+    ]
+    absent = [
+        f"{columns()[name].label}: not in these rows" for name in targets if name not in known
+    ]
+    other = len(study.settings()) - 1
     return {
         "replicates": replicates,
         "probability": 1 - 2.0 ** (1 - replicates),
-        "cards": [_card(rows, metric, target) for metric, target in targets.items()],
-        "views": answers.views(rows),
+        "choices": [_choice(rows, *one, pixel_nm, more, maps) for one in chosen],
+        "first": next((k for k, one in enumerate(chosen) if one[1] == targets[one[0]]), 0),
         "limits": LIMITS,
-        "most": rows.photons_per_pixel.max(),
-        "gaps": answers.missing(rows, study.named_views) + study.failed,
+        "gaps": absent + answers.missing(rows, study.named_views) + study.failed,
         "standing": answers.standing(rows),
+        "other_settings": other,
+        "peer": PEER,
     }
 
 
-def _card(rows: DataFrame, metric: str, target: float) -> Part:
-    """Who needs the fewest photons, spread how; what the others need; who does not get there."""
-    needs, names = answers.needed_photons(rows, metric, target), answers.methods(rows)
-    best = {name: answers.best_view(needs, name) for name in names}
-    reached = []
-    for photons, name, view in sorted((b[1], name, b[0]) for name, b in best.items() if b):
-        own = rows[(rows.method == name) & (rows["view"] == view)]
-        one = {"name": name, "view": view, "photons": photons, "images": own.images.median()}
-        one["at_most"] = any(need.kind == "<" for need in needs[name, view])
-        one["exposure"] = photons / float((own.photons_per_pixel / own.dose).median())
-        one["times"] = photons / reached[0]["photons"] if reached else 1.0
-        reached.append(one)
-    failed, with_needs = [name for name in names if not best[name]], {name for name, _ in needs}
-    about = {"metric": metric, "target": target, "column": columns()[metric], "needs": needs}
-    shown = [name for name in (*names, *LIMITS) if name in with_needs]
-    return about | {"reached": reached, "failed": failed, "names": shown}
+def _levels(metric: str, target: float) -> list[float]:
+    """The target with one under and one over it, where the metric's unit says what that is."""
+    unit = columns()[metric].unit
+    if unit == "dB":
+        return [target - 5, target, target + 5]
+    return sorted({target / 2, target, min(1.5 * target, 1)}) if unit == "Nyquist" else [target]
+
+
+def _choice(
+    rows: DataFrame, metric: str, target: float, pixel_nm: float | None, more: Mapping, maps: bool
+) -> Part:
+    """Maps, sentences and the three questions for one target."""
+    shown = dose_map(rows, metric, target)
+    heads, lines = questions.gains(rows, metric, target)
+    needs = answers.needed_photons(rows, metric, target, "dose")
+    names = [*answers.methods(rows), *_limits(rows)]
+    views = columns_of(rows)
+    return {
+        "metric": metric,
+        "title": goal(metric, target, pixel_nm),
+        "short": short_goal(metric, target, pixel_nm),
+        "maps": [(label(name), drawn(panel(shown, name), "webp")) for name in shown.cells]
+        if maps
+        else [],
+        "sentences": sentences(rows, metric, target, pixel_nm, more),
+        "by_exposure": list(questions.by_exposure(rows, metric, target, pixel_nm)),
+        "by_budget": list(questions.by_budget(rows, metric, pixel_nm)),
+        "gain_heads": heads,
+        "gains": lines,
+        "places": [place(view) for view in views],
+        "needs": [(name, [needs.get((name, view), []) for view in views]) for name in names],
+    }
 
 
 def _reading(rows: DataFrame) -> Part:
@@ -108,7 +147,17 @@ def _reading(rows: DataFrame) -> Part:
         "methods": [*answers.methods(rows), "flat"],
         "limits": _limits(rows),
         "other_views": [view for view in views if linear_overlap(view) is not None],
+        "present": answers.views(rows),
     }
+
+
+def _viewed(view: str) -> str:
+    """An overlap view named by its number."""
+    if not view.startswith(SINGLE):
+        return f"tight groups of four neighbouring images, a linear overlap of {view} apart"
+    overlap = linear_overlap(view)
+    apart = f"{1 - overlap:g} of the probe's diameter apart: a linear overlap of {overlap:.0%}"
+    return f"single images, {apart}" if overlap else "single images that share no lit pixel"
 
 
 def _limits(rows: DataFrame) -> list[str]:
@@ -131,24 +180,24 @@ def _curves(rows: DataFrame, targets: Targets) -> Part:
 
 
 def _panels(axis: Axis, rows: DataFrame, styles: Mapping, views: Mapping) -> Part:
-    """The three rows of curves of one metric."""
+    """The two rows of curves of one metric."""
     named, title = answers.named(rows), axis.column.label
     part = {"what": axis.column.title, "title": title[0].upper() + title[1:]}
-    part |= {"is_target": axis.target is not None}
-    part["over_dose"] = [
-        (view.capitalize(), drawn(over(axis, named[named["view"] == view], "dose", styles)))
-        for view in answers.views(named)
-    ]
+    part |= {"is_target": axis.target is not None, "over_dose": []}
+    if axis.target is not None:
+        part["over_dose"] = [
+            (_begun(place(view)), drawn(over(axis, named[named["view"] == view], "dose", styles)))
+            for view in columns_of(named)
+        ]
     part["over_photons"] = [
         (label(name), drawn(by_view(axis, rows[rows.method.isin((name, *REFERENCES))], views)))
         for name in answers.methods(rows)
     ]
-    part["over_overlap"] = [
-        (f"{dose:,.0f} photons per exposure", drawn(over(axis, own, "overlap", styles)))
-        for dose, own in named.groupby("dose")
-        if own.overlap.notna().any()
-    ]
     return part
+
+
+def _begun(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _controls(rows: DataFrame, targets: Targets) -> Part:
@@ -159,18 +208,25 @@ def _controls(rows: DataFrame, targets: Targets) -> Part:
     lines = []
     conditions = answers.views(answers.named(rows)), sorted(rows.dose.unique())
     for view, dose, name in product(*conditions, answers.methods(rows)):
-        keys = [(place, dose, name) for place in (view, *controls_of(view))]
+        keys = [(one, dose, name) for one in (view, *(f"{view}_{kind}" for kind in CONTROLS))]
         if any(key in medians.index for key in keys[1:]):
             values = medians.reindex(keys).T.to_numpy().ravel()
             lines.append({"view": view, "dose": dose, "method": name, "values": values})
-    kinds = ("named", "spread", "fluence")
+    kinds = ("named", *CONTROLS)
     return {"heads": [f"{what}: {k}" for what in shown.values() for k in kinds], "lines": lines}
 
 
-def _tables(rows: DataFrame) -> Part:
-    """All rows, view by view, and as CSV."""
+def _tables(rows: DataFrame, targets: Targets) -> Part:
+    """All rows, view by view, in two tables that fit a page: what people ask for, and the rest; and
+    as CSV."""
+    shown = [one for one in table_columns(rows, report=True) if not one.name.endswith("_skill")]
+    first = ("photons_per_pixel", "phase_psnr", "amplitude_psnr", "deviance_held_out", *targets)
+    kinds = (
+        [one for one in shown if one.name in first],
+        [one for one in shown if one.name not in first],
+    )
     return {
-        "columns": table_columns(rows, report=True),
+        "kinds": dict(zip(("Photons and targets", "All else"), kinds, strict=True)),
         "views": {view: own.to_dict("records") for view, own in rows.groupby("view", sort=False)},
         "references": REFERENCES,
         "csv": data_url("text/csv", rows.to_csv(index=False).encode()),
