@@ -16,7 +16,7 @@ BIN := .venv/bin
 	$(BIN)/pip install --quiet -e '.[all]'
 	touch $@ .venv/.run
 
-.PHONY: run test test-fast test-notebooks test-browser test-slurm test-gpu lint
+.PHONY: run test test-fast test-notebooks test-browser test-slurm test-gpu lint docs
 run: .venv/.run
 	$(BIN)/fly64 run --profile quick --output runs/quick
 
@@ -31,6 +31,9 @@ test-fast: .venv/.test
 test-notebooks: .venv/.test
 	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 2 --dist loadscope \
 		--nbval --nbval-sanitize-with tests/reference/sanitize.cfg --nbval-cell-timeout 600 tests/reference
+
+docs: .venv/.test
+	$(BIN)/python -m mkdocs build --strict --site-dir build/site
 
 lint: .venv/.test
 	$(BIN)/ruff check .

@@ -20,7 +20,7 @@ import torch
 from common import Rows, main, table, trained
 from tyro.conf import Positional
 
-from fly64lib.evaluation.detector_grid import DetectorGrid
+from fly64lib.evaluation.detector_grid import on_detector_grid
 from fly64lib.formats.importing import import_scan
 from fly64lib.formats.options import ImportOptions
 from fly64lib.methods.classical import Classical
@@ -35,7 +35,6 @@ from ptycho_torch.fields import Positive, Whole, config
 from ptycho_torch.files import write_json
 from ptycho_torch.inference.apply import data_deviance
 from ptycho_torch.memmap_bridge import RawDataTorch, open_scan
-from ptycho_torch.physics.optics import backpropagate, propagate
 from ptycho_torch.versions import software_versions
 
 N, M = 64, 128  # of the detector that is used, and of object and probe
@@ -71,7 +70,7 @@ def real_data(options: RealDataOptions) -> int:
     rows = Rows(options.output / "recoveries.json", steps=options.steps)
     found = None
     for name, (modes, side, unknown, weight) in RECOVERIES.items():
-        start = raw if side == M else on_detector(raw)
+        start = raw if side == M else on_detector_grid(raw).without_truth()
         how = {"unknown": unknown, "tikhonov": weight}
         found = recover_probe(start, modes, options.steps, **how)
         fitted = data_deviance(found.scan.object_guess, found.scan.subset(~held_out(raw.n)))
@@ -81,17 +80,6 @@ def real_data(options: RealDataOptions) -> int:
     print(table(rings(found.scan, whole), ["px", "share", "predicted", "fitted", "held"]))
     methods_under(found.scan, options)
     return 0
-
-
-def on_detector(raw: RawDataTorch) -> RawDataTorch:
-    """The scan with probe, positions and an empty object on the detector's own grid."""
-    grid, scan = DetectorGrid.of(raw), raw.scan
-    probe = backpropagate(propagate(raw.probe, raw.N)).numpy()
-    shape = (-(-side * raw.N // raw.M) for side in scan.canvas_shape)
-    y, x = (scan.positions / grid.finer).T
-    image = np.ones(tuple(shape), np.complex64)
-    changed = replace(scan, probe=probe, xcoords=x, ycoords=y, object_guess=image)
-    return RawDataTorch(changed, raw.source)
 
 
 def rings(found: RawDataTorch, whole: RawDataTorch) -> list[dict]:

@@ -18,6 +18,7 @@ _PLACES = {
     "simulate": "fly64lib.notebook.datasets",
     "train_cdi_model_torch": "ptycho_torch.workflows.components",
     "reconstruct": "fly64lib.methods.by_name",
+    "reconstruct_scan": "fly64lib.notebook.own_scan",
     "judge": "fly64lib.evaluation.judgement",
     "limits": "fly64lib.evaluation.limits",
     "examine_scan": "fly64lib.check.examination",

@@ -3,9 +3,10 @@
     python -m fly64lib.comparison --phase-c-root C --phase-d-root D --reconstruction-root R
     --output-root O
 
-Per condition `O/dose_1000/<view>/`: `objects.png`, `frc.png`, `spectrum.png` and, last,
-`comparison.json`; over all conditions `comparison.csv` and `comparison.json`, one row per condition
-and method with its provenance.
+Without `--dose` or `--view` all conditions that were reconstructed. Per condition
+`O/dose_1000/<view>/`: `objects.png`, `frc.png`, `spectrum.png` and, last, `comparison.json`; over
+all conditions `comparison.csv` and `comparison.json`, one row per condition and method with its
+provenance.
 
 Every object is scored on the scanned region of the baseline's test half, whatever the view, and in
 data space on the held-out patterns of phase C, which no method got. The rows `cramer_rao` and
@@ -21,7 +22,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from fly64lib import design
-from fly64lib.design import Doses, StudyDesign, View, dose_folder
+from fly64lib.design import Doses, View, dose_folder
 from fly64lib.evaluation.columns import aligned_text, table
 from fly64lib.evaluation.detector_grid import DetectorGrid
 from fly64lib.evaluation.faithful import resolved_limit
@@ -30,7 +31,7 @@ from fly64lib.evaluation.judgement import has_truth, judge, on_detector_grid, re
 from fly64lib.evaluation.limits import Limits, limits
 from fly64lib.evaluation.metrics import Pair
 from fly64lib.evaluation.rings import FRC, first_crossing
-from fly64lib.evaluation.scores import json_rows
+from fly64lib.evaluation.scores import absences, json_rows
 from fly64lib.evaluation.spectrum import class_spectrum
 from fly64lib.plots import figures
 from fly64lib.reconstruction import load_object
@@ -38,7 +39,7 @@ from fly64lib.registries import SPECIMENS
 from ptycho_torch.commands import command_line
 from ptycho_torch.errors import DataContractError
 from ptycho_torch.fields import config
-from ptycho_torch.files import atomic_path, folder_lock, read_json, write_json
+from ptycho_torch.files import atomic_path, folder_lock, read_json, sha256_file, write_json
 from ptycho_torch.memmap_bridge import RawDataTorch, open_scan
 from ptycho_torch.versions import software_versions
 
@@ -55,11 +56,24 @@ class Options:
     phase_d_root: Path  # phase D's folder
     reconstruction_root: Path  # phase F's folder
     output_root: Path  # where tables and pictures go
-    doses: Doses = StudyDesign().doses  # photons per exposure
-    views: tuple[View, ...] = ("baseline", *StudyDesign().views)  # also controls, other overlaps
+    doses: Doses | None = None  # photons per exposure; None: all that were reconstructed
+    views: tuple[View, ...] = ()  # all that were reconstructed if none is named
     methods: tuple[str, ...] = ()  # all that are there if none is named
     gauge: Literal["known_probe", "unknown_probe"] = "known_probe"  # removed before scoring
     no_limits: bool = False  # leave the two limits out
+
+
+class Conditions(NamedTuple):
+    """Doses and views of a study that have data."""
+
+    reconstructed: list[tuple[float, str]]
+    not_reconstructed: list[tuple[float, str]]
+
+    @property
+    def remark(self) -> str:
+        """A line that says what was not reconstructed; empty where all was."""
+        names = [f"{dose_folder(dose)} {view}" for dose, view in self.not_reconstructed]
+        return f"not reconstructed, so not compared: {', '.join(names)}\n" if names else ""
 
 
 class Comparison(NamedTuple):
@@ -73,6 +87,32 @@ class Comparison(NamedTuple):
     objects: dict[str, np.ndarray]
     rows: list[dict]
     limits: dict[str, Limits]
+
+
+def conditions_of(
+    phase_c_root: str | Path,
+    phase_d_root: str | Path,
+    reconstruction_root: str | Path,
+    doses: tuple[float, ...] | None = None,
+    views: tuple[str, ...] = (),
+) -> Conditions:
+    """Which conditions of phases C and D, of these doses and views where some are named, have a
+    reconstruction; where both are named, those. Raises DataContractError where none has."""
+    if doses and views:
+        return Conditions(list(product(doses, views)), [])
+    files = [*Path(phase_c_root).glob("dose_*/patched_test.npz")]
+    found = {(path.parts[-2], "baseline") for path in files}
+    found |= {path.parts[-3:-1] for path in Path(phase_d_root).glob("dose_*/*/*_test.npz")}
+    there, not_there = [], []
+    for dose, view in sorted((float(name.removeprefix("dose_")), view) for name, view in found):
+        if (doses is None or dose in doses) and (not views or view in views):
+            folder = Path(reconstruction_root) / dose_folder(dose) / view
+            done = any(folder.glob("*/result.json"))
+            (there if done else not_there).append((dose, view))
+    if not there:
+        how = "run python -m fly64lib.reconstruction first"
+        raise DataContractError(f"{reconstruction_root}: no reconstructions; {how}")
+    return Conditions(there, not_there)
 
 
 def compare(
@@ -101,6 +141,11 @@ def compare(
         raise DataContractError(f"{folder}: no reconstructions; {how}")
     objects = {name: load_object(folder / name) for name in names}
     cost = {name: _cost(read_json(folder / name / "result.json")) for name in names}
+    data = sha256_file(raw.source)
+    for name in names:
+        if cost[name]["dataset_sha256"] != data:
+            text = f"{folder / name}: made from other patterns than those of {raw.source}"
+            raise DataContractError(f"{text}; reconstruct them again")
     scored = judge(objects, raw, region=region, gauge=gauge, held_out=held_out)
     objects = {name: on_detector_grid(image, raw) for name, image in objects.items()}
     bounds = _limits(raw, region, gauge == "known_probe") if with_limits else {}
@@ -188,20 +233,22 @@ def main(options: Options) -> int:
     roots = options.phase_c_root, options.phase_d_root, options.reconstruction_root
     how = options.methods or None, options.gauge, not options.no_limits
     rows: list[dict] = []
+    conditions = conditions_of(*roots, options.doses, options.views)
     with folder_lock(options.output_root):
-        for dose, view in product(options.doses, options.views):
+        for dose, view in conditions.reconstructed:
             print(f"{dose_folder(dose)} {view}", file=sys.stderr)
             found = compare(*roots, dose, view, *how)
             write_comparison(found, options.output_root)
             rows += found.rows
         print(write_table(rows, options.output_root))
     print(text_table(rows))
+    print(conditions.remark, end="")
     return 0
 
 
 def text_table(rows: list[dict]) -> str:
-    """The columns that one reads first, as aligned text."""
-    return aligned_text(*table(rows, "dose", "view", "method"))
+    """The columns that one reads first, as aligned text, and why some are empty."""
+    return "\n".join([aligned_text(*table(rows, "dose", "view", "method")), *absences(rows)])
 
 
 if __name__ == "__main__":

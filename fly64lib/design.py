@@ -54,7 +54,7 @@ def check_view(view: object) -> str:
     """The name of a view; a number is the name of an overlap view. Raises ConfigError."""
     name = str(float(view)).removesuffix(".0") if type(view) in (int, float) else view
     if not isinstance(name, str):
-        raise ConfigError(f"view={view!r} is a {type(view).__name__}, expected a name")
+        raise ConfigError(f"view={view!r}: expected the name of one view")
     linear_overlap(name)
     return name
 
@@ -125,7 +125,9 @@ class ScanDesign(_Replicated):
     """What phase C simulates."""
 
     doses: Doses = (1e3, 1e4, 1e5)  # expected detected photons per exposure
-    specimen: SPECIMENS.names = "siemens_star"
+    # a DATA-001 file: its object, probe and positions, on its own grid, instead of the twin's
+    base_npz: str | None = None
+    specimen: SPECIMENS.names = "siemens_star"  # of the twin, of docs/extending.md's registry
     probe: PROBES.names = "zone_plate"
     # "fine": on a grid finer than any reconstruction's, cropped; "matched": on the same grid
     simulation: Literal["fine", "matched"] = "fine"

@@ -37,23 +37,21 @@ _HELD_OUT_PATTERNS = 256
 def generate_datasets(
     output_root: str | Path,
     design: ScanDesign,
-    base_npz: str | Path | None = None,
     progress: bool = False,
     imperfections: Imperfections = PERFECT,
 ) -> dict:
     """Write all doses and splits of `design` under `output_root` and return the manifest.
 
-    Without `base_npz` the embedded twin is simulated; with it the object, probe and positions of
+    Without a `base_npz` the embedded twin is simulated; with one the object, probe and positions of
     any DATA-001 file, on the file's own grid (matched by nature, and labelled so). Doses may be
     made one after another: the manifest keeps all. `imperfections` are in the patterns (and in the
     file's probe) and named in the metadata; methods do not know them."""
     root, design = Path(output_root), part_of(ScanDesign, design)
     # A broken base file is refused before anything is written.
-    base = base_experiment(base_npz) if base_npz else None
+    base = base_experiment(design.base_npz) if design.base_npz else None
     inputs = {
         "design": to_dict(design),
-        "base_npz": str(base_npz) if base_npz else None,
-        "base_sha256": sha256_file(base_npz) if base_npz else None,
+        "base_sha256": sha256_file(design.base_npz) if base else None,
     } | ({} if imperfections == PERFECT else {"imperfections": to_dict(imperfections)})
     with folder_lock(root):
         manifest = Manifest(root, "C", inputs, varying=("doses",))
@@ -161,7 +159,6 @@ class Options:
     """Phase C: one data set per dose and split."""
 
     output_root: Path  # folder for dose_*/patched_*.npz
-    base_npz: Path | None = None  # DATA-001 file whose object, probe and positions are simulated
     design: ScanDesign = ScanDesign()
 
 

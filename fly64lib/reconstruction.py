@@ -167,7 +167,9 @@ def load_object(folder: str | Path) -> np.ndarray:
 
 @config
 class Options(GridOptions):
-    """Phase F: reconstructions of the grid's test views by any method, each recorded."""
+    """Phase F: reconstructions of the grid's test views by any method, each recorded.
+
+    A scan of your own needs no phase: fly64 reconstruct --bundle BUNDLE.pt --data SCAN.npz."""
 
     methods: tuple[METHODS.names, ...]  # --method may be repeated
     split: Literal["train", "test"] = "test"

@@ -22,7 +22,7 @@ from fly64lib.design import SPLITS, GridOptions, StudyDesign, conditions, dose_f
 from fly64lib.methods.by_name import method_of, network_of
 from ptycho_torch import params
 from ptycho_torch.commands import run_in_order, run_options
-from ptycho_torch.config import TrainingConfig, update_legacy_dict
+from ptycho_torch.config import SETTINGS, TrainingConfig, update_legacy_dict
 from ptycho_torch.fields import config, flat
 from ptycho_torch.files import folder_lock, storage_checked
 
@@ -110,7 +110,7 @@ def execute_training_job(
     from ptycho_torch.workflows import components
 
     with _logged(log_path):
-        logging.getLogger("ptycho_torch").info("%s: %s", job.name, config.to_dict())
+        logging.getLogger("ptycho_torch").info("%s: %s", job.name, described(config))
         truth = config.model.objective == "supervised"
         files = job.train_data_path, job.test_data_path
         data = [open_scan(file, with_truth=truth) for file in files]
@@ -118,6 +118,14 @@ def execute_training_job(
     kept = {name: value for name, value in trained.items() if name != "model"}
     paths = {name: kept[name] and str(kept[name]) for name in ("bundle", "checkpoint")}
     return {"status": "complete", **kept, **paths, "log": str(log_path)}
+
+
+def described(config: TrainingConfig) -> str:
+    """The settings that are not the default ones, in a line; the bundle holds all."""
+    default, own = flat(TrainingConfig().to_dict()), flat(config.to_dict())
+    names = {path.rpartition(".")[2]: path for path in own if own[path] != default[path]}
+    given = [f"{name} {own[path]}" for name, path in names.items() if name in SETTINGS]
+    return ", ".join(given) or "the default settings"
 
 
 @contextmanager
@@ -203,8 +211,7 @@ def command(options: Options) -> int:
         print(f"error: no job matches; there are: {there}", file=sys.stderr)
         return 1
     if options.dry_run:
-        default, own = flat(TrainingConfig().to_dict()), flat(options.training.to_dict())
-        print("settings:", {name: own[name] for name in own if own[name] != default[name]})
+        print("settings:", described(options.training))
     rows = run_jobs(chosen, options.training, options.artifact_root, skipped, options.dry_run)
     for job, row in zip(chosen, rows, strict=True):
         loss = f"loss {row['final_loss']:.5g}" if "final_loss" in row else row.get("error", "")
@@ -214,11 +221,11 @@ def command(options: Options) -> int:
     return int(any(row["status"] == "failed" for row in rows))
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, prog: str = "python -m fly64lib.training") -> int:
     known = {"--disable-checkpointing": "--no-checkpointing"}  # the name that it had upstream
     given = sys.argv[1:] if argv is None else argv
     given = [known.get(text.replace("_", "-"), text) for text in given]
-    return run_options(Options, command, given, "python -m fly64lib.training")
+    return run_options(Options, command, given, prog)
 
 
 if __name__ == "__main__":

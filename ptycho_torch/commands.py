@@ -5,10 +5,11 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import redirect_stderr
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import fields, is_dataclass
 from functools import partial, wraps
 from pathlib import Path
@@ -24,15 +25,20 @@ Rows = list[dict]
 # As options that may be repeated were spelt, for a parser that knows the list only.
 _REPEATED = {"dose": "doses", "view": "views", "method": "methods"}
 _PATIENCE_S = 30.0  # writing a manifest takes milliseconds
+STOPPED = 128 + signal.SIGINT  # exit code
 
 
 def command_line(prog: str) -> Callable[[Callable[[Options], int]], Callable[..., int]]:
-    """Makes `main(argv=None)` of a function of its options: it is run on what the shell gives for
-    the configuration that its argument is annotated with."""
+    """Makes `main(argv=None, prog=prog)` of a function of its options: it is run on what the shell
+    gives for the configuration that its argument is annotated with."""
 
     def main_of(command: Callable[[Options], int]) -> Callable[..., int]:
         options, *_ = get_type_hints(command).values()
-        return wraps(command)(lambda argv=None: run_options(options, command, argv, prog))
+
+        def main(argv: Sequence[str] | None = None, prog: str = prog) -> int:
+            return run_options(options, command, argv, prog)
+
+        return wraps(command)(main)
 
     return main_of
 
@@ -89,12 +95,47 @@ def _listed(argv: list[str], known: set[str]) -> list[str]:
     return left + [part for name, values in given.items() for part in (name, *values)]
 
 
+@contextmanager
+def interruptible(*signals: signal.Signals) -> Iterator[None]:
+    """The first of these signals raises KeyboardInterrupt; while what that set off is put in order,
+    further ones do nothing. One that is ignored (`nohup`) stays so.
+
+    The handler is a function, for children inherit an ignored signal and could not be stopped."""
+
+    def first(number: int, frame: object) -> None:
+        for one in before:
+            signal.signal(one, lambda *_: None)
+        raise KeyboardInterrupt
+
+    heeded = [one for one in signals if signal.getsignal(one) is not signal.SIG_IGN]
+    before: dict = {}
+    for one in heeded:
+        before[one] = signal.signal(one, first)
+    try:
+        yield
+    finally:
+        for one in before:
+            signal.signal(one, before[one])
+
+
+def stoppable(command: Callable[[], int]) -> int:
+    """The exit code of a command, which Ctrl-C ends with a line and no traceback."""
+    if threading.current_thread() is not threading.main_thread():
+        return command()  # signals are the main thread's
+    with interruptible(signal.SIGINT):
+        try:
+            return command()
+        except KeyboardInterrupt:
+            print("stopped", file=sys.stderr)
+            return STOPPED
+
+
 def run_command(command: Callable[[], int]) -> int:
     """Run a command; an error that the user can act on is printed and gives exit code 2: the
     project's own, and what the file system refuses (a folder that is a file, no permission, no
     space). 141, and silence, when a reader such as `head` has seen enough."""
     try:
-        code = command()
+        code = stoppable(command)
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # what is still in the buffer has nowhere to go

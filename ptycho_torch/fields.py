@@ -53,17 +53,20 @@ def _different(values: tuple) -> tuple:
     return values
 
 
-def _not_bool(value: object) -> object:
+def _number(value: object) -> object:
     if isinstance(value, bool):
         raise ConfigError(f"{value} is no number")
-    return value
+    if isinstance(value, list | tuple):
+        raise ConfigError(f"{value} is a list, expected one number")
+    read = literal(value)
+    return read if type(read) in (int, float) else value
 
 
-Whole = Annotated[int, BeforeValidator(_not_bool)]
+Whole = Annotated[int, BeforeValidator(_number)]
 Positive = Annotated[Whole, Field(ge=1)]
 Seed = Annotated[Whole, Field(ge=0, le=2**31)]
 Threads = Annotated[Whole, Field(ge=1, le=1024)]
-Number = Annotated[float, BeforeValidator(_not_bool)]
+Number = Annotated[float, BeforeValidator(_number)]
 # On a command line a mapping is one word, as JSON or Python writes it.
 _MAPPING = PrimitiveConstructorSpec(
     nargs=1,

@@ -202,7 +202,7 @@ rows(
     roots_missing=(
         None,
         "compare --phase-c-root C",
-        "Missing from python -m fly64lib.comparison: --phase-d-root",
+        "Missing from fly64 compare: --phase-d-root",
     ),
     bundle_without_data=(
         None,

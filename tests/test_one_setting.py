@@ -54,7 +54,7 @@ def test_on_the_command_line(copy):
     assert re.search(r"--new-knob FLOAT +of a test \(default: 0\.5\)", helped)
     planned = trained(copy, "--new-knob", "0.7")
     assert planned.returncode == 0, planned.stderr
-    assert "settings: {'new_knob': 0.7}" in planned.stdout and planned.stdout.count("planned") == 3
+    assert "settings: new_knob 0.7\n" in planned.stdout and planned.stdout.count("planned") == 3
     refused = trained(copy, "--new-knop", "0.7")
     assert refused.returncode == 2 and "--new-knop" in refused.stderr
     refused = trained(copy, "--new-knob", "much")

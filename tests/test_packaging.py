@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -97,6 +98,40 @@ def test_the_wheel_holds_every_file_of_both_packages_every_notebook_the_licence_
         .decode()
     )
     assert all(f"{script} = {target}" in scripts for script, target in PROJECT["scripts"].items())
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("sdist")
+    build = ("-m", "build", "--sdist", "--no-isolation", "--outdir", str(folder), str(ROOT))
+    subprocess.run([sys.executable, *build], check=True, capture_output=True, timeout=300)
+    (built,) = folder.glob("*.tar.gz")
+    return built
+
+
+@pytest.mark.slow
+def test_wheel_and_sdist_pass_the_check_before_an_upload(wheel, sdist):
+    check = [sys.executable, "-m", "twine", "check", "--strict", str(wheel), str(sdist)]
+    checked = subprocess.run(check, capture_output=True, text=True, timeout=120)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert checked.stdout.count("PASSED") == 2
+
+
+@pytest.mark.slow
+def test_the_sdist_holds_the_packages_their_tests_and_what_describes_them(sdist):
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"pyproject.toml", "README.md", "CITATION.cff", "paper.md", "mkdocs.yml"} <= names
+    for folder in ("fly64lib", "ptycho_torch", "notebooks", "docs"):
+        suffixes = (".py", ".ipynb", ".md", ".typed", ".yaml", ".pt")
+        files = (path for path in (ROOT / folder).rglob("*") if path.suffix in suffixes)
+        there = {path.relative_to(ROOT).as_posix() for path in files}
+        assert there <= names
+    assert "tests/test_packaging.py" in names
+
+
+def test_both_packages_say_that_they_are_typed():
+    assert all((ROOT / name / "py.typed").is_file() for name in ("fly64lib", "ptycho_torch"))
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from fly64lib.overlap import generate_overlap_views
 from fly64lib.plots import figures
 from ptycho_torch.memmap_bridge import open_scan
 
-DOSE, VIEW, METHODS = 1e4, "sparse", ("lsqml", "classical", "general+refine")
+DOSE, VIEW, METHODS = 1e4, "sparse", ("lsqml", "classical", "pinn-sim+refine")
 
 
 def main(root: Path) -> None:

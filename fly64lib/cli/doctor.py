@@ -49,7 +49,10 @@ def doctor(asked: Doctor) -> int:
     """Print the diagnosis; exit code 1 where something that everything needs does not work."""
     torch = _package("torch", "torch", "pip install torch", required=True)
     cluster = (_snakemake(), _slurm())
-    findings = [_kernel(), torch, _gpu(), _ptychi(), *cluster, _disk(asked.folder), _threads()]
+    formats = _package("formats", "h5py", "HDF5, CXI: pip install 'fly64[formats]'")
+    lab = _package("lab", "jupyterlab", "notebooks by hand: pip install 'fly64[lab]'")
+    here = _disk(asked.folder), _threads()
+    findings = [_kernel(), torch, _gpu(), _ptychi(), *cluster, formats, lab, *here]
     for finding in findings:
         print(f"{'ok  ' if finding.works else 'no  '} {finding.what}: {finding.found}")
         if not finding.works:

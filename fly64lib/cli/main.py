@@ -6,7 +6,7 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import get_type_hints
 
-from ptycho_torch.commands import run_options
+from ptycho_torch.commands import run_options, stoppable
 from ptycho_torch.fields import nearest
 
 COMMANDS = {  # the function that a command calls, and what the command does
@@ -20,12 +20,16 @@ COMMANDS = {  # the function that a command calls, and what the command does
     "check": ("check.command:check", "is this scan fit for a reconstruction?"),
     "import": ("formats.importing:imported", "a scan of another format, as DATA-001"),
     "export": ("formats.exporting:exported", "a DATA-001 scan, in another format"),
-    "probe": ("methods.probe_recovery:main", "a probe recovered from a scan's own counts"),
+    "probe": ("cli.probe:recover", "a probe recovered from a scan's own counts"),
     "generate": ("generation:main", "phase C: diffraction patterns at each dose"),
     "overlap": ("overlap:main", "phase D: views of them with less overlap"),
     "train": ("training:main", "phase E: the networks"),
-    "reconstruct": ("reconstruction:main", "phase F: objects by any method; or --bundle, --data"),
+    "reconstruct": ("notebook.own_scan:command", "one's own scan to its object; study: phase F"),
     "compare": ("comparison:main", "phase G: all methods beside the limits"),
+}
+NEXT = {  # what to do after a command that ended well
+    "import": "fly64 check SCAN.npz; then fly64 probe SCAN.npz OUT.npz, for the file's probe is"
+    " seldom the beam that made the patterns",
 }
 _EXAMPLES = """  fly64 notebook train OUT.ipynb -p dose 1000 -p view dense
   fly64 run --profile quick --output DIR        then: fly64 status | resume | cancel DIR"""
@@ -33,7 +37,11 @@ _EXAMPLES = """  fly64 notebook train OUT.ipynb -p dose 1000 -p view dense
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command that the arguments name; its exit code."""
-    argv = sys.argv[1:] if argv is None else argv
+    # Importing a command's module takes seconds, in which Ctrl-C is to end it as quietly as later.
+    return stoppable(partial(_run, sys.argv[1:] if argv is None else argv))
+
+
+def _run(argv: list[str]) -> int:
     if not argv:
         print("error: fly64 needs a command; fly64 --help lists them", file=sys.stderr)
         return 2
@@ -53,17 +61,22 @@ def main(argv: list[str] | None = None) -> int:
     place, _ = COMMANDS[name]
     if name == "reconstruct" and any(text.startswith(("--bundle", "--data")) for text in rest):
         place = "notebook.infer:main"
+    if name == "reconstruct" and any(text.startswith("--phase-c-root") for text in rest):
+        place = "reconstruction:main"
     module, function = place.split(":")
     command = getattr(import_module(f"fly64lib.{module}"), function)
     if function == "main":
-        return command(rest)
+        return command(rest, prog=f"fly64 {name}")
     hints = get_type_hints(command)
     options, *_ = hints.values()
     # further ones are for Snakemake
     end = rest.index("--") if "--" in rest and "further" in hints else len(rest)
     if rest[end:]:
         command = partial(command, further=tuple(rest[end + 1 :]))
-    return run_options(options, command, rest[:end], f"fly64 {name}")
+    code = run_options(options, command, rest[:end], f"fly64 {name}")
+    if code == 0 and name in NEXT:
+        print(f"next: {NEXT[name]}")
+    return code
 
 
 if __name__ == "__main__":

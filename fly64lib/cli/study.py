@@ -11,8 +11,19 @@ from tyro.conf import Positional, UseAppendAction, arg
 from fly64lib.sweep import control
 from fly64lib.sweep import folder as study_folder
 from fly64lib.sweep.folder import Executor, SweepFolder
-from fly64lib.sweep.profile import load_profile
-from ptycho_torch.fields import Positive, config
+from fly64lib.sweep.profile import MAPPINGS, SHORT, Profile, load_profile
+from ptycho_torch.commands import STOPPED
+from ptycho_torch.config import SETTINGS
+from ptycho_torch.fields import Positive, config, field_names
+
+_SETTINGS = (
+    "a setting in place of the profile's; may be repeated. Keys:"
+    f" {', '.join(name for name in field_names(Profile) if name not in MAPPINGS)};"
+    f" design.X, where X is {', '.join(Profile.free_design())};"
+    f" training.X and pretraining.X, where X is {', '.join(SETTINGS)};"
+    " settings.METHOD.X, where X is a field of the method's class (fly64lib/methods);"
+    f" and short names for some: {', '.join(SHORT)}"
+)
 
 
 @config
@@ -22,8 +33,7 @@ class Run:
 
     profile: str  # smoke, quick or full
     output: Path  # the study's folder
-    # a setting of the profile, such as training.width=32; may be repeated
-    set: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="KEY=VALUE")] = ()
+    set: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="KEY=VALUE", help=_SETTINGS)] = ()
     update: bool = False  # take changed settings, and rerun what they reach
     # run edited copies (fly64 init DIR) instead of the project's notebooks
     notebooks: str | None = None
@@ -93,9 +103,13 @@ def cancel(asked: Folder) -> int:
 
 
 def _driven(study: SweepFolder) -> int:
-    if control.run(study) == 0:
+    code = control.run(study)
+    if code == 0:
         print(f"report: {study.folder / 'index.html'}")
         return 0
+    if code == STOPPED:
+        print(f"stopped; go on with: fly64 resume {study.folder}", file=sys.stderr)
+        return STOPPED
     failed = study_folder.status(study, working=False)["failed"]
     said = [f"{name}: {study_folder.why(study, name)}" for name in failed]
     for line in said or study_folder.ending(study.log):

@@ -5,6 +5,7 @@ An object of M pixels a patch is band-limited to N by the middle of its spectrum
 (:func:`fly64lib.simulation.probes.fourier_crop`, "mean"): numbers of different M compare."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import gcd
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from fly64lib.evaluation.gauge import Region
 from ptycho_torch.errors import DataContractError
 from ptycho_torch.memmap_bridge import RawDataTorch
+from ptycho_torch.physics import optics
 from ptycho_torch.physics.geometry import Geometry
 
 _AXES = (-2, -1)
@@ -86,3 +88,20 @@ class DetectorGrid(NamedTuple):
 def _image(spectrum: Tensor) -> Tensor:
     """Of a spectrum with zero frequency in the middle."""
     return torch.fft.ifft2(torch.fft.ifftshift(spectrum, dim=_AXES), norm="ortho")
+
+
+def on_detector_grid(raw: RawDataTorch) -> RawDataTorch:
+    """The scan with probe, object and positions on the detector's own grid: what a program sees
+    that knows no finer one. The light beside the detector folds back there."""
+    grid, scan = DetectorGrid.of(raw), raw.scan
+    if raw.M == raw.N:
+        return raw
+    step = raw.M // gcd(raw.M, raw.N)
+    image = raw.object_guess
+    pad = [-side % step for side in image.shape]
+    image = torch.nn.functional.pad(image, (0, pad[1], 0, pad[0]), value=1.0)
+    probe = optics.backpropagate(optics.propagate(raw.probe, raw.N)).numpy()
+    y, x = (scan.positions / grid.finer).T
+    found = grid.image(image).numpy()
+    changed = replace(scan, probe=probe, xcoords=x, ycoords=y, object_guess=found)
+    return RawDataTorch(changed, raw.source)

@@ -23,7 +23,6 @@ from fly64lib.simulation.overlap_measures import Region, scanned_region
 from ptycho_torch.errors import ConfigError, DataContractError
 
 GAUGES = ("known_probe", "unknown_probe")
-MIN_SIDE_PX = 44  # the 11 px window of SSIM must fit after the two halvings of a 3-scale MS-SSIM
 # Searched on each axis; a reconstruction farther off is a failed one, not a matter of gauge.
 MAX_SHIFT_PX = 3
 _FALSE_ALARM = 1e-3  # probability that an unrelated image is said to be registered
@@ -33,6 +32,10 @@ Image = Complex[np.ndarray, "H W"]
 Mask = Bool[np.ndarray, "H W"]
 Pixels = Float[np.ndarray, "2"]  # rows, columns
 Move = tuple[Pixels, Pixels]  # tilt (rad/px) and displacement (px) of an image against another
+
+
+class TooSmall(DataContractError):
+    """A region on which a metric does not exist; the others still do."""
 
 
 class Alignment(NamedTuple):
@@ -51,8 +54,7 @@ class Alignment(NamedTuple):
 
 def scored_region(xcoords: np.ndarray, ycoords: np.ndarray, canvas_shape: Sequence[int]) -> Region:
     """Rows and columns of the canvas inside the bounding box of the patch centres (px), rounded
-    inwards. Raises :class:`DataContractError` for positions that give none, or one with a side
-    under `MIN_SIDE_PX`."""
+    inwards. Raises :class:`DataContractError` for positions that give none."""
     paired = np.shape(xcoords) == np.shape(ycoords) and np.size(xcoords) > 0
     if not paired or not np.isfinite([xcoords, ycoords]).all():
         raise DataContractError(
@@ -66,12 +68,6 @@ def scored_region(xcoords: np.ndarray, ycoords: np.ndarray, canvas_shape: Sequen
                 f"scored region: positions span {name} {part.start}..{part.stop - 1}, outside the"
                 f" canvas of {tuple(canvas_shape)} px; check their unit and origin"
             )
-    size = [part.stop - part.start for part in region]
-    if min(size) < MIN_SIDE_PX:
-        raise DataContractError(
-            f"scored region: the positions span {size[0]} x {size[1]} px; a 3-scale MS-SSIM needs "
-            f"at least {MIN_SIDE_PX} px on each side: score a larger part of the scan"
-        )
     return region
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from scipy import fft
 from scipy.signal.windows import hann, tukey
 
-from fly64lib.evaluation.gauge import has_contrast
+from fly64lib.evaluation.gauge import TooSmall, has_contrast
 from ptycho_torch.errors import DataContractError
 
 TUKEY_TAPER = 0.25  # share of each side under the two Hann edges of the FRC window
@@ -84,7 +84,8 @@ def frc_curve(a: np.ndarray, b: np.ndarray, apodize: bool = True) -> FRC:
     contrast has no spectrum: 0 on all rings, so a flat object resolves nothing."""
     alike = np.shape(a) == np.shape(b) and np.ndim(a) == 2 and min(np.shape(a)) >= 4
     if not alike or not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise DataContractError(
+        small = np.shape(a) == np.shape(b) and np.ndim(a) == 2 and min(np.shape(a)) < 4
+        raise (TooSmall if small else DataContractError)(
             f"FRC: images of {np.shape(a)} and {np.shape(b)}; two of one shape (H, W) with at least"
             " 4 px a side and without NaN or infinity are needed"
         )

@@ -1,10 +1,11 @@
 """The table of scores: all metrics of every reconstruction, of the flat object and of the truth,
 and their skill."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from fly64lib.evaluation.gauge import TooSmall
 from fly64lib.evaluation.metrics import Object, Pair
 from fly64lib.registries import METRICS
 from ptycho_torch.errors import DataContractError
@@ -13,15 +14,25 @@ Objects = Mapping[str, Object]
 Row = dict[str, str | float]
 
 
-def score(reconstruction: Object, truth: Object, gauge: str = "known_probe") -> dict[str, float]:
+def score(reconstruction: Object, truth: Object, gauge: str = "known_probe") -> Row:
     """All `METRICS` of one reconstruction from a single alignment; with an unknown probe the region
-    is smaller by `MAX_SHIFT_PX` at each border, for every object alike."""
-    pair = Pair.aligned(reconstruction, truth, gauge)
-    return {metric.name: metric.compute(pair) for metric in METRICS.values()}
+    is smaller by `MAX_SHIFT_PX` at each border, for every object alike.
+
+    A metric that does not exist on so small a region is nan, and `absent` says why."""
+    pair, found, absent = Pair.aligned(reconstruction, truth, gauge), {}, {}
+    for metric in METRICS.values():
+        try:
+            found[metric.name] = metric.compute(pair)
+        except TooSmall as error:
+            found[metric.name] = float("nan")
+            absent.setdefault(str(error), []).append(metric.label)
+    reasons = [f"no {', '.join(names)}: {why}" for why, names in absent.items()]
+    return found | ({"absent": "; ".join(reasons)} if reasons else {})
 
 
 def score_table(objects: Objects, truth: Object, gauge: str = "known_probe") -> list[Row]:
-    """One row per method: `method`, every metric, `<metric>_skill`; `flat` and `truth` close it.
+    """One row per method: `method`, every metric, `<metric>_skill`; `flat` and `truth` close it. A
+    row with `absent` lacks metrics, and says why.
 
     The flat object is 1 everywhere (an empty beam path), aligned as any other. Under these two
     names only those objects are accepted, for the skill is measured from them."""
@@ -47,3 +58,8 @@ def json_rows(rows: list[Row]) -> list[dict[str, str | float | None]]:
         return None if isinstance(value, float) and not np.isfinite(value) else value
 
     return [{key: known(value) for key, value in row.items()} for row in rows]
+
+
+def absences(rows: Iterable[Mapping]) -> list[str]:
+    """Why rows lack metrics: each reason once."""
+    return list(dict.fromkeys(row["absent"] for row in rows if "absent" in row))

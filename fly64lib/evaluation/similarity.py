@@ -1,17 +1,18 @@
 """Structural similarity of real images, on one scale and on three.
 
 Gaussian window of sigma 1.5 px, 11 x 11 px, only where it fits; K1 = 0.01, K2 = 0.03; population
-covariances; data range = max - min of the truth. Where the truth has no range both are nan."""
+covariances; data range = max - min of the truth. Where the truth has no range both are nan. An
+image on which the window does not fit, at full or at quarter size, is TooSmall."""
 
 import numpy as np
 from jaxtyping import Float
 from skimage.metrics import structural_similarity
 
-from fly64lib.evaluation.gauge import MAX_SHIFT_PX, MIN_SIDE_PX, NO_CONTRAST
-from ptycho_torch.errors import DataContractError
+from fly64lib.evaluation.gauge import NO_CONTRAST, TooSmall
 
 # The first three weights of Wang et al. 2003, sum made 1: five scales would need 176 px.
 MS_SSIM_WEIGHTS = np.array([0.0448, 0.2856, 0.3001]) / 0.6305
+_WINDOW_PX = 11  # a side
 _K1 = 0.01
 _ANY_LUMINANCE = 1e8  # a K1 so large that the luminance factor is 1 in double precision
 
@@ -30,11 +31,7 @@ def ms_ssim(image: Image, truth: Image) -> float:
     Product of the mean contrast-structure terms at full and half and the mean SSIM at quarter size,
     to the powers `MS_SSIM_WEIGHTS`. Each scale is the mean over 2 x 2 px of the one before; range =
     max - min of the full-size `truth`. A negative term counts as 0, as it has no real power."""
-    if min(truth.shape) < MIN_SIDE_PX:
-        raise DataContractError(
-            f"MS-SSIM: images of {truth.shape[0]} x {truth.shape[1]} px; {MIN_SIDE_PX} px a side"
-            f" (unknown probe: {2 * MAX_SHIFT_PX} px more) are needed: score a larger region"
-        )
+    _check_side(truth, 4 * _WINDOW_PX)  # the window fits after two halvings
     data_range, terms = np.ptp(truth), []
     for k1 in (_ANY_LUMINANCE, _ANY_LUMINANCE, _K1):
         terms.append(_similarity(image, truth, data_range, k1))
@@ -49,10 +46,17 @@ def has_range(truth: Image, data_range: float) -> bool:
 
 def _similarity(image: Image, truth: Image, data_range: float, k1: float) -> float:
     """Mean over the pixels where the window fits."""
+    _check_side(truth, _WINDOW_PX)
     if not has_range(truth, data_range):
         return float("nan")
     window = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
     return float(structural_similarity(image, truth, data_range=data_range, K1=k1, **window))
+
+
+def _check_side(image: Image, least_px: int) -> None:
+    if min(image.shape) < least_px:
+        size = " x ".join(map(str, image.shape))
+        raise TooSmall(f"{size} px are scored, at least {least_px} px a side are needed")
 
 
 def _halved(image: Image) -> Image:

@@ -117,6 +117,13 @@ def _opened(path: Path) -> tuple[str, AbstractContextManager[Arrays | None]]:
     return f"a file that begins with {start!r}", nullcontext()
 
 
+def is_data001(path: Path) -> bool:
+    """Whether a file has the layout of a DATA-001 scan, so that it needs no import."""
+    kind, opened = _opened(path)
+    with opened as file:
+        return kind == "npz" and _is_data001(file)
+
+
 def _is_data001(file: Arrays) -> bool:
     try:
         check_layout(KEYS, file.members, file.path)

@@ -42,12 +42,14 @@ class Learned:
         if bundle.config.model.objective != "general":
             trained_on = Path(bundle.statistics["source"]).name
             source = f"{bundle.statistics['images']} patterns of {trained_on}"
-        note = f"trained on {source}"
+        note, settings = f"trained on {source}", to_dict(self)
         if self.refined:
+            settings["kept"] = found.kept
+            settings |= found.prior._asdict() if found.prior else {}
             note += {"network": "; kept as it is", "none": "; refused: solved without it"}.get(
                 found.kept, "; refined near it"
             )
-        settings = to_dict(self) | {"bundle_sha256": bundle.sha256}
+        settings["bundle_sha256"] = bundle.sha256
         return MethodResult(found.object.numpy(), cost=cost, settings=settings, note=note)
 
 

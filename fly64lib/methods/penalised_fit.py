@@ -14,6 +14,7 @@ Where the probe P is to be refined, or positions, brightness s and background b 
 which hold the slopes of O by `tikhonov`."""
 
 from dataclasses import asdict
+from functools import partial
 from math import isfinite
 from typing import Any
 
@@ -37,8 +38,6 @@ from ptycho_torch.physics.geometry import Patterns
 _ALONE = 20  # steps on the object before a probe, or exposures, join
 MOST_STEP = 0.5  # of a position at a time, in pixels of the detector's grid
 _TRACED = 10  # joint steps between two entries of the trace: a deviance costs half a step
-_EXPECTED = 10  # priors that a choice tries, for the bar
-_A_PRIOR = 5  # steps of each
 
 Canvas = Complex[Tensor, "1 H W"]
 
@@ -51,28 +50,32 @@ def reconstruct(scan: RawDataTorch, settings: Any) -> MethodResult:
     patterns = Patterns(scan.geometry().under(probe), scan.counts(slice(None)).__getitem__)
     prior = ImagePrior(settings.weight or 0.0, settings.slope, settings.amplitude)
     trace: list[dict[str, float]] = []
-    total = settings.joint_steps * settings.joint + settings.steps
-    total += _A_PRIOR * _EXPECTED * (settings.weight is None)
-    bar = tqdm(total=total, desc="classical", disable=not settings.progress)
-    with measured() as cost, bar:
+    # A bar for each stage: their steps cost differently, and how many priors will be tried is
+    # not known, so that one bar for all would tell the time left wrongly.
+    bar = partial(tqdm, disable=not settings.progress)
+    with measured() as cost:
         if settings.joint:
-            canvas, patterns = _joint(patterns, settings, trace, bar)
+            sought = ["probe"] * (settings.probe == "refine") + list(settings.unknown)
+            with bar(desc=f"object, {', '.join(sought)}", total=settings.joint_steps) as steps:
+                canvas, patterns = _joint(patterns, settings, trace, steps)
             logs = logs_of(canvas, patterns.geometry.fluence())
         else:
             logs = start(patterns)
         tried: dict[ImagePrior, float] = {}
         if settings.weight is None:
             parts = split(scan, patterns, settings.keep, settings.seed)
-            chosen = choose(*parts, tried=lambda: bar.update(_A_PRIOR))
+            with bar(desc="priors tried", unit="") as priors:
+                chosen = choose(*parts, tried=priors.update)
             prior, tried = chosen.prior, chosen.tried
         done = trace[-1]["step"] if trace else 0
 
         def observe(state: State) -> None:
             trace.append({"step": done + state.step, "deviance": state.deviance})
+            solved.update(state.step - solved.n)
 
         steps = settings.steps // 3, settings.steps - settings.steps // 3
-        logs = Newton(patterns).solve(logs, prior, steps, observe=observe)
-        bar.update(bar.total - bar.n)
+        with bar(desc="object", total=settings.steps) as solved:
+            logs = Newton(patterns).solve(logs, prior, steps, observe=observe)
     if not isfinite(trace[-1]["deviance"]):
         text = f"{scan.source}: the object is not finite after {settings.steps} steps"
         raise PtychoError(f"{text}: the probe does not fit the data")

@@ -1,4 +1,4 @@
-"""A scan with what is recovered from its own patterns: `fly64 probe SRC.npz DST.npz --modes 3`.
+"""A scan with what is recovered from its own patterns.
 
 Object and probe are fitted together (:mod:`fly64lib.methods.classical`), the probe as incoherent
 modes that start from the file's, on a finer grid where one is asked for, and with it what is
@@ -8,30 +8,24 @@ was recovered, each with the object fitted under it. A perfect model would come 
 recovery that does not lower it is not worth taking. What only an exposure itself can tell, its
 position and brightness, a tenth of its photons tells, and the other nine tenths judge."""
 
+import sys
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Annotated, Literal
 
 import numpy as np
 import torch
-import tyro
+from jaxtyping import Complex
 from torch import Tensor
 
-from fly64lib.evaluation.judgement import has_truth
 from fly64lib.methods.base import MethodResult, measured
-from fly64lib.methods.classical import UNKNOWNS, Classical, Weight
+from fly64lib.methods.classical import Classical
 from fly64lib.methods.penalised_fit import MOST_STEP
-from ptycho_torch.commands import run_options
-from ptycho_torch.data.contract import write_scan
 from ptycho_torch.errors import ConfigError
-from ptycho_torch.fields import SEVERAL, Positive, Threads, config
-from ptycho_torch.files import sha256_file
 from ptycho_torch.iteration.exposures import Unknown, positions_of
-from ptycho_torch.iteration.slopes import mean_deviance
+from ptycho_torch.iteration.prior_search import clearly_less
+from ptycho_torch.iteration.slopes import deviances
 from ptycho_torch.iteration.thinning import ThinnedCounts
-from ptycho_torch.memmap_bridge import RawDataTorch, open_scan
+from ptycho_torch.memmap_bridge import RawDataTorch
 from ptycho_torch.physics.geometry import Geometry, Patterns
-from ptycho_torch.versions import software_versions
 
 HELD_OUT_EVERY = 10
 _TELLING = 0.1  # share of the photons of a pattern held out that tell its position and brightness
@@ -46,6 +40,7 @@ class Recovered:
     scan: RawDataTorch  # all patterns, with the recovered probe, object and exposures
     deviance_before: float  # per detector pixel of the patterns held out, by what the file says
     deviance_after: float
+    better: bool  # the second is the smaller one, by more than chance
     cpu_seconds: float
 
     @property
@@ -72,17 +67,29 @@ def recover_probe(
     M: int | None = None,
     unknown: tuple[str, ...] = (),
     tikhonov: float = 30.0,
+    weight: float | None = None,
+    before: Complex[np.ndarray, "H W"] | None = None,
 ) -> Recovered:
     """The probe as `modes` incoherent modes or more on M pixels (None: as many as it has), and what
-    is `unknown` of the exposures, after `steps` joint steps, without truth."""
+    is `unknown` of the exposures, after `steps` joint steps, without truth.
+
+    `weight` is the image prior's (None: photons held out choose it). `before` is an object that
+    was fitted to the same nine tenths under what the file says, where there is one."""
     held, blind = held_out(scan.n), scan.without_truth()
     fine = blind if M is None else blind.finer(M)
-    common = {"threads": threads, "progress": progress}
+    common = {"threads": threads, "progress": progress, "weight": weight}
     sought = {"probe": "refine", "probe_modes": modes, "unknown": unknown}
     sought |= {"joint_steps": steps, "tikhonov": tikhonov}
-    kept = Classical(**common).reconstruct(blind.subset(~held))
+    if progress and before is None:
+        print("1 of 2: the object together with what is sought", file=sys.stderr)
     found = Classical(**common, **sought).reconstruct(fine.subset(~held))
-    objects = [torch.from_numpy(result.object)[None] for result in (kept, found)]
+    seconds = found.cost.cpu_seconds
+    if before is None:
+        if progress:
+            print("2 of 2: the object under what the file says", file=sys.stderr)
+        kept = Classical(**common).reconstruct(blind.subset(~held))
+        before, seconds = kept.object, seconds + kept.cost.cpu_seconds
+    objects = [torch.from_numpy(image)[None] for image in (before, found.object)]
     with measured() as cost:
         whole = _with_exposures(fine, held, found)
         geometries = [part.subset(held).geometry(whole=True) for part in (blind, whole)]
@@ -99,12 +106,12 @@ def recover_probe(
                 whole.subset(held).geometry(whole=True), every.counts(slice(None)).__getitem__
             )
             whole = _put(whole, held, _told(objects[1], all_photons, of_each).geometry)
-        deviances = [
-            mean_deviance(canvas, Patterns(geometry, judging))
+        old, new = (
+            deviances(canvas, Patterns(geometry, judging))
             for canvas, geometry in zip(objects, geometries, strict=True)
-        ]
-    seconds = kept.cost.cpu_seconds + found.cost.cpu_seconds + cost.cpu_seconds
-    return Recovered(whole, *deviances, seconds)
+        )
+    means, better = (float(old.mean()), float(new.mean())), clearly_less(new, old)
+    return Recovered(whole, *means, better, seconds + cost.cpu_seconds)
 
 
 def _with_exposures(scan: RawDataTorch, held: np.ndarray, found: MethodResult) -> RawDataTorch:
@@ -153,58 +160,3 @@ def _inside(positions: np.ndarray, scan: RawDataTorch) -> np.ndarray:
     """Positions whose patches lie on the object; a step may have led just beyond."""
     half, shape = scan.M / 2, np.array(scan.scan.canvas_shape)
     return np.clip(positions, half - 0.499, shape - half + 0.499)
-
-
-@config
-class Options:
-    """A scan under a probe recovered from its own patterns."""
-
-    source: Annotated[Path, tyro.conf.Positional]  # a DATA-001 file
-    output: Annotated[Path, tyro.conf.Positional]  # the same scan with the recovered probe, *.npz
-    modes: Positive = 3  # incoherent modes, at least
-    M: Positive | None = None  # side of the recovered probe, pixels; None: as in the file
-    # of the exposures: affine, positions, brightness, background
-    unknown: Annotated[tuple[Literal[UNKNOWNS], ...], SEVERAL] = ()
-    steps: Positive = 240  # joint steps on object and probe
-    tikhonov: Weight = 30.0  # holds the slopes of the object meanwhile, photons per object pixel
-    threads: Threads = 1
-
-
-def command(options: Options) -> int:
-    source, output = options.source, options.output
-    if output.suffix != ".npz" or output.resolve() == source.resolve():
-        raise ConfigError(f"output {output}: expected another file than the source, named *.npz")
-    raw = open_scan(source)
-    how = {name: getattr(options, name) for name in ("M", "unknown", "tikhonov")}
-    found = recover_probe(raw, options.modes, options.steps, options.threads, True, **how)
-    print(
-        f"modes: {', '.join(f'{share:.1%}' for share in found.shares)} of the power,"
-        f" {found.cpu_seconds:.0f} CPU s\ndeviance per pixel on {held_out(raw.n).sum()} patterns"
-        f" held out: {found.deviance_before:.3f} under the file's probe,"
-        f" {found.deviance_after:.3f} under the recovered one"
-    )
-    if found.deviance_after >= found.deviance_before:
-        print("the recovered probe explains them no better: keep the file's; nothing was written")
-        return 1
-    about = {"source_sha256": sha256_file(source), "modes": options.modes, "steps": options.steps}
-    about |= how | {name: getattr(found, name) for name in ("deviance_before", "deviance_after")}
-    about["versions"] = software_versions()
-    kinds = {"probe_kind": "reconstruction", "probe_recovery": about}
-    recovered = found.scan.scan
-    if has_truth(raw):  # the truth stays, on the grid of the probe
-        truth = raw if options.M is None else raw.finer(options.M)
-        recovered = replace(recovered, object_guess=truth.scan.object_guess)
-    else:
-        kinds["object_kind"] = "reconstruction"
-    kept = {"metadata": raw.metadata | kinds, "extra": raw.scan.extra, "groups": raw.scan.groups}
-    write_scan(output, replace(recovered, **kept))
-    print(output)
-    return 0
-
-
-def main(argv: list[str] | None = None) -> int:
-    return run_options(Options, command, argv, "fly64 probe")
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

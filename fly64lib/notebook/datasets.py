@@ -21,7 +21,8 @@ def simulate(
     # The folder's name: a hash of the design and of the code that turns it into data.
     digest = hashlib.sha256(json.dumps(to_dict(design), sort_keys=True).encode())
     entries = (SPECIMENS.file(design.specimen), PROBES.file(design.probe))
-    for path in source_files("import fly64lib.generation, fly64lib.overlap", entries):
+    base = [Path(design.base_npz)] if design.base_npz else []
+    for path in (*source_files("import fly64lib.generation, fly64lib.overlap", entries), *base):
         digest.update(path.read_bytes())
     files = made(Path(data_dir) / digest.hexdigest()[:16], design, view, progress)
     return [files[split] for split in SPLITS]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from io import BytesIO
+from pathlib import Path
 
 from IPython.display import Image, Markdown, display
 from matplotlib.figure import Figure
@@ -16,6 +17,23 @@ from ptycho_torch.errors import DataContractError, MissingDependencyError
 from ptycho_torch.files import read_json
 
 KEYS = ("replicate", "dose", "view", "method")
+
+
+def newest_study() -> Path:
+    """The study under runs/, here or else in the folder above, that was compared last, relative to
+    this folder. Raises DataContractError where there is none."""
+    for runs in (Path("runs"), Path("..", "runs")):
+        results = [
+            path
+            for below in ("", "replicate_*/")
+            for path in runs.glob(f"*/{below}phase_g/dose_*/*/comparison.json")
+        ]
+        if results:
+            newest = max(results, key=lambda path: path.stat().st_mtime)
+            return runs / newest.relative_to(runs).parts[0]
+    text = f"no finished study under {Path('runs').resolve()} or in the folder above it"
+    advice = "make one (fly64 run --profile quick --output runs/quick), or give its study_dir"
+    raise DataContractError(f"{text}; {advice}")
 
 
 def choices(study: StudyRows) -> dict[str, list]:

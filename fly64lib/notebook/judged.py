@@ -7,11 +7,19 @@ from matplotlib.figure import Figure
 
 from fly64lib.evaluation.columns import markdown_table, table
 from fly64lib.evaluation.judgement import has_truth
+from fly64lib.evaluation.scores import absences
 from fly64lib.plots import figures
 from fly64lib.simulation.overlap_measures import scanned_region
 from ptycho_torch.inference.apply import Reconstruction
 from ptycho_torch.memmap_bridge import RawDataTorch
 from ptycho_torch.training.bundle import Bundle
+
+_PSNR = r"""With the error $e$ of phase or amplitude and the range $R$ of the truth,
+$\mathrm{PSNR} = 10 \log_{10} (R^2 / \langle e^2 \rangle)$ dB."""
+_DEVIANCE = r"""The deviance of measured counts $n$ from those expected, a detector pixel, is
+$\langle 2 [n \log (n / I) - (n - I)] \rangle$: about 1 for a perfect model if counts are large."""
+_FINE = """These data are simulated on a finer grid. They hold detail that no model on the grid of
+the detector explains, so even the truth is above 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +46,17 @@ class Judged:
         region = scanned_region(self.raw.positions.numpy())
         return figures.objects(shown, self.truth, region, errors=True)
 
+    @property
+    def legend(self) -> str:
+        """What the columns of :meth:`text` mean, in Markdown: of the metrics where they are there,
+        of the deviance alone without truth."""
+        shown = [_DEVIANCE] if self.truth is None else [_PSNR, _DEVIANCE]
+        fine = self.raw.metadata.get("provenance", {}).get("simulation") == "fine"
+        if fine and self.raw.M == self.raw.N:
+            shown.append(_FINE)
+        return "\n\n".join(shown)
+
     def text(self) -> str:
         """The remarks, and the rows as a Markdown table; without truth only the deviances."""
-        return "\n\n".join([*self.remarks, markdown_table(*table(self.rows, "method"))])
+        remarks = *self.remarks, *absences(self.rows)
+        return "\n\n".join([*remarks, markdown_table(*table(self.rows, "method"))])

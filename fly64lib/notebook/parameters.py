@@ -14,10 +14,12 @@ before the parameter of the same name. Nothing heavy is imported here: a wrong n
 
 from collections.abc import Mapping, Sequence
 from dataclasses import field, fields, replace
+from pathlib import Path
 from symtable import symtable
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
+from tyro.conf import Positional
 
 from fly64lib.design import Dose, Doses, ScanDesign, View, ViewDesign, part_of
 from fly64lib.registries import METHODS
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from fly64lib.reconstruction import MethodSettings
 
 T = TypeVar("T")
+_PAPERMILLS = ("PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH")  # of papermill --inject-paths
 _SHORT = {"epochs": "max_epochs"}  # a parameter: the setting that it means
 
 Views = Distinct[View]
@@ -51,7 +54,8 @@ def read_parameters(cls: type[T], namespace: Mapping[str, Any], cells: Sequence[
     known = field_names(cls)
     injected = ["", *(cell for cell in cells if cell.lstrip().startswith("# Parameters"))][-1]
     names = symtable(injected, "parameters", "exec").get_symbols()
-    refuse_unknown((one.get_name() for one in names if one.is_assigned()), known, cls.__name__)
+    assigned = {one.get_name() for one in names if one.is_assigned()}
+    refuse_unknown(sorted(assigned.difference(_PAPERMILLS)), known, cls.__name__)
     return from_dict(cls, {name: namespace[name] for name in known if name in namespace})
 
 
@@ -66,7 +70,6 @@ def given(parameters: object, names: Sequence[str]) -> dict[str, Any]:
 class GenerateParameters(ScanDesign):
     """Parameters of generate.ipynb: a scan's design, and where its data go."""
 
-    base_npz: str | None = None
     progress: bool = False
     output_root: str = "runs/study/phase_c"
 
@@ -197,11 +200,31 @@ class InferParameters:
 
 
 @config
+class OwnScanOptions:
+    """A scan to its object: what it needs is found, methods are judged on patterns held out. Also
+    the parameters of own_scan.ipynb.
+
+    Phase F of the study, with its own options: python -m fly64lib.reconstruction --help; a trained
+    network applied to a scan: fly64 reconstruct --bundle B --data X.npz."""
+
+    source: Positional[Path]  # a DATA-001 scan, or a file that fly64 import reads
+    output: Path | None = None  # folder; if not given, SOURCE's name with _reconstructed, here
+    # by which the object is reconstructed; the best one's is written
+    methods: Methods = ("classical", "pinn-sim+refine")
+    steps: Positive = 40  # joint steps of each thing that the scan may need
+    # seconds after which nothing further is tried of what the scan may need
+    time_limit: Annotated[float, Field(gt=0)] | None = None
+    model: bool = True  # --no-model: take probe, positions and grid as the file has them
+    threads: Threads = 2
+    json: bool = False  # the numbers on stdout, for scripts
+
+
+@config
 class CompareParameters:
     """Parameters of compare.ipynb."""
 
     dose: Dose = 1e5
-    view: Views = ("dense",)
+    view: Views | None = None  # None: all that were reconstructed
     method: Methods | None = None  # None: all that are there
     gauge: Literal["known_probe", "unknown_probe"] = "known_probe"
     with_limits: bool = True
@@ -231,7 +254,7 @@ class ReportParameters:
 class ExploreParameters:
     """Parameters of explore.ipynb: what it shows first; None: the first that there is."""
 
-    study_dir: str = "runs/study"
+    study_dir: str | None = None  # None: the newest under runs/
     replicate: Whole | None = None
     dose: Dose | None = None
     view: View | None = None

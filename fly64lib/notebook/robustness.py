@@ -16,7 +16,7 @@ from pandas import DataFrame
 from fly64lib.design import gridsize_of
 from fly64lib.evaluation.columns import markdown_table, table
 from fly64lib.evaluation.judgement import judge, region_of
-from fly64lib.evaluation.scores import json_rows
+from fly64lib.evaluation.scores import absences, json_rows
 from fly64lib.methods.by_name import networks
 from fly64lib.notebook.datasets import made
 from fly64lib.notebook.parameters import RobustnessParameters, given
@@ -114,7 +114,8 @@ def write_rows(rows: Sequence[dict], path: str | Path) -> Path:
 def text(rows: Sequence[dict], methods: Sequence[str]) -> str:
     """The methods' rows as a Markdown table."""
     shown = [row for row in rows if row["method"] in methods]
-    return markdown_table(*table(shown, "imperfection", "strength", "method"))
+    lines = markdown_table(*table(shown, "imperfection", "strength", "method"))
+    return "\n\n".join([*absences(shown), lines])
 
 
 def curves(rows: Sequence[dict], methods: Sequence[str]) -> Figure:

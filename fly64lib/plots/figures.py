@@ -120,13 +120,15 @@ def _drawn(ax: Axes, values: np.ndarray, name: str, ends: Sequence[float]) -> Ax
     return ax.imshow(values, colours, vmin=low, vmax=high, interpolation="nearest")
 
 
-def loss_curves(history: Sequence[Mapping[str, float]]) -> Figure:
-    """Training and watched loss over epochs."""
+def loss_curves(history: Sequence[Mapping[str, float]], same: bool = False) -> Figure:
+    """Training and watched loss over epochs; `same`: both are of the same patterns."""
     figure = Figure(figsize=(6, 3), layout="constrained")
     title = "loss on photons that the network's input did not contain"
     ax = figure.subplots(subplot_kw={"xlabel": "epoch", "ylabel": "loss", "title": title})
     epochs = [row["epoch"] + 1 for row in history]
     halves = {"train_loss": "training half", "val_loss": "held-out half, only watched"}
+    if same:
+        halves = {"train_loss": "training", "val_loss": "the same patterns, watched: no test"}
     for key, half in halves.items():
         if key in history[0]:
             ax.plot(epochs, [row[key] for row in history], ".-", label=half)
@@ -215,6 +217,16 @@ def draw_view(path: Path, positions_px: Positions, view: View, D_px: float, titl
     for axes in (plan, histogram):
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=3, fontsize="x-small")
     saved(figure, path, dpi=100)
+
+
+def deviation(phase_rad: np.ndarray) -> Figure:
+    """A map of the phase's standard deviation, rad."""
+    height, width = phase_rad.shape
+    figure = Figure(figsize=(7.0, 6.2 * height / width + 0.5), layout="constrained")
+    ax = figure.subplots(subplot_kw=_NO_TICKS)
+    drawn = ax.imshow(phase_rad, "magma", vmin=0, vmax=np.percentile(phase_rad, _SHARES[1]))
+    figure.colorbar(drawn, ax=ax, label="standard deviation of the phase / rad")
+    return figure
 
 
 def saved(figure: Figure, path: str | Path, dpi: int = 110) -> str:

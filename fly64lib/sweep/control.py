@@ -23,14 +23,13 @@ from tqdm import tqdm
 from fly64lib.notebook import fork_server
 from fly64lib.notebook.forked import SERVER
 from fly64lib.sweep.folder import SweepFolder
-from ptycho_torch.commands import cpu_seconds
+from ptycho_torch.commands import STOPPED, cpu_seconds, interruptible
 from ptycho_torch.errors import MissingDependencyError
 from ptycho_torch.files import folder_lock
 
 HERE = Path(__file__).parent
 TAG = "FLY64_STUDY"  # the environment variable that holds the study's name
 _STEPS = re.compile(r"^(\d+) of (\d+) steps")
-_STOPPED = 130
 _ALIVE = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED")  # Slurm's states
 
 
@@ -57,15 +56,17 @@ def run(study: SweepFolder, progress: bool = True) -> int:
             left.unlink()
         environment = os.environ | {TAG: study.name, "PYTHONUNBUFFERED": "1"}
         environment.pop(SERVER, None)  # another run's, whose processes do not carry this name
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-        try:
-            with study.log.open("a", encoding="utf-8") as log:
-                if any((study.folder / ".snakemake" / "locks").glob("*")):
-                    unlock = [*snakemake(study), "--unlock"]
-                    subprocess.run(unlock, env=environment, stdout=log, stderr=log, check=True)
-                return _run(study, environment, log, progress)
-        finally:
-            signal.signal(signal.SIGTERM, before)
+        with interruptible(signal.SIGINT, signal.SIGTERM):
+            try:
+                with study.log.open("a", encoding="utf-8") as log:
+                    if any((study.folder / ".snakemake" / "locks").glob("*")):
+                        unlock = [*snakemake(study), "--unlock"]
+                        subprocess.run(unlock, env=environment, stdout=log, stderr=log, check=True)
+                    return _run(study, environment, log, progress)
+            except KeyboardInterrupt:
+                print("stopping what runs", file=sys.stderr)
+                stop(study)
+                return STOPPED
 
 
 def _run(study: SweepFolder, environment: dict, log: IO[str], progress: bool) -> int:
@@ -76,11 +77,7 @@ def _run(study: SweepFolder, environment: dict, log: IO[str], progress: bool) ->
     if study.executor == "local" and sys.platform == "linux":
         command = [sys.executable, "-m", fork_server.__name__, *command]
     with subprocess.Popen(command, env=environment, **streams, **reading) as process:
-        try:
-            _follow(process.stdout, log, progress)
-        except KeyboardInterrupt:
-            stop(study)
-            return _STOPPED
+        _follow(process.stdout, log, progress)
     finished = {
         "started": round(started),
         "wall_s": round(time.time() - started, 1),

@@ -8,6 +8,7 @@ from typing import Literal
 import psutil
 
 from fly64lib.sweep.profile import Profile
+from ptycho_torch.data.contract import read_scan
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.fields import Positive, config, flat, from_dict, to_dict
 from ptycho_torch.files import lock_holder, read_json, write_json
@@ -57,6 +58,7 @@ def prepared(asked: SweepFolder, update: bool = False) -> SweepFolder:
     """`asked` in a folder that is new, empty or holds the same study; `update` takes changed
     settings. Raises ConfigError where the folder holds anything else."""
     folder = asked.folder.resolve()
+    asked = replace(asked, settings=_of_base(asked.settings))
     notebooks = asked.notebooks and str(Path(asked.notebooks).resolve())
     if notebooks and not Path(notebooks).is_dir():
         advice = f"make one: fly64 init {notebooks}"
@@ -78,6 +80,14 @@ def prepared(asked: SweepFolder, update: bool = False) -> SweepFolder:
         raise ConfigError(f"{folder} is not empty and holds no study; choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     return replace(asked, folder=folder, name=name, notebooks=notebooks)
+
+
+def _of_base(profile: Profile) -> Profile:
+    """The profile with the place of its base file, wherever the study runs, and that file's N."""
+    if not (base := profile.study.base_npz):
+        return profile
+    own = {"base_npz": str(Path(base).resolve()), "N": read_scan(base).N}
+    return replace(profile, design=profile.design | own)
 
 
 def status(study: SweepFolder, working: bool) -> dict[str, list[str]]:

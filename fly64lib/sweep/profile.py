@@ -41,8 +41,10 @@ FOLDER = Path(__file__).parent / "profiles"
 Methods = Annotated[tuple[METHODS.names, ...], SEVERAL]
 Views = Annotated[tuple[View, ...], SEVERAL]
 _VIEWS = StudyDesign().views
-_SHORT = {  # what a setting may also be called
-    **{name: f"design.{name}" for name in ("specimen", "probe", "simulation", "N", "scan_step")},
+MAPPINGS = ("design", "training", "pretraining", "settings")  # fields that hold settings by name
+SHORT = {  # what a setting may also be called
+    **{name: f"design.{name}" for name in ("specimen", "base_npz", "probe", "simulation")},
+    **{name: f"design.{name}" for name in ("N", "scan_step")},
     **{name: f"training.{name}" for name in ("batch_size", "accelerator")},
     "train_steps": "training.steps",
     "train_images": "training.n_images",
@@ -98,6 +100,12 @@ class Profile:
             text = "control views are reconstructed by the baseline's networks: add baseline to"
             raise ConfigError(f"{text} views, or set controls=()")
 
+    @staticmethod
+    def free_design() -> list[str]:
+        """Settings of a study's design that the profile's own fields do not decide."""
+        decided = ("doses", "views", "controls", "replicate")
+        return [name for name in field_names(StudyDesign) if name not in decided]
+
     @property
     def every_view(self) -> tuple[str, ...]:
         """The views that are reconstructed by all methods."""
@@ -106,9 +114,7 @@ class Profile:
     @property
     def study(self) -> StudyDesign:
         """The design of the study's data."""
-        decided = ("doses", "views", "controls", "replicate")
-        free = [name for name in field_names(StudyDesign) if name not in decided]
-        refuse_unknown(self.design, free, "a profile's design")
+        refuse_unknown(self.design, self.free_design(), "a profile's design")
         chosen = dict.fromkeys(map(controlled_view, (*self.every_view, *self.controls)))
         views = [view for view in chosen if view != "baseline"] or _VIEWS
         own = {"doses": self.doses, "views": views, "controls": bool(self.controls)}
@@ -158,7 +164,7 @@ def load_profile(name: str, settings: Iterable[str] = ()) -> Profile:
 def _put(values: dict[str, Any], given: dict[str, Any], above: str = "") -> None:
     """Put values by their keys, long or short, into nested dictionaries."""
     for key, value in given.items():
-        long = _SHORT.get(above + key, above + key)
+        long = SHORT.get(above + key, above + key)
         if isinstance(value, dict):
             _put(values, value, f"{long}.")
         else:

@@ -7,7 +7,7 @@ by the steps of :mod:`ptycho_torch.iteration.newton`. How firmly it holds to the
 frequencies, and for phase and amplitude each, is chosen on the scan itself and without truth: its
 photons are split in two, network and steps get one part, and the other judges. It judges the same
 prior about an empty object too, which is the classical control, and the network's object as it is:
-a network that explains the photons held out no better has no say."""
+a network that does not explain the photons held out better, by more than chance, has no say."""
 
 import time
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ from ptycho_torch.config import TrainingConfig
 from ptycho_torch.inference.apply import Reconstruction, reconstruct
 from ptycho_torch.iteration.image_prior import ImagePrior, logs_of, object_of
 from ptycho_torch.iteration.newton import Newton, start
-from ptycho_torch.iteration.prior_search import Chosen, choose
-from ptycho_torch.iteration.slopes import mean_deviance
+from ptycho_torch.iteration.prior_search import Chosen, choose, clearly_less
+from ptycho_torch.iteration.slopes import deviances
 from ptycho_torch.iteration.thinning import split_photons
 from ptycho_torch.memmap_bridge import RawDataTorch
 from ptycho_torch.network.model import PtychoModel
@@ -48,9 +48,12 @@ def refine(model: PtychoModel, raw: RawDataTorch, config: TrainingConfig, seed: 
     fluence = fitted.geometry.fluence()
     centre = logs_of(fitted.geometry.crop(part.object), fluence)
     blend, alone = choose(fitted, judging, centre, NEAR), choose(fitted, judging)
-    judged = {"network": mean_deviance(object_of(centre), judging)}
-    judged |= {"blend": blend.deviance, "none": alone.deviance}
-    best = min(judged, key=judged.get)
+    judged = {"none": alone.deviances, "network": deviances(object_of(centre), judging)}
+    judged |= {"blend": blend.deviances}
+    best = "none"
+    for name in ("network", "blend"):
+        if clearly_less(judged[name], judged[best]):
+            best = name
     chosen: Chosen | None = {"network": None, "blend": blend, "none": alone}[best]
     found, patterns = whole.object, raw.patterns(whole.images)
     if chosen:
@@ -64,4 +67,5 @@ def refine(model: PtychoModel, raw: RawDataTorch, config: TrainingConfig, seed: 
         found = geometry.embed(object_of(solved), outside=whole.object)
     seconds = time.perf_counter() - wall, time.process_time() - cpu
     prior = chosen and chosen.prior
-    return Refined(found, whole.fluence, whole.images, *seconds, best, prior, judged)
+    means = {name: float(of_patterns.mean()) for name, of_patterns in judged.items()}
+    return Refined(found, whole.fluence, whole.images, *seconds, best, prior, means)

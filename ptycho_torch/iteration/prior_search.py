@@ -2,7 +2,8 @@
 
 The photons are split in two; the object of each prior tried is fitted to the one part, and the
 other says how well it is explained. Weight, slope and the amplitude's share are moved one by one,
-downhill, until no move helps. A steeper or flatter prior keeps the frequency at which it holds as
+downhill, until no move helps by more than chance: the gain varies from pattern to pattern, and its
+sum has to stand out from that. A steeper or flatter prior keeps the frequency at which it holds as
 firmly as the counts do: there the slope pivots."""
 
 from collections.abc import Callable
@@ -10,10 +11,12 @@ from math import log
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from ptycho_torch.iteration.image_prior import ImagePrior, Logs, object_of
 from ptycho_torch.iteration.newton import Newton, start
-from ptycho_torch.iteration.slopes import mean_deviance
+from ptycho_torch.iteration.slopes import deviances
 from ptycho_torch.iteration.thinning import ThinnedCounts
 from ptycho_torch.memmap_bridge import RawDataTorch
 from ptycho_torch.physics.geometry import Patterns
@@ -25,7 +28,7 @@ AXES = {
 }
 FIRST = ImagePrior(10**1.5, 4.0, 30.0)
 _STEPS = (5,)  # of a prior, each from the object of the last one that helped
-_CHANCE = 1e-6  # relative; a smaller gain is none
+_SIGMAS = 0.5  # a gain must be larger than that many of its standard deviations
 
 
 class Chosen(NamedTuple):
@@ -33,8 +36,14 @@ class Chosen(NamedTuple):
 
     prior: ImagePrior
     logs: Logs
-    deviance: float  # per measured pixel of the photons held out
-    tried: dict[ImagePrior, float]
+    deviances: Float[Tensor, " n"]  # per measured pixel of the photons held out of each pattern
+    tried: dict[ImagePrior, float]  # their means
+
+
+def clearly_less(ours: Float[Tensor, " n"], others: Float[Tensor, " n"]) -> bool:
+    """Whether the deviances of patterns are less than under another object by more than chance."""
+    gains = others - ours
+    return bool(gains.sum() > _SIGMAS * gains.std() * len(gains) ** 0.5)
 
 
 def split(scan: RawDataTorch, whole: Patterns, keep: float, seed: int) -> tuple[Patterns, Patterns]:
@@ -71,9 +80,10 @@ def choose(
 
     def judged(prior: ImagePrior, since: Logs) -> Chosen:
         found = newton.solve(since, prior, _STEPS, centre)
-        scores[prior] = mean_deviance(object_of(found), judging)
+        own = deviances(object_of(found), judging)
+        scores[prior] = float(own.mean())
         tried()
-        return Chosen(prior, found, scores[prior], scores)
+        return Chosen(prior, found, own, scores)
 
     best = judged(first, logs)
     improved = True
@@ -83,7 +93,7 @@ def choose(
             for by in (1, -1):
                 while (prior := moved(best.prior, axis, by)) and prior not in scores:
                     other = judged(prior, best.logs)
-                    if not other.deviance < (1 - _CHANCE) * best.deviance:
+                    if not clearly_less(other.deviances, best.deviances):
                         break
                     best, improved = other, True
     return best

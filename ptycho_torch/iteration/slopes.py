@@ -78,11 +78,17 @@ def joint_gradient(
 
 def mean_deviance(canvas: Complex[Tensor, "1 H W"], patterns: Patterns) -> float:
     """Mean Poisson deviance per measured detector pixel of a canvas against patterns on it."""
-    geometry, total = patterns.geometry, 0.0
+    return float(deviances(canvas, patterns).mean())
+
+
+def deviances(canvas: Complex[Tensor, "1 H W"], patterns: Patterns) -> Float[Tensor, " n"]:
+    """That of each pattern, float64."""
+    geometry, found = patterns.geometry, []
     for chunk in geometry.chunks():
         expected = geometry.expected(canvas, chunk)
-        total += float(poisson_deviance(expected, patterns.counts(chunk)).double().sum())
-    return total / (len(patterns) * geometry.measured_px)
+        of_pixels = poisson_deviance(expected, patterns.counts(chunk)).double()
+        found.append(of_pixels.sum((-2, -1)) / geometry.measured_px)
+    return torch.cat(found)
 
 
 def roughness_gradient(canvas: Canvas) -> Canvas:

@@ -76,7 +76,8 @@ def train_cdi_model_torch(
         config = replace(config, model=replace(model, gridsize=config.model.gridsize))
         fitted, rest = split_photons(train_data, 1 - config.held_out, config.seed)
     data = Split(fitted, config)
-    watched = None if test_data is None else Split(test_data, config)
+    # a shipped network's adaptation is judged by photons of its own scan
+    watched = None if test_data is None or first else Split(test_data, config)
     shown = loader(data, config)
     module = PtychoLightning(config.to_dict(), fitted.probe)
     if first:

@@ -13,8 +13,8 @@ from torchmetrics.functional.image import (
     structural_similarity_index_measure,
 )
 
-from fly64lib.evaluation.gauge import MIN_SIDE_PX, scored_region
-from fly64lib.evaluation.scores import json_rows, score, score_table
+from fly64lib.evaluation.gauge import scored_region
+from fly64lib.evaluation.scores import absences, json_rows, score, score_table
 from fly64lib.evaluation.similarity import ms_ssim, ssim
 from fly64lib.registries import METRICS
 from ptycho_torch.errors import DataContractError
@@ -92,10 +92,27 @@ def test_an_inverted_image_has_ms_ssim_0_for_its_negative_contrast_is_clipped():
 
 
 def test_ms_ssim_needs_44_px_as_its_window_must_fit_on_the_third_scale():
-    image = smooth(6, shape=(MIN_SIDE_PX, 51))
+    image = smooth(6, shape=(44, 51))
     assert ms_ssim(image, image) == pytest.approx(1)
     with pytest.raises(DataContractError, match="43 x 51 px.*44 px"):
         ms_ssim(image[1:], image[1:])
+
+
+@pytest.mark.parametrize(
+    ("shape", "lacking"),
+    [((44, 51), 0), ((30, 33), 2), ((11, 40), 2), ((10, 40), 4), ((3, 40), 6)],
+)
+def test_metrics_that_do_not_exist_on_a_small_region_are_absent_with_their_reason(shape, lacking):
+    truth = (1 - 0.1 * smooth(3, shape=shape) / 9) * np.exp(0.3j * smooth(2, shape=shape))
+    near = truth * np.exp(0.02j * smooth(4, shape=shape))
+    near_row, flat, true = score_table({"near": near}, truth)
+    values = {name: near_row[name] for name in METRICS}
+    assert sum(np.isnan(list(values.values()))) == lacking
+    assert np.isfinite(near_row["phase_psnr"])
+    reasons = absences([near_row, flat, true])
+    assert len(reasons) == bool(lacking)
+    for reason in reasons:
+        assert "phase MS-SSIM" in reason and f"{shape[0]} x {shape[1]} px are scored" in reason
 
 
 def test_a_checkerboard_of_phase_errors_has_their_size_as_mae_and_its_square_as_mse():

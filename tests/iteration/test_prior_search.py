@@ -7,7 +7,7 @@ from small_scan import seen_region, small_raw
 
 from ptycho_torch.iteration.image_prior import ImagePrior, logs_of, object_of
 from ptycho_torch.iteration.newton import Newton, start
-from ptycho_torch.iteration.prior_search import FIRST, choose, split
+from ptycho_torch.iteration.prior_search import FIRST, choose, clearly_less, split
 from ptycho_torch.iteration.slopes import mean_deviance
 from ptycho_torch.memmap_bridge import RawDataTorch
 from ptycho_torch.physics.geometry import Patterns
@@ -34,10 +34,12 @@ def test_where_photons_are_few_the_choice_beats_no_prior_held_out_and_in_truth()
     raw, fitted, judging = parts(300.0)
     seen = []
     chosen = choose(fitted, judging, tried=lambda: seen.append(1))
-    assert chosen.deviance == min(chosen.tried.values()) == chosen.tried[chosen.prior]
+    best = float(chosen.deviances.mean())
+    assert best == chosen.tried[chosen.prior] < chosen.tried[FIRST]
+    assert best < min(chosen.tried.values()) + 1e-3
     assert len(seen) == len(chosen.tried) > 3 and next(iter(chosen.tried)) == FIRST
     free = object_of(Newton(fitted).solve(start(fitted), ImagePrior(0.0), (16,) * 5))
-    assert chosen.deviance < 0.97 * mean_deviance(free, judging)
+    assert best < 0.97 * mean_deviance(free, judging)
     region, truth = seen_region(raw), raw.object_guess.numpy()
     quality = [
         oracle.psnr_phase(fitted.geometry.embed(canvas).numpy()[region], truth[region])
@@ -58,8 +60,11 @@ def test_a_centre_that_is_the_truth_is_held_firmly_and_another_object_loosely():
     fluence, first = fitted.geometry.fluence(), ImagePrior(100.0, 2.0, 3.0)
     right = choose(fitted, judging, logs_of(truth, fluence), first)
     wrong = choose(fitted, judging, logs_of(truth.flip(-1, -2), fluence), first)
-    assert right.prior.weight > 30 * wrong.prior.weight and right.deviance < wrong.deviance
-    assert right.deviance < 1.001 * mean_deviance(truth, judging)
+    assert (
+        right.prior.weight > 30 * wrong.prior.weight
+        and right.deviances.mean() < wrong.deviances.mean()
+    )
+    assert right.deviances.mean() < 1.001 * mean_deviance(truth, judging)
 
 
 def test_a_steeper_prior_pivots_where_it_balances_the_counts():
@@ -74,6 +79,15 @@ def test_a_steeper_prior_pivots_where_it_balances_the_counts():
     assert turned
     for at in turned:
         assert balance[at] == pytest.approx(min(balance[:at], key=lambda b: abs(b - balance[at])))
+
+
+def test_a_gain_that_patterns_do_not_agree_on_is_none():
+    generator = torch.Generator().manual_seed(0)
+    others = 1 + torch.rand(200, generator=generator)
+    noise = torch.randn(200, generator=generator) * 0.01
+    assert clearly_less(others - 0.01 + noise, others)
+    assert not clearly_less(others - noise + noise.mean(), others)
+    assert not clearly_less(others, others) and not clearly_less(others + 0.01, others)
 
 
 def test_the_same_photons_choose_the_same_bits():

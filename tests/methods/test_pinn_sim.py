@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from small_scan import small_raw
 
 from fly64lib.design import ScanDesign, split_file
@@ -11,9 +12,12 @@ from fly64lib.evaluation.judgement import judge
 from fly64lib.generation import generate_datasets
 from fly64lib.methods.classical import Classical
 from fly64lib.methods.learned import PinnSim, PinnSimRefined
+from ptycho_torch.config import TrainingConfig
 from ptycho_torch.errors import ConfigError
+from ptycho_torch.inference.apply import reconstruct
 from ptycho_torch.memmap_bridge import RawDataTorch, open_scan
 from ptycho_torch.training.bundle import load_bundle, shipped
+from ptycho_torch.workflows.components import train_cdi_model_torch
 
 
 @pytest.fixture(scope="module")
@@ -57,3 +61,28 @@ def test_the_bundle_is_small_and_says_what_it_was_made_of():
     assert path.stat().st_size < 5e6 and bundle.config.model.objective == "general"
     assert bundle.statistics["canvases"] > 400 and bundle.statistics["M"] == 96
     assert replace(bundle.config, seed=0) == bundle.config
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rate, better", [(3e-4, True), (0.05, False)])
+def test_an_adapted_network_is_the_one_that_photons_held_out_like_best(
+    rate, better, scan, tmp_path
+):
+    """A training that ruins the network leaves it as it comes with the package."""
+    settings = {"start": "shipped", "steps": 6, "thinnings": 2, "learning_rate": rate}
+    config = TrainingConfig(output_dir=str(tmp_path), checkpointing=False, logger="none")
+    config = config.with_settings(settings)
+    trained = train_cdi_model_torch(scan.without_truth(), None, config)
+    adapted = load_bundle(trained["bundle"])
+    first = load_bundle(shipped(64, 96))
+    assert (adapted.config.model.width, adapted.config.model.objective) == (32, "poisson")
+    alike = [
+        torch.equal(one, other)
+        for one, other in zip(
+            adapted.model.network.parameters(), first.model.network.parameters(), strict=True
+        )
+    ]
+    assert all(alike) != better
+    assert len(trained["history"]) == 3 and "held_out" in trained["history"][0]
+    found = reconstruct(adapted.model, scan.without_truth(), adapted.config)
+    assert torch.isfinite(torch.view_as_real(found.object)).all()

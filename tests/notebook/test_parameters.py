@@ -5,6 +5,7 @@ import ast
 import re
 import subprocess
 import sys
+from operator import attrgetter
 
 import pytest
 
@@ -54,6 +55,7 @@ def test_injected_values_replace_the_defaults_and_an_int_passes_for_a_float():
         ("learningrate = 0.1", "did you mean 'learning_rate'?"),
         ("zzz = 1", "unknown parameter 'zzz' of TrainParameters"),
         ("progress = 'never'", "progress='never': expected a valid boolean"),
+        ("dose = (1e3, 1e4)", "dose: (1000.0, 10000.0) is a list, expected one number"),
         ("dose = 'high'", "dose='high': expected a valid number"),
         ("steps = 10.5", "steps=10.5: expected a valid integer"),
         ("steps = True", "steps: True is no number"),
@@ -89,6 +91,30 @@ def test_a_rerun_in_jupyterlab_takes_the_latest_injected_cell():
     assert read(DEFAULTS, later, "print('a figure')", DEFAULTS, later).dose == 1e3
     with pytest.raises(ConfigError, match="dosee"):
         read(DEFAULTS, later, DEFAULTS, first)
+
+
+def test_the_paths_that_papermill_itself_injects_are_no_misspelt_parameters():
+    """`papermill --inject-paths` puts both into the cell of the parameters."""
+    paths = "PAPERMILL_INPUT_PATH = 'a.ipynb'\nPAPERMILL_OUTPUT_PATH = 'b.ipynb'\n"
+    assert read(DEFAULTS, injected(paths + "dose = 10")).dose == 10.0
+    with pytest.raises(ConfigError, match="unknown parameter 'PAPERMILL_PATH'"):
+        read(DEFAULTS, injected("PAPERMILL_PATH = 'a.ipynb'"))
+
+
+@pytest.mark.parametrize(
+    ("cls", "text", "name", "value"),
+    [
+        (GenerateParameters, "doses = ['1e4', '3e5']", "doses", (1e4, 3e5)),
+        (GenerateParameters, "doses = '1e4'", "doses", (1e4,)),
+        (GenerateParameters, "N = '6.4e1'", "N", 64),
+        (TrainParameters, "n_images = '1e3'", "n_images", 1000),
+        (TrainParameters, "training = {'steps': '1e2'}", "config.steps", 100),
+        (TrainParameters, "training = {'learning_rate': '1e-3'}", "config.learning_rate", 1e-3),
+    ],
+)
+def test_what_yaml_gives_as_text_is_read_as_the_number_that_it_says(cls, text, name, value):
+    """`papermill -y 'doses: [1e4]'`: YAML 1.1 has no number without a point and a sign."""
+    assert attrgetter(name)(read(injected(text), cls=cls)) == value
 
 
 def test_variables_that_a_person_made_beside_the_parameters_do_not_disturb():
@@ -165,7 +191,6 @@ def test_the_data_notebooks_have_the_command_lines_options_and_defaults():
         ),
     ):
         assert parameters.design == options.design
-    assert GenerateParameters().base_npz is generation.Options(output_root="c").base_npz is None
     assert OverlapParameters().doses is None
 
 

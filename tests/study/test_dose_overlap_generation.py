@@ -331,7 +331,7 @@ def test_a_base_file_gives_its_object_probe_and_positions_and_is_labelled_matche
     real_scan_path, tmp_path
 ):
     base = read_scan(real_scan_path)
-    manifest = generate_datasets(tmp_path, StudyDesign(doses=(1e4,)), real_scan_path)
+    manifest = generate_datasets(tmp_path, StudyDesign(doses=(1e4,), base_npz=str(real_scan_path)))
     assert manifest["inputs"]["base_sha256"] == sha256_file(real_scan_path)
     for scan in halves(tmp_path, 1e4).values():
         np.testing.assert_array_equal(scan.object_guess, base.object_guess)
@@ -361,7 +361,7 @@ def test_a_raw_upstream_file_is_refused_with_the_command_that_imports_it(tmp_pat
     with pytest.raises(
         DataContractError, match=r"fly001_transposed\.npz.*diff3d.*uint16.*fly64 import"
     ):
-        generate_datasets(tmp_path / "C", small(), raw)
+        generate_datasets(tmp_path / "C", small(base_npz=str(raw)))
     assert main(["--base-npz", str(raw), "--output-root", str(tmp_path / "C")]) == 2
     captured = capsys.readouterr()
     assert (
@@ -390,7 +390,7 @@ def test_the_commands_default_is_the_whole_study_from_the_embedded_twin(tmp_path
         generation, "generate_datasets", lambda *a, **k: (calls.append((a, k)), {"files": {}})[1]
     )
     assert main(["--output-root", str(tmp_path)]) == 0
-    given = {"output_root": tmp_path, "base_npz": None, "design": ScanDesign(), "progress": True}
+    given = {"output_root": tmp_path, "design": ScanDesign(), "progress": True}
     assert calls == [((), given)]
 
 
@@ -419,4 +419,4 @@ def test_a_base_scan_too_small_for_two_halves_and_a_guard_band_is_refused(small_
     with pytest.raises(
         ConfigError, match=r"a guard band of \d+\.\d px leaves no positions on one side"
     ):
-        generate_datasets(tmp_path / "C", small(), tmp_path / "base.npz")
+        generate_datasets(tmp_path / "C", small(base_npz=str(tmp_path / "base.npz")))

@@ -350,7 +350,7 @@ def test_the_command_line_takes_both_spellings_and_prints_errors_without_a_trace
 def test_phase_d_runs_on_the_real_scans_object_probe_and_positions(
     real_scan_path, tmp_path, no_pictures
 ):
-    generate_datasets(tmp_path / "c", StudyDesign(doses=(1e3,)), real_scan_path)
+    generate_datasets(tmp_path / "c", StudyDesign(doses=(1e3,), base_npz=str(real_scan_path)))
     manifest = run(tmp_path)
     assert not manifest["skipped"] and len(manifest["files"]) == 12
     bundle = json.loads((tmp_path / "a" / "overlap_figures.json").read_text())["dose_1000"]

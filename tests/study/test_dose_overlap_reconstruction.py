@@ -3,6 +3,7 @@ truth."""
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -182,6 +183,30 @@ def test_the_comparison_ranks_flat_below_a_method_below_the_truth_and_bounds_it(
     folder = tmp_path / "dose_10000" / "dense"
     for name in ("objects.png", "frc.png", "spectrum.png"):
         assert (folder / name).stat().st_size > 5000
+
+
+def test_without_a_view_what_was_reconstructed_is_compared_and_the_rest_named(
+    study, reconstructed, tmp_path, capsys
+):
+    (C, D, F), only_dense, out = study, tmp_path / "F", tmp_path / "G"
+    shutil.copytree(F / "dose_10000" / "dense", only_dense / "dose_10000" / "dense")
+    roots = {"phase-c-root": C, "phase-d-root": D, "reconstruction-root": only_dense}
+    roots["output-root"] = out
+    given = [str(part) for name, value in roots.items() for part in (f"--{name}", value)]
+    assert comparison.main([*given, "--no-limits"]) == 0
+    table = json.loads((out / "comparison.json").read_text())["rows"]
+    assert {(row["dose"], row["view"]) for row in table} == {(1e4, "dense")}
+    said = capsys.readouterr().out
+    assert said.endswith("not reconstructed, so not compared: dose_10000 baseline\n")
+
+
+def test_an_object_of_other_patterns_is_not_compared(study, reconstructed, tmp_path):
+    C, D, F = study
+    other = view_file(C, tmp_path, 1e4, "dense", "test")
+    other.parent.mkdir(parents=True)
+    write_scan(other, read_scan(view_file(C, D, 1e4, "dense", "test")).subset(np.arange(40)))
+    with pytest.raises(DataContractError, match="made from other patterns than those of .*again"):
+        compare(C, tmp_path, F, 1e4, "dense")
 
 
 def test_a_comparison_needs_reconstructions_and_a_true_object(study, reconstructed, tmp_path):
