@@ -86,7 +86,7 @@ def test_a_reference_can_be_read_on_its_own(study, tmp_path):
         rows = list(csv.DictReader(file))
     assert len(rows) == len(json.loads((reference / "report.json").read_text())["rows"]) == 18
     readme = (reference / "README.md").read_text()
-    assert "profile `smoke`" in readme and "| good | 63.1 | 63.1 | 63.1 |" in readme
+    assert "profile `smoke`" in readme and "| good | 63 | 63 | 63 |" in readme
     assert not any(
         str(study) in path.read_text()
         for path in reference.rglob("*")
