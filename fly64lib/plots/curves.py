@@ -47,6 +47,7 @@ class Axis(NamedTuple):
         ax.set_xscale("log")
         ax.set_yscale("log" if self.column.logarithmic else "linear")
         ax.set(xlabel=columns()[x].title, ylabel=self.column.title, ylim=self.span)
+        ax.minorticks_off()  # a quarter of the time that a panel takes
         ax.grid(color="0.92")
         ax.set_axisbelow(True)
         if self.target is not None:
