@@ -42,6 +42,21 @@ def place(view: str) -> str:
     return f"in tight groups at {overlap:.0%} overlap ({view})"
 
 
+def viewed(view: str) -> str:
+    """An overlap view named by its number."""
+    if not view.startswith(SINGLE):
+        return f"tight groups of four neighbouring images, a linear overlap of {view} apart"
+    overlap = linear_overlap(view)
+    apart = f"{1 - overlap:g} of the probe's diameter apart: a linear overlap of {overlap:.0%}"
+    return f"single images, {apart}" if overlap else "single images that share no lit pixel"
+
+
+def pixel_nm_of(rows: DataFrame) -> float | None:
+    """Of the grid that objects are scored on, where the rows say it."""
+    sizes = rows["pixel_nm"].dropna() if "pixel_nm" in rows else ()
+    return float(sizes.median()) if len(sizes) else None
+
+
 def dose_map(rows: DataFrame, metric: str, target: float) -> DoseMap:
     """The map of one target over all doses and views but controls."""
     rows, views = named(rows), columns_of(rows)
@@ -56,7 +71,6 @@ def dose_map(rows: DataFrame, metric: str, target: float) -> DoseMap:
     needs = needed_photons(rows, metric, target, "dose")
     names = dict.fromkeys(name for name, _ in needs)
     shares = (rows.photons_per_pixel / rows.dose).groupby(rows["view"]).median()
-    sizes = rows["pixel_nm"].dropna().unique() if "pixel_nm" in rows else ()
     return DoseMap(
         column=columns()[metric],
         target=target,
@@ -66,7 +80,7 @@ def dose_map(rows: DataFrame, metric: str, target: float) -> DoseMap:
         per_pixel=shares[views].to_numpy(),
         cells=cells,
         lines={name: _line([needs.get((name, view), ()) for view in views]) for name in names},
-        pixel_nm=float(sizes[0]) if len(sizes) == 1 else None,
+        pixel_nm=pixel_nm_of(rows),
     )
 
 

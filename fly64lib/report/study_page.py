@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from pandas import DataFrame
 
-from fly64lib.design import CONTROLS, OVERLAPS, SINGLE, linear_overlap
+from fly64lib.design import CONTROLS, OVERLAPS, linear_overlap
 from fly64lib.evaluation.columns import LIMITS, REFERENCES, columns, number, table_columns
 from fly64lib.methods.by_name import described
 from fly64lib.plots.curves import Axis, by_view, over
@@ -19,7 +19,7 @@ from fly64lib.plots.dose_map import panel
 from fly64lib.plots.styles import label, method_styles, reference_styles, view_styles
 from fly64lib.report import answers, experiment, provenance, questions
 from fly64lib.report.claims import claims
-from fly64lib.report.dose_map import columns_of, dose_map, place
+from fly64lib.report.dose_map import columns_of, dose_map, pixel_nm_of, place, viewed
 from fly64lib.report.gallery import data_url, drawn, gallery
 from fly64lib.report.notebook_html import page_of
 from fly64lib.report.rows import StudyRows
@@ -73,14 +73,14 @@ def _rendered(template: str, **context: Any) -> str:
     layout = {"trim_blocks": True, "lstrip_blocks": True, "undefined": StrictUndefined}
     environment = Environment(loader=PackageLoader("fly64lib.report"), autoescape=True, **layout)
     filters = (label, number, described, answers.need_text)
-    own = {"count": _count, "viewed": _viewed, "page_of": page_of}
+    own = {"count": _count, "viewed": viewed, "page_of": page_of}
     environment.filters |= {one.__name__: one for one in filters} | own
     return environment.get_template(f"{template}.html.j2").render(context)
 
 
 def _answer(study: StudyRows, rows: DataFrame, targets: Targets, maps: bool) -> Part:
     """A choice of targets with maps, the first at several levels; else each alone, in words."""
-    replicates, pixel_nm = rows.replicate.nunique(), _pixel_nm(rows)
+    replicates, pixel_nm = rows.replicate.nunique(), pixel_nm_of(rows)
     known = {
         name: value for name, value in targets.items() if name in rows and rows[name].notna().any()
     }
@@ -114,16 +114,10 @@ def _elsewhere(study: StudyRows, rows: DataFrame, targets: Targets) -> list[tupl
     for setting, others in study.settings().items():
         for metric, target in targets.items():
             if others is not rows and metric in others:
-                pixel_nm = _pixel_nm(others)
+                pixel_nm = pixel_nm_of(others)
                 said = sentences(others, metric, target, pixel_nm, {})
                 found.append((f"{label(setting[0])}, {setting[1]} simulation", said))
     return found
-
-
-def _pixel_nm(rows: DataFrame) -> float | None:
-    """Of the grid that objects are scored on, where the rows say it."""
-    sizes = rows["pixel_nm"].dropna() if "pixel_nm" in rows else ()
-    return float(sizes.median()) if len(sizes) else None
 
 
 def _levels(metric: str, target: float) -> list[float]:
@@ -169,15 +163,6 @@ def _reading(rows: DataFrame) -> Part:
         "other_views": [view for view in views if linear_overlap(view) is not None],
         "present": answers.views(rows),
     }
-
-
-def _viewed(view: str) -> str:
-    """An overlap view named by its number."""
-    if not view.startswith(SINGLE):
-        return f"tight groups of four neighbouring images, a linear overlap of {view} apart"
-    overlap = linear_overlap(view)
-    apart = f"{1 - overlap:g} of the probe's diameter apart: a linear overlap of {overlap:.0%}"
-    return f"single images, {apart}" if overlap else "single images that share no lit pixel"
 
 
 def _limits(rows: DataFrame) -> list[str]:
