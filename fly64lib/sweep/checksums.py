@@ -10,7 +10,7 @@ from typing import Any
 
 from snakemake.io import _IOFile
 
-Seen = tuple[str, int, int]  # path, size, time in ns
+Seen = tuple[str, int, int, str]  # path, size, time in ns, what was asked
 
 
 def remember_checksums() -> None:
@@ -25,7 +25,8 @@ def remember_checksums() -> None:
             at = None
         if at is None:
             return await compute(self, *limits, **options)
-        seen: Seen = str(self.file), at.st_size, at.st_mtime_ns
+        asked = repr((limits, options))
+        seen: Seen = str(self.file), at.st_size, at.st_mtime_ns, asked
         if seen not in known:
             known[seen] = await compute(self, *limits, **options)
         return known[seen]

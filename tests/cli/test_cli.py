@@ -73,7 +73,7 @@ def test_an_unknown_profile_is_refused_with_those_there_are(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     assert main(["run", "--profile", "fast", "--output", str(tmp_path / "study")]) == 2
-    assert "profile='fast' is not one of 'full', 'quick', 'smoke'" in capsys.readouterr().err
+    assert "profile='fast' is not one of 'full', 'laptop', 'quick', 'smoke'" in capsys.readouterr().err
     assert not (tmp_path / "study").exists()
 
 
