@@ -4,8 +4,8 @@
 
 Writes `index.html` (the study's page; its links to notebooks hold), `README.md` (the answer and how
 it was made), `rows.csv`, `report.json`, `study.json`, `figures/` (objects, FRC and error spectra of
-every condition) and `notebooks/` (executed, their pictures as JPEG). Paths of the machine are cut
-at the study's folder. Fails when the whole is larger than 15 MB."""
+every condition) and `notebooks/` (executed, their pictures as JPEG, each with a page to read).
+Paths of the machine are cut at the study's folder. Fails when the whole is larger than 15 MB."""
 
 import base64
 import io
@@ -21,6 +21,7 @@ from PIL import Image
 from fly64lib.evaluation.columns import markdown_table
 from fly64lib.plots.styles import label
 from fly64lib.report import answers
+from fly64lib.report.notebook_html import write_page
 from fly64lib.report.provenance import commit
 from fly64lib.report.report import TARGETS
 from fly64lib.report.rows import collect
@@ -55,6 +56,7 @@ def make(study_dir: Path, output: Path) -> float:
     root, rows = str(study.folder), collect(study.folder).table
     for name in study.settings.notebooks():
         _write(output / name, _smaller_notebook(study.folder / name, root))
+        write_page(output / name)
     for path in sorted(study.folder.glob("replicate_*/phase_g/*/*/*.png")):
         _, _, dose, view = path.relative_to(study.folder).parent.parts
         _picture(path, output / "figures" / f"{path.parts[-5]}_{dose}_{view}_{path.stem}.jpg")

@@ -55,8 +55,8 @@ def panel(shown: DoseMap, method: str) -> Figure:
     """One method's map. Cells hold the median of the replicates; where it misses the target they
     are crossed out. Magenta: the dose where the target is met, its band the replicates' range;
     black: the limits' doses; dotted: equal photons per object pixel."""
-    figure = Figure(figsize=(4.6, 3.9))
-    ax = figure.add_axes((0.15, 0.17, 0.62, 0.8))
+    figure = Figure(figsize=(4.6, 3.7))
+    ax = figure.add_axes((0.13, 0.135, 0.64, 0.85))
     left, edges = _places(shown.groups), _edges(shown.doses)
     values = shown.cells[method]
     drawn, span = None, _span(shown)
@@ -169,7 +169,7 @@ def _cell(
 
 def _scale(figure: Figure, drawn: object, shown: DoseMap) -> None:
     """The colour bar, with the target marked; a share of Nyquist also in nm."""
-    bar = figure.colorbar(drawn, cax=figure.add_axes((0.8, 0.17, 0.03, 0.8)))
+    bar = figure.colorbar(drawn, cax=figure.add_axes((0.79, 0.135, 0.03, 0.85)))
     bar.ax.tick_params(labelsize="small", length=2)
     bar.set_label(shown.column.unit or shown.column.label, fontsize="small", labelpad=2)
     if shown.in_nyquist and shown.pixel_nm:

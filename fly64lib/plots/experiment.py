@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from fly64lib.simulation.scans import Positions
 
-_ACROSS = 4  # panels in a row
+_LEAST, _ACROSS = 3, 4  # panels in a row
 _NO_TICKS = {"xticks": [], "yticks": []}
 
 
@@ -19,7 +19,7 @@ def scan_plan(positions: Mapping[str, Positions], diameter: float) -> Figure:
     is filled."""
     every = np.concatenate(list(positions.values()))
     (top, left), (bottom, right) = every.min(0) - diameter / 2, every.max(0) + diameter / 2
-    across = min(_ACROSS, len(positions))
+    across = min(_ACROSS, max(_LEAST, len(positions)))
     down = -(-len(positions) // across)
     height = (bottom - top) / (right - left) * 11 / across + 0.3
     figure = Figure(figsize=(11, height * down + 0.1), layout="constrained")
@@ -47,7 +47,7 @@ def scan_plan(positions: Mapping[str, Positions], diameter: float) -> Figure:
 
 def patterns(counts: Mapping[str, np.ndarray]) -> Figure:
     """Counts (N, N) of one exposure for each name, on one logarithmic scale; white: no photon."""
-    figure = Figure(figsize=(11, 11 / max(len(counts), 3) + 0.2), layout="constrained")
+    figure = Figure(figsize=(11, 11 / max(len(counts), _LEAST) + 0.2), layout="constrained")
     axes = figure.subplots(1, len(counts), squeeze=False, subplot_kw=_NO_TICKS)[0]
     scale = LogNorm(1, max(2.0, *(float(one.max()) for one in counts.values())))
     for ax, (name, image) in zip(axes, counts.items(), strict=True):

@@ -59,8 +59,9 @@ def objects(
             spread = 0.5 * np.ptp(ends) or 1.0
             rows.append((name, part, (-spread, spread)))
     height, width = reference.shape
-    panel = max(12.0 * height / width / len(shown), 1.0) + 0.3
-    figure = Figure(figsize=(13.0, len(rows) * panel + 0.2), layout="constrained")
+    # Not lower than the labels beside it.
+    panel = max(12.0 * height / width / len(shown), 0.85) + 0.15
+    figure = Figure(figsize=(13.0, len(rows) * panel + 0.5), layout="constrained")
     axes = figure.subplots(len(rows), len(shown), squeeze=False, subplot_kw=_NO_TICKS)
     for row, (name, part, ends) in zip(axes, rows, strict=True):
         for ax, image in zip(row, shown.values(), strict=True):
@@ -147,7 +148,7 @@ def frc_curves(curves: Mapping[str, FRC], limits: Bounds | None = None) -> Figur
         ax.plot(bound.frequency, bound.frc, **_limit_line(name))
     reference = next(iter(curves.values()))
     half_bit = half_bit_threshold(reference.n_pixels)
-    ax.axhline(0.5, color="0.6", linestyle=":", label="0.5")
+    ax.axhline(0.5, color="0.8", linewidth=2, zorder=0, label="0.5")
     ax.plot(reference.frequency, half_bit, color="0.6", linewidth=0.8, label="half bit")
     ax.set_ylim(-0.1, 1.05)
     return _with_legend(figure)

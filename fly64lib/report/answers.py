@@ -11,6 +11,8 @@ from pandas import DataFrame
 
 from fly64lib.design import controlled_view
 from fly64lib.evaluation.columns import LIMITS, REFERENCES, columns
+from fly64lib.methods.by_name import network_of
+from fly64lib.registries import METHODS
 from fly64lib.report.intervals import with_interval
 from fly64lib.report.rows import CONDITION, view_order
 
@@ -94,6 +96,16 @@ def best_view(needs: Needs, method: str) -> tuple[str, float] | None:
 def methods(rows: DataFrame) -> list[str]:
     """Names of the reconstructions in order of appearance: neither limits nor references."""
     return [name for name in rows.method.unique() if name not in REFERENCES]
+
+
+def usable(rows: DataFrame) -> list[str]:
+    """Methods that an experiment can use: none that learns from the truth."""
+    return [name for name in methods(rows) if name not in METHODS or not _taught(name)]
+
+
+def _taught(name: str) -> bool:
+    network = network_of(name)
+    return network is not None and network.objective == "supervised"
 
 
 def views(rows: DataFrame) -> list[str]:

@@ -63,7 +63,7 @@ def other_photons(study: StudyRows, rows: DataFrame) -> dict[str, str]:
     trained, found = DataFrame(study.trainings), {}
     for name in methods(rows):
         network = network_of(name) if name in METHODS else None
-        if network and network.scope == "condition":
+        if network:
             own = trained[trained.method == base_of(name)] if len(trained) else trained
             count = f"{own.images.median():,.0f} " if len(own) and "images" in own else ""
             what = _LEARNED.get(network.objective, network.objective)

@@ -11,7 +11,7 @@ from pandas import DataFrame
 
 from fly64lib.evaluation.columns import columns, number
 from fly64lib.plots.styles import label
-from fly64lib.report.answers import Needed, methods, named, needed_photons
+from fly64lib.report.answers import Needed, methods, named, needed_photons, usable
 from fly64lib.report.dose_map import columns_of, place
 from fly64lib.report.intervals import with_interval
 from fly64lib.report.sentences import PEER
@@ -66,9 +66,9 @@ class Curve(NamedTuple):
 
 
 def curves(rows: DataFrame, metric: str, over: str) -> list[Curve]:
-    """Of all methods in the rows' views that are no controls."""
+    """Of all usable methods in the rows' views that are no controls."""
     rows, found = named(rows).dropna(subset=[metric]).sort_values(over), []
-    for (name, view), own in rows[rows.method.isin(methods(rows))].groupby(["method", "view"]):
+    for (name, view), own in rows[rows.method.isin(usable(rows))].groupby(["method", "view"]):
         points = [
             (np.log(one[over].to_numpy(float)), one[metric].to_numpy(float))
             for _, one in own.groupby("replicate")

@@ -1,10 +1,12 @@
-"""The study's report: one self-contained page, `DIR/index.html`, from the rows of a study folder;
-`DIR/report.json` last."""
+"""The study's report: one self-contained page, `DIR/index.html`, from the rows of a study folder,
+and a page beside each executed notebook; `DIR/report.json` last."""
 
 from pathlib import Path
 
 from fly64lib.evaluation.columns import columns
 from fly64lib.report import answers
+from fly64lib.report.notebook_html import write_page
+from fly64lib.report.provenance import executed
 from fly64lib.report.rows import collect
 from fly64lib.report.study_page import Targets, page_html
 from ptycho_torch.fields import refuse_unknown
@@ -14,14 +16,16 @@ TARGETS = {"resolved": 0.5, "frc_half": 0.5, "phase_psnr": 20.0}
 
 
 def write_report(study_dir: str | Path, targets: Targets = TARGETS) -> Path:
-    """Write `index.html`, then `report.json`, whose presence says that the report is complete;
-    return its path.
+    """Write the notebooks' pages, `index.html`, then `report.json`, whose presence says that the
+    report is complete; return its path.
 
     `targets` are columns of `comparison.json` with the value to be reached. Raises
     DataContractError for results that are missing or must not be compared
     (:func:`fly64lib.report.rows.collect`), ConfigError for a target that is no column."""
     refuse_unknown(targets, columns(), "the report's targets")
     study = collect(study_dir)
+    for link in executed(study.root).link:
+        write_page(study.root / link)
     page = study.root / "index.html"
     with atomic_path(page) as temporary:
         temporary.write_text(page_html(study, targets), encoding="utf-8")

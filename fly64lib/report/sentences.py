@@ -67,8 +67,9 @@ def sentences(
 
 def need_words(needs: Sequence[Needed]) -> str:
     """`1,230 ± 150`, or at most so many where a replicate met it at the lowest dose."""
-    text = with_interval([need.photons for need in needs])
-    return f"at most {text}" if any(need.kind == "<" for need in needs) else text
+    if any(need.kind == "<" for need in needs):
+        return f"at most {with_interval([max(need.photons for need in needs)])}"
+    return with_interval([need.photons for need in needs])
 
 
 def beside_peer(needs: Needs, name: str, view: str) -> str:

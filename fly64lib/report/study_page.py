@@ -21,6 +21,7 @@ from fly64lib.report import answers, experiment, provenance, questions
 from fly64lib.report.claims import claims
 from fly64lib.report.dose_map import columns_of, dose_map, place
 from fly64lib.report.gallery import data_url, drawn, gallery
+from fly64lib.report.notebook_html import page_of
 from fly64lib.report.rows import StudyRows
 from fly64lib.report.sentences import PEER, goal, sentences, short_goal
 
@@ -72,7 +73,7 @@ def _rendered(template: str, **context: Any) -> str:
     layout = {"trim_blocks": True, "lstrip_blocks": True, "undefined": StrictUndefined}
     environment = Environment(loader=PackageLoader("fly64lib.report"), autoescape=True, **layout)
     filters = (label, number, described, answers.need_text)
-    own = {"count": _count, "viewed": _viewed}
+    own = {"count": _count, "viewed": _viewed, "page_of": page_of}
     environment.filters |= {one.__name__: one for one in filters} | own
     return environment.get_template(f"{template}.html.j2").render(context)
 
@@ -102,6 +103,7 @@ def _answer(study: StudyRows, rows: DataFrame, targets: Targets, maps: bool) -> 
         "gaps": absent + answers.missing(rows, study.named_views) + study.failed,
         "standing": answers.standing(rows),
         "other_settings": other,
+        "taught": [name for name in answers.methods(rows) if name not in answers.usable(rows)],
         "peer": PEER,
     }
 

@@ -28,8 +28,14 @@ def test_photons_needed_are_those_of_a_metric_linear_in_log_photons():
 
 
 def test_a_target_met_at_once_or_never_is_a_bound_and_not_a_number():
-    assert str(needed([(4.0, 30.0), (40.0, 31.0)], 20.0)) == "≤ 4"
-    assert str(needed([(4.0, 10.0), (400.0, 19.9)], 20.0)) == "> 400"
+    at_once, never = (
+        needed(points, 20.0)
+        for points in ([(4.0, 30.0), (40.0, 31.0)], [(4.0, 10.0), (400.0, 19.9)])
+    )
+    assert at_once == ("<", 4.0) and at_once.place == -np.inf
+    assert never == (">", 400.0) and never.place == np.inf
+    assert need_text([at_once]) == "met at 4.0, the fewest tried"
+    assert need_text([never, never]) == "not met by 400"
 
 
 def test_a_metric_that_falls_again_with_more_photons_does_not_count_as_reached_before():
@@ -41,16 +47,18 @@ def test_of_a_metric_that_is_better_small_the_target_is_met_from_above():
     points = [(1.0, 4.0), (10.0, 2.0), (100.0, 0.5)]
     found = needed(points, 1.25, higher_is_better=False)
     assert found.kind == "=" and found.photons == pytest.approx(10**1.5)
-    assert str(needed(points, 0.1, higher_is_better=False)) == "> 100"
+    assert needed(points, 0.1, higher_is_better=False) == (">", 100.0)
 
 
 def test_replicates_give_a_median_and_a_range_and_one_replicate_none(tmp_path):
     alone = needed_photons(collect(write_study(tmp_path / "1")).table, "phase_psnr", 20.0)
-    assert need_text(alone["good", "baseline"]) == "63.1"
+    assert need_text(alone["good", "baseline"]) == "63"
     study = collect(write_study(tmp_path / "3", replicates=3))
     three = needed_photons(study.table, "phase_psnr", 20.0)
-    assert need_text(three["good", "dense"]) == "50.1 (39.8–63.1)"
-    assert need_text(three["good", "baseline"]) == "≤ 40 in 1 of 3; 56.6 (50.1–63.1) in 2 of 3"
+    assert need_text(three["good", "dense"]) == "50 ± 12"
+    assert need_text(three["good", "baseline"]) == (
+        "met at 40, the fewest tried (1 of 3); 57 ± 6 (2 of 3)"
+    )
     assert need_text([]) == "not run"
     assert best_view(three, "poor") is None
     assert best_view(three, "good")[1] == pytest.approx(10**1.7)

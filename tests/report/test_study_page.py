@@ -70,9 +70,9 @@ def test_the_page_needs_nothing_but_itself_and_the_record_is_written_last(tmp_pa
     assert read_json(record)["index_sha256"] == sha256_file(study / "index.html")
     assert {link.split(":")[0] for link in links.targets if not link.startswith("#")} == {
         "data",
-        "notebooks/odd%20%22%3Cname%3E%26.ipynb",
-        "notebooks/0/train_gs1.ipynb",
-        "notebooks/1/train_gs1.ipynb",
+        "notebooks/odd%20%22%3Cname%3E%26.html",
+        "notebooks/0/train_gs1.html",
+        "notebooks/1/train_gs1.html",
     }
     assert (
         "<td>train</td><td>2</td><td>132</td><td>40.5</td>" in page
@@ -82,7 +82,7 @@ def test_the_page_needs_nothing_but_itself_and_the_record_is_written_last(tmp_pa
     assert {link[1:] for link in links.targets if link.startswith("#")} <= set(
         re.findall(r'id="([^"]+)"', page)
     )
-    assert "median of 2 replicates" in page and "50%" in page
+    assert "half the range of 2 replicates" in page and "50%" in page
     assert "dense, 1,000, good" in page  # the control beside its named view
 
 
@@ -98,7 +98,9 @@ def test_the_legend_names_the_limits_that_there_are_and_no_other(tmp_path):
 def test_what_is_not_there_is_said(tmp_path):
     page = page_html(collect(write_study(tmp_path, views=("baseline", "dense"))), TARGETS)
     assert "view sparse: in no condition" in page
-    assert "No control views" in page and "Overlap was not measured" in page
+    assert "No control views" in page and "resolution (contrast and noise): not in these" in page
+    assert "phase_c/dose_1000/patched_test.npz is not in the study" in page
+    assert "no views of single images" in page  # beside what others claim
 
 
 def test_a_metric_of_another_package_has_a_column_curves_and_may_be_a_target(
@@ -107,7 +109,7 @@ def test_a_metric_of_another_package_has_a_column_curves_and_may_be_a_target(
     study = write_study(tmp_path, phase_bias=0.125)
     page = page_html(collect(study), {foreign_metric: 0.1})
     assert "<th>phase bias / rad</th>" in page and "<td>0.1250</td>" in page
-    assert "phase bias of 0.1 rad" in page and 'alt="phase bias / rad: Baseline"' in page
+    assert "phase bias of 0.1 rad" in page and 'alt="phase bias / rad: At every position"' in page
 
 
 def test_targets_that_are_no_column_or_out_of_range_are_refused(tmp_path):
@@ -187,19 +189,18 @@ def test_the_page_fits_a_phone_and_a_desk_in_a_real_browser(tmp_path):
         assert (found["width"], found["broken"]) == (width, 0) and found["images"] > 20
         assert found["sections"] == [
             "answer",
+            "claims",
             "reading-it",
+            "experiment",
+            "images",
             "curves",
             "controls",
-            "images",
             "tables",
             "cost",
             "provenance",
             "notebooks",
         ]
-        assert (
-            found["answer"].startswith("good needs")
-            and "photons per object pixel" in found["answer"]
-        )
+        assert found["answer"].startswith("good resolves") and "per object pixel" in found["answer"]
         assert found["tables"] >= 8
     shot = tmp_path / "shot.png"
     browser(f"--screenshot={shot}", 390, 844)
