@@ -121,8 +121,11 @@ def test_a_command_calls_itself_as_it_was_called(
 def test_after_an_import_the_next_step_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    write_scan(tmp_path / "scan.npz", small_scan(1e4, N=32))
-    assert main(["import", str(tmp_path / "scan.npz"), str(tmp_path / "mine.npz")]) == 0
+    npz, cxi, mine = (str(tmp_path / name) for name in ("scan.npz", "scan.cxi", "mine.npz"))
+    write_scan(npz, small_scan(1e4, N=32))
+    optics = ["--pixel-size-nm", "50", "--energy-kev", "8.8", "--distance-m", "1.9"]
+    assert main(["export", npz, cxi, *optics]) == 0
+    assert main(["import", cxi, mine]) == 0
     assert "\nnext: fly64 check SCAN.npz; then fly64 probe" in capsys.readouterr().out
 
 
