@@ -11,6 +11,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from small_scan import small_scan
 from toy_study import write_toy_notebooks
 
 from fly64lib.cli.main import main
@@ -21,6 +22,7 @@ from fly64lib.sweep import control
 from fly64lib.sweep.control import alive
 from fly64lib.sweep.folder import SweepFolder, driver, prepared, status
 from fly64lib.sweep.profile import Profile, load_profile, profile_names
+from ptycho_torch.data.contract import write_scan
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.fields import from_dict, to_dict
 
@@ -293,6 +295,18 @@ def test_a_setting_that_the_profile_does_not_have_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         load_profile("quick", settings)
+
+
+def test_a_base_file_is_found_from_the_study_and_brings_its_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_scan(tmp_path / "mine.npz", small_scan(1e4, N=32))
+    monkeypatch.chdir(tmp_path)
+    settings = load_profile("smoke", ["base_npz=mine.npz"])
+    about = {"folder": "study", "profile": "smoke", "cores": 1}
+    study = prepared(SweepFolder(settings=settings, **about))
+    assert study.settings.study.base_npz == str(tmp_path / "mine.npz")
+    assert study.settings.study.N == 32
 
 
 def test_settings_are_read_as_one_writes_them() -> None:
