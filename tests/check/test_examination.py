@@ -24,6 +24,7 @@ NAMES = [
     "dead pixels",
     "hot pixels",
     "beam centre",
+    "positions",
     "object",
     "overlap",
     "coverage",
