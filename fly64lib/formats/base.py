@@ -134,7 +134,7 @@ def opened_arrays(path: Path, follow: bool = False) -> Opened:
 
 def is_data001(path: Path) -> bool:
     """Whether a file has the layout of a DATA-001 scan, so that it needs no import."""
-    kind, opened = _opened(path)
+    kind, opened = opened_arrays(path)
     with opened as file:
         return kind == "npz" and _is_data001(file)
 
