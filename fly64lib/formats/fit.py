@@ -23,7 +23,7 @@ from ptycho_torch.iteration.canvas import canvas_steps, joint_steps
 from ptycho_torch.physics.geometry import Detector, Geometry, Patterns
 from ptycho_torch.physics.noise import perfect_deviance, poisson_deviance
 
-NEIGHBOURS, CHECK_PX, STEPS = 100, 64, 8
+NEIGHBOURS, CHECK_PX, STEPS = 60, 64, 8
 OF_EACH = 50  # patterns of each of three parts
 JOINT = (24, 56)  # steps on object and probe: the first do for most scans
 GOOD, UNEXPLAINED = 0.65, 0.5  # least share of a good scan; below this, it does not belong
@@ -160,7 +160,7 @@ def fit_of(scan: ScanData, about: np.ndarray | None = None, most: int = NEIGHBOU
 def worst_fit(scan: ScanData) -> Fit:
     """Of the patterns about the first, middle and last sixth of the sequence, the part that fits
     worst: what goes wrong in the course of a scan shows there."""
-    if scan.n <= 2 * NEIGHBOURS:
+    if scan.n <= 3 * NEIGHBOURS:
         return fit_of(scan)
     places = [scan.positions[int(scan.n * at)] for at in (1 / 6, 1 / 2, 5 / 6)]
     fits = [fit_of(scan, place, OF_EACH) for place in places]

@@ -15,7 +15,8 @@ def read(path: Path, access: Access) -> RawScan:
     """Read the named data sets. Counts, or what `--values` says; positions in px, or what
     `--position-unit` says."""
     names = access.names
-    packed = path.open("rb").read(2) == b"PK"
+    with path.open("rb") as handle:
+        packed = handle.read(2) == b"PK"
     file = access.files.enter_context(open_npz(path)) if packed else access.hdf5(path)
     if not names.patterns_key or not (names.positions_key or (names.y_key and names.x_key)):
         text = f"named data sets without names; the keys are {', '.join(file.keys()[:12])};"

@@ -91,7 +91,7 @@ FAULTS = {  # what is planted: the warnings that must come, and words of the fir
     "hot pixel": (pixel(40, 9, lambda c: c + 700), ["hot pixels"], "1: [40, 9]"),
     "hot pixel in the dark": (pixel(0, 63, lambda c: c + 12), ["hot pixels"], "1: [0, 63]"),
     "saturated detector": (saturated, ["saturation"], "values pile up at the largest count, "),
-    "beam off by a pixel": (shifted(0, 1), ["beam centre"], "rows, +1.0"),
+    "beam off by a pixel": (shifted(0, 1), ["beam centre", "object"], "rows, +1.0"),
     "beam off by three and two": (shifted(3, -2), ["beam centre", "object"], "+3.0"),
     "hole in the coverage": (hole, ["coverage"], "1 hole with less than 0.1 of the median fluence"),
     "beam loss in one exposure": (dark_exposure, ["exposures"], "1 patterns are off the median"),
