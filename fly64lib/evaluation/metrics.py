@@ -143,7 +143,7 @@ phase_psnr = _of("phase", "PSNR", **_IN_DB)
 amplitude_psnr = _of("amplitude", "PSNR", **_IN_DB)
 phase_ssim = _of("phase", "SSIM", shown="rows")
 amplitude_ssim = _of("amplitude", "SSIM", shown="rows")
-phase_ms_ssim = _of("phase", "MS-SSIM", curve=True)
+phase_ms_ssim = _of("phase", "MS-SSIM")
 amplitude_ms_ssim = _of("amplitude", "MS-SSIM")
 # Mean |wrapped error|, 0..pi (a random phase has pi/2), and its square, 0..pi^2 (pi^2/3).
 phase_mae = _of("phase", "MAE", unit="rad", higher_is_better=False, shown="report")

@@ -21,8 +21,8 @@ Styles = Mapping[str, Style]
 
 
 class Axis(NamedTuple):
-    """Of one metric's panels: column, range over the rows of methods and the flat object, and a
-    target to mark. Limits may lie beyond: they would press the methods together."""
+    """Of one metric's panels: column, range over the rows of methods, and a target to mark. Limits
+    and the flat object may lie beyond: they would press the methods together."""
 
     column: Column
     span: tuple[float, float]
@@ -31,7 +31,7 @@ class Axis(NamedTuple):
     @classmethod
     def of(cls, rows: DataFrame, column: Column, target: float | None = None) -> "Axis | None":
         """The axis for these rows; None where they have no values."""
-        values = rows.loc[~rows.method.isin(("truth", *LIMITS))].get(column.name)
+        values = rows.loc[~rows.method.isin(REFERENCES)].get(column.name)
         if values is None or not values.notna().any():
             return None
         low, high = float(values.min()), float(values.max())

@@ -19,6 +19,7 @@ Line = Float[np.ndarray, "views 3"]  # smallest, median, largest dose of replica
 _GAP = 0.35  # of a column, between groups
 _CONTOUR = "#d3137d"
 _COLOURS = "viridis"
+_CROSS = 0.5  # opacity: the number under it stays readable
 _ROOM = 4  # most columns whose cells have room for an interval
 
 
@@ -158,7 +159,7 @@ def _cell(
     ink = "black" if bright else "white"
     if not shown.meets(median):
         for ends in (y, y[::-1]):
-            ax.plot(x, ends, color=ink, linewidth=0.7, alpha=0.75)
+            ax.plot(x, ends, color=ink, linewidth=0.7, alpha=_CROSS)
     text = shown.text(median)
     if len(known) > 1 and len(shown.heads) <= _ROOM:
         low, high = shown.text(known.min()), shown.text(known.max())

@@ -97,7 +97,8 @@ def by_exposure(
     rows = named(rows)
     order, known = columns_of(rows), curves(rows, metric, "dose")
     for dose in grid(rows, "dose"):
-        found = options(known, metric, dose)
+        if not (found := options(known, metric, dose)):
+            continue
         best = found[0]
         met = [
             one for one in found if _meets(metric, target)(min(one.values, key=_badness(metric)))

@@ -80,9 +80,8 @@ def _rendered(template: str, **context: Any) -> str:
 
 def _answer(study: StudyRows, rows: DataFrame, targets: Targets, maps: bool) -> Part:
     """A choice of targets with maps, the first at several levels; else each alone, in words."""
-    replicates, sizes = rows.replicate.nunique(), rows.get("pixel_nm", rows.dose * float("nan"))
-    pixel_nm = float(sizes.median()) if sizes.notna().any() else None
-    known = {name: value for name, value in targets.items() if name in rows and rows[name].any()}
+    replicates, pixel_nm = rows.replicate.nunique(), _pixel_nm(rows)
+    known = {name: value for name, value in targets.items() if name in rows and rows[name].notna().any()}
     more = experiment.other_photons(study, rows)
     several = next(iter(known), None) if maps else None
     chosen = [
@@ -93,7 +92,6 @@ def _answer(study: StudyRows, rows: DataFrame, targets: Targets, maps: bool) -> 
     absent = [
         f"{columns()[name].label}: not in these rows" for name in targets if name not in known
     ]
-    other = len(study.settings()) - 1
     return {
         "replicates": replicates,
         "probability": 1 - 2.0 ** (1 - replicates),
@@ -102,10 +100,28 @@ def _answer(study: StudyRows, rows: DataFrame, targets: Targets, maps: bool) -> 
         "limits": LIMITS,
         "gaps": absent + answers.missing(rows, study.named_views) + study.failed,
         "standing": answers.standing(rows),
-        "other_settings": other,
+        "elsewhere": _elsewhere(study, rows, dict(list(known.items())[:1])),
         "taught": [name for name in answers.methods(rows) if name not in answers.usable(rows)],
         "peer": PEER,
     }
+
+
+def _elsewhere(study: StudyRows, rows: DataFrame, targets: Targets) -> list[tuple[str, Part]]:
+    """Of each other setting its name and the sentences of the same target."""
+    found = []
+    for setting, others in study.settings().items():
+        for metric, target in targets.items():
+            if others is not rows and metric in others:
+                pixel_nm = _pixel_nm(others)
+                said = sentences(others, metric, target, pixel_nm, {})
+                found.append((f"{label(setting[0])}, {setting[1]} simulation", said))
+    return found
+
+
+def _pixel_nm(rows: DataFrame) -> float | None:
+    """Of the grid that objects are scored on, where the rows say it."""
+    sizes = rows["pixel_nm"].dropna() if "pixel_nm" in rows else ()
+    return float(sizes.median()) if len(sizes) else None
 
 
 def _levels(metric: str, target: float) -> list[float]:
@@ -170,14 +186,15 @@ def _curves(rows: DataFrame, targets: Targets) -> Part:
     names, limits = answers.methods(rows), _limits(rows)
     styles, views = method_styles(names), view_styles(answers.views(rows))
     drawn_first = reference_styles(limits) | styles
-    shown = [one for one in columns().values() if one.curve or one.name in targets]
+    first = [columns()[name] for name in targets]
+    shown = [*first, *(one for one in columns().values() if one.curve and one not in first)]
     axes = [Axis.of(rows, column, targets.get(column.name)) for column in shown]
     metrics = [_panels(axis, rows, drawn_first, views) for axis in axes if axis]
     return {
         "method_styles": styles | reference_styles(limits),
         "view_styles": views,
         "limits": limits,
-        "metrics": sorted(metrics, key=lambda one: not one["is_target"]),
+        "metrics": metrics,
     }
 
 
