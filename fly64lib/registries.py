@@ -60,6 +60,7 @@ FORMATS = Registry(
         "cxi": "fly64lib.formats.cxi:FORMAT",
         "ptychi": "fly64lib.formats.ptychi:FORMAT",
         "ptypy": "fly64lib.formats.ptypy:FORMAT",
+        "named": "fly64lib.formats.named:FORMAT",
         "tiff": "fly64lib.formats.images:TIFF",
         "png": "fly64lib.formats.images:PNG",
         "data": "fly64lib.formats.exporting:DATA001",

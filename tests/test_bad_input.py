@@ -430,7 +430,7 @@ rows(
     unknown=(
         None,
         "run --profile fast --output S",
-        "profile='fast' is not one of 'full', 'quick', 'smoke'",
+        "profile='fast' is not one of 'full', 'laptop', 'quick', 'smoke'",
     ),
     misspelt_setting=(
         None,

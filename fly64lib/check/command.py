@@ -20,13 +20,13 @@ class CheckOptions:
     The contract is checked first; what it lets pass is measured, judged and drawn."""
 
     file: tyro.conf.Positional[Path]  # a DATA-001 npz
-    picture: Path | None = None  # PNG, else FILE's name with _check.png, in this folder
+    picture: Path | None = None  # PNG, else beside FILE: its name with _check.png
     json: bool = False  # verdicts and numbers for scripts
 
 
 def check(options: CheckOptions) -> int:
     """Examine a file, print the verdicts, draw the picture, and return the exit code."""
-    picture = options.picture or Path(f"{options.file.stem}_check.png")
+    picture = options.picture or options.file.with_name(f"{options.file.stem}_check.png")
     if picture.suffix != ".png" or picture.is_dir():
         raise ConfigError(f"picture {picture}: expected a name that ends in .png, and no folder")
     found = examine_scan(options.file)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from fly64lib.check.measurements import DARK, UNEVEN_FACTOR, Measurements
+from fly64lib.formats.fit import GOOD
 from fly64lib.simulation.overlap_measures import geometry_figures
 from ptycho_torch.data.contract import read_scan
 from ptycho_torch.physics.noise import perfect_deviance, poisson_deviance
@@ -23,6 +24,7 @@ DOSE_FACTOR = 1.5  # between the photons of the patterns and those of the probe
 OFFSET_PX = 0.5  # of the beam from where the file's probe puts it
 FAR_SHARE = 0.05  # of images without another one within D / 2
 EXPLAINED = 0.5  # share of the deviance between patterns
+EXCESS = 0.1  # R that is left when what counting alone explains is taken off, by squares
 ALIKE = 0.05  # of a perfect model's deviance, below which there is none between patterns
 ADVICE = {  # with a warning of a check that gives no other itself
     "photons": "training and reconstruction refuse what is not a count: undo the scaling or the"
@@ -32,10 +34,13 @@ ADVICE = {  # with a warning of a check that gives no other itself
     "exposures": "shutter, beam loss or a double exposure? leave these patterns out of the file",
     "saturation": "counts there are lower bounds, which the Poisson likelihood takes for"
     " measurements: attenuate the beam, expose shorter, or move the beam stop",
-    "beam centre": "zero frequency belongs on pixel N // 2: crop the patterns from the detector"
-    " about the beam, by whole pixels (a rest below a pixel is a ramp on the probe)",
     "object": "the file's object, probe, positions and patterns do not belong together: x and y"
-    " swapped, patterns transposed or mirrored, the conjugate, or another scan's object",
+    " swapped, patterns transposed or mirrored, the conjugate, or another scan's object; where it"
+    " explains much and R is large, positions or probe are off: fly64 probe SRC.npz DST.npz"
+    " --unknown positions",
+    "positions": "patterns and positions do not belong together, or are off by a pixel or more: are"
+    " they in one order, in the right unit, of one scan? import the source again with what its file"
+    " says of it; small errors are found by fly64 probe SRC.npz DST.npz --unknown positions",
     "overlap": "overlap is what makes the object unique: scan with steps below D / 2, or check"
     " that positions are in pixels of objectGuess",
     "coverage": "nothing can be reconstructed there: scan these places, or leave them out of what"
@@ -121,7 +126,37 @@ def beam_centre(of: Measurements) -> Verdict:
     found = f"{rows:+.2f} rows, {columns:+.2f} columns off the probe's own pattern; centre of mass"
     found += f" at {middle[0]:+.2f}, {middle[1]:+.2f} from pixel N // 2"
     values = {"offset_px": [rows, columns], "centre_of_mass_px": middle}
-    return Verdict(max(abs(rows), abs(columns)) <= OFFSET_PX, found, values)
+    advice = "zero frequency belongs on pixel N // 2: import the source again about the beam, by"
+    advice += f" whole pixels: {_about_beam(of)}"
+    return Verdict(max(abs(rows), abs(columns)) <= OFFSET_PX, found, values, advice)
+
+
+def _about_beam(of: Measurements) -> str:
+    """Options of the import that put the beam on pixel N // 2."""
+    done = of.scan.metadata.get("import")
+    if not (isinstance(done, dict) and {"centre_px", "bin", "frame", "crop"} <= done.keys()):
+        return "fly64 import SRC DST.npz --centre ROW COLUMN --crop N"
+    moved = [round(offset * done["bin"]) for offset in of.offset_px]
+    at = [int(old + more) for old, more in zip(done["centre_px"], moved, strict=True)]
+    room = min(2 * min(here, edge - here) for here, edge in zip(at, done["frame"], strict=True))
+    crop = min(done["crop"], room) // (2 * done["bin"]) * 2 * done["bin"]
+    return f"--centre {at[0]} {at[1]} --crop {crop}"
+
+
+def positions(of: Measurements) -> Verdict:
+    """Patterns and positions belong together: an object fitted to neighbours explains them, as far
+    as counts allow, and no position lies apart from the scan."""
+    fit, apart = of.fit, of.outliers
+    values = asdict(fit) | {"share": fit.share, "apart": apart.tolist()}
+    if len(apart):
+        row, column = of.scan.positions[apart[0]]
+        found = f"{len(apart)} positions lie apart from all others: {_first_five(apart.tolist())};"
+        found += f" the first at row {row:.0f}, column {column:.0f}"
+        numbers = ",".join(map(str, apart[:20]))
+        advice = f"import the source again without them: --drop-patterns {numbers}"
+        return Verdict(False, found, values, advice)
+    where = "" if of.scan.n <= 2 else f"patterns {fit.patterns[0]} to {fit.patterns[1]}: "
+    return Verdict(fit.share is None or fit.share > GOOD, where + fit.text(), values)
 
 
 def explained(of: Measurements) -> Verdict:
@@ -131,23 +166,29 @@ def explained(of: Measurements) -> Verdict:
     half a scan away: of the Poisson deviance by which the second is worse than a perfect model, the
     share that the first does not have. 1: all; 0: the object might as well be another one. Both at
     the patterns' photons: the scale is the dose's business. Beside it R = sum |a - A| / sum a of
-    amplitudes, the field's number."""
+    amplitudes, the field's number: what counting alone makes of it is taken off."""
     scaled = of.modelled * of.measured.sum() / of.modelled.sum()
     calculated, counts = torch.from_numpy(scaled), torch.from_numpy(of.measured)
     R = float((counts.sqrt() - calculated.sqrt()).abs().sum() / counts.sqrt().sum())
     kind = of.scan.metadata.get("object_kind", "object")
-    amplitudes = f"R = {100 * R:.1f} % between measured and calculated amplitudes"
+    drawn = torch.poisson(calculated, torch.Generator().manual_seed(0)).sqrt()
+    root = calculated.sqrt()
+    by_counting = float((drawn - root).abs().sum() / drawn.sum())
+    amplitudes = f"R = {100 * R:.1f} % between measured and calculated amplitudes,"
+    amplitudes += f" {100 * by_counting:.1f} % by counting alone"
+    values = {"R": R, "R_counts": by_counting}
     places = counts, counts.roll(len(counts) // 2, 0)
     own, other = (float(poisson_deviance(calculated, image).mean()) for image in places)
     least = float(perfect_deviance(calculated[::16]).mean())
     empty = not np.ptp(of.scan.object_guess.view(np.float32).reshape(-1, 2), axis=0).any()
     if empty or other - least < ALIKE * least:
         found = f"empty, or the patterns are too alike to tell ({kind}); {amplitudes}"
-        return Verdict(True, found, {"R": R, "explained": None})
+        return Verdict(True, found, values | {"explained": None})
     share = (other - own) / (other - least)
     percent = f"{100 * max(share, 0):.0f} %"
     found = f"the stored {kind} explains {percent} of what tells the patterns apart; {amplitudes}"
-    return Verdict(share > EXPLAINED, found, {"R": R, "explained": share})
+    good = share > EXPLAINED and max(R**2 - by_counting**2, 0) ** 0.5 < EXCESS
+    return Verdict(good, found, values | {"explained": share})
 
 
 def overlap(of: Measurements) -> Verdict:
@@ -202,6 +243,7 @@ CHECKS = {  # in the order of the report
     "dead pixels": dead_pixels,
     "hot pixels": hot_pixels,
     "beam centre": beam_centre,
+    "positions": positions,
     "object": explained,
     "overlap": overlap,
     "coverage": coverage,

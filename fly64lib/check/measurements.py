@@ -8,6 +8,8 @@ from jaxtyping import Bool, Float, Int
 from scipy.ndimage import find_objects, label
 from scipy.spatial import Delaunay, QhullError
 
+from fly64lib.formats.fit import worst_fit
+from fly64lib.formats.outliers import outliers
 from fly64lib.simulation.overlap_measures import fluence_map, nearest_distances
 from fly64lib.simulation.probes import outer_half_maximum_diameter
 from ptycho_torch.data import count_statistics
@@ -54,8 +56,17 @@ class Measurements:
         # from each position to the nearest other one; empty for a single one
         self.nearest_px: Float[np.ndarray, " n"] = nearest_distances(positions, 1).ravel()
         # photons per object pixel (H, W), and within the hull: what is dark, and where
-        self.fluence = fluence_map(positions, scan.probe, shape)
-        self.inside = _hull(positions, shape)
+        # numbers of positions apart from all others; only the others set what is looked at
+        self.outliers: Int[np.ndarray, " k"] = outliers(positions, scan.M)
+        positions = np.delete(positions, self.outliers, axis=0)
+        low = np.maximum(np.floor(positions.min(0) - scan.M / 2 - 1), 0).astype(int)
+        high = np.minimum(np.ceil(positions.max(0) + scan.M / 2 + 1), shape).astype(int)
+        box, size = tuple(map(slice, low, high)), tuple((high - low).tolist())
+        self.fluence, self.inside = np.zeros(shape), np.zeros(shape, bool)
+        self.fluence[box] = fluence_map(positions - low, scan.probe, size)
+        self.inside[box] = _hull(positions - low, size)
+        # how well patterns and positions fit together, whatever the stored object
+        self.fit = worst_fit(scan)
         dark = self.inside & (self.fluence < DARK * np.median(self.fluence[self.inside]))
         self.holes = _large_regions(dark)
 

@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field
 from tyro.conf import Positional, UseAppendAction, arg
 
+from fly64lib.notebook import finished
 from fly64lib.notebook.paths import notebooks_folder
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.fields import config, literal
@@ -27,6 +28,11 @@ class Notebook:
     parameter: Annotated[Pairs, arg(aliases=["-p"], metavar="NAME VALUE")] = ()
     timeout_s: Seconds | None = None  # limit of the whole notebook
     cell_timeout_s: Seconds | None = None  # limit of each cell
+    # of a sweep's job: where finished ones are found again, what it reads, writes and runs
+    finished: Path | None = None
+    inputs: tuple[Path, ...] = ()
+    outputs: tuple[Path, ...] = ()
+    code: str = ""
 
 
 @config
@@ -41,11 +47,20 @@ def run(asked: Notebook) -> int:
     # jsonschema, where it finds this package, compiles a grammar of IRIs, in more than half of the
     # time that this command takes to start. No field of a notebook is checked as an IRI.
     sys.modules.setdefault("rfc3987_syntax", None)
+    kept = asked.finished
+    if kept:
+        words = *(f"{name} {value}" for name, value in asked.parameter), asked.code
+        key = finished.result_key((asked.notebook, *words), asked.inputs)
+        if finished.take(kept, key, asked.outputs):
+            print(f"{asked.output} was finished by an earlier run, from the same inputs: taken")
+            return 0
     from fly64lib.notebook.runner import run_notebook
 
     given = {name: literal(text) for name, text in asked.parameter}
     limits = {"timeout_s": asked.timeout_s, "cell_timeout_s": asked.cell_timeout_s}
     result = run_notebook(asked.notebook, asked.output, given, **limits)
+    if kept:
+        finished.keep(kept, key, asked.outputs)
     print(f"{asked.output}  results: {result}")
     return 0
 

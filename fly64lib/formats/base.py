@@ -3,15 +3,15 @@
 A format is a :class:`Format`, named by one line of :data:`fly64lib.registries.FORMATS` or by an
 entry point of another package."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from fly64lib.formats.hdf5 import open_hdf5
+from fly64lib.formats.hdf5 import Hdf5File, open_hdf5
 from fly64lib.formats.raw import Arrays, RawScan
 from fly64lib.registries import FORMATS
 from ptycho_torch.data.checks import check_layout
@@ -22,7 +22,6 @@ from ptycho_torch.errors import ConfigError, DataContractError
 from ptycho_torch.fields import config
 
 Above0 = Annotated[float, Field(gt=0, lt=1e12)]
-_KINDS = {"npz": (b"PK", open_npz), "HDF5": (b"\x89HDF\r\n\x1a\n", open_hdf5)}  # first bytes
 
 
 @config
@@ -48,6 +47,12 @@ class Access:
     work: Path  # an empty folder for what has to be unpacked
     files: ExitStack  # closes a file when its patterns have been read
     parameters: Path | None = None  # the second file, where a scan is a pair of files
+    follow_links: bool = False  # whether HDF5 files beside this one may be opened by it
+    names: object = None  # data sets that the user names: formats.options.Keys
+
+    def hdf5(self, path: Path) -> Hdf5File:
+        """An HDF5 file, open until the patterns have been read."""
+        return self.files.enter_context(open_hdf5(path, self.follow_links))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +62,8 @@ class Format:
     kind: Literal["npz", "HDF5"] | None = None  # of files that are known by their keys
     keys: tuple[str, ...] = ()  # every file of this format has one of them
     endings: tuple[str, ...] = ()  # of names that are written in this format without --format
+    # every key that a file may have, as a pattern of fnmatch, and what becomes of it
+    table: Mapping[str, str] = field(default_factory=dict)
     read: Callable[[Path, Access], RawScan] | None = None  # None: it cannot be imported
     # returns the files that were written; None: it cannot be exported
     write: Callable[[Path, ScanData, Optics], list[Path]] | None = None
@@ -67,20 +74,22 @@ def formats_that(way: Literal["read", "write"]) -> dict[str, Format]:
     return {name: entry for name, entry in FORMATS.items() if getattr(entry, way)}
 
 
-def reader_of(path: Path, asked: str | None = None) -> str:
+def reader_of(path: Path, asked: str | None = None, follow: bool = False) -> str:
     """Name of the format in which a file is read: the one asked for, or the only one that fits."""
     known, found = formats_that("read"), []
     if asked is not None:
         if FORMATS[asked].read is None:
             raise ConfigError(f"{asked} cannot be imported; there are {', '.join(known)}")
         return asked
-    kind, opened = _opened(path)
+    kind, opened = opened_arrays(path, follow)
     with opened as file:
         if kind == "npz" and _is_data001(file):
             text = "this is a DATA-001 file already; expected another program's file; use it as it"
             text += " is: every command of fly64 reads it (fly64 export writes it in other formats)"
             raise refused(path, None, text)
         for name, entry in known.items():
+            if not (entry.keys or entry.endings):
+                continue  # read when it is asked for
             by_keys = kind == entry.kind and file is not None and file.find(*entry.keys)
             if by_keys if entry.keys else path.name.endswith(entry.endings):
                 found.append(name)
@@ -89,10 +98,12 @@ def reader_of(path: Path, asked: str | None = None) -> str:
         listed = "; ".join(
             f"{name}: {entry.kind or 'name'} with {' or '.join(entry.keys or entry.endings)}"
             for name, entry in known.items()
+            if entry.keys or entry.endings
         )
         fits = f", which fits {' and '.join(found)}" if found else ""
-        text = f"{held}{fits}; expected one format ({listed}); name it with --format, or rename the"
-        raise refused(path, None, f"{text} keys (docs/import_export.md)")
+        text = f"{held}{fits}; expected one format ({listed}); name it with --format; or name its"
+        text += " data sets: --patterns-key KEY --positions-key KEY (docs/import_export.md)"
+        raise refused(path, None, text)
     return found[0]
 
 
@@ -107,19 +118,23 @@ def writer_of(target: Path, asked: str | None = None) -> str:
     return name
 
 
-def _opened(path: Path) -> tuple[str, AbstractContextManager[Arrays | None]]:
+Opened = tuple[str, AbstractContextManager[Arrays | None]]
+
+
+def opened_arrays(path: Path, follow: bool = False) -> Opened:
     """(kind, arrays) of a file, by its first bytes; (what it begins with, None) of any other."""
     with path.open("rb") as handle:
         start = handle.read(8)
-    for kind, (first, open_file) in _KINDS.items():
-        if start.startswith(first):
-            return kind, open_file(path)
+    if start.startswith(b"PK"):
+        return "npz", open_npz(path)
+    if start == b"\x89HDF\r\n\x1a\n":
+        return "HDF5", open_hdf5(path, follow)
     return f"a file that begins with {start!r}", nullcontext()
 
 
 def is_data001(path: Path) -> bool:
     """Whether a file has the layout of a DATA-001 scan, so that it needs no import."""
-    kind, opened = _opened(path)
+    kind, opened = opened_arrays(path)
     with opened as file:
         return kind == "npz" and _is_data001(file)
 

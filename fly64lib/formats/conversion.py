@@ -7,9 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from fly64lib.formats import frames
+from fly64lib.formats.bad_values import Frames, judge, look
+from fly64lib.formats.first_probe import first_probe, from_mean
 from fly64lib.formats.options import ImportOptions
 from fly64lib.formats.orientation import OrientationChoice, find_orientation, turned
+from fly64lib.formats.outliers import outliers
 from fly64lib.formats.raw import RawScan, as_modes, need
+from fly64lib.formats.selection import listed, selected
+from fly64lib.formats.sizes import detector_step_per_m
 from ptycho_torch.data.checks import DOSE_KEYS, mean_photons
 from ptycho_torch.data.container import refused
 from ptycho_torch.data.contract import check_scan
@@ -18,6 +23,7 @@ from ptycho_torch.data.scan import KEYS, ScanData
 
 UNITS_M = {"m": 1.0, "um": 1e-6, "nm": 1e-9}
 MOST_CANVAS_PX, MARGIN_PX = 2**27, 2
+PATCHES = 16  # of the object for each pattern, beyond which positions are in another unit
 MOST = 1e15  # of an absolute value that is taken for a number
 SCALE = 2.0  # a probe within this factor of the measured photons is in photons
 _KNOWN = {row.name for row in KEYS}
@@ -27,30 +33,42 @@ def converted(
     raw: RawScan, work: Path, options: ImportOptions
 ) -> tuple[ScanData, OrientationChoice]:
     """The scan, with patterns in a file of the folder `work`, and how its orientation was found."""
-    seen = frames.look(raw)
+    raw = selected(raw, options.first, options.drop_patterns)
+    seen = look(raw)
     reading = frames.decide(raw, seen, options)
-    bad = frames.window(seen.bad, reading)
-    if bad.any() and options.bad_pixels == "refuse":
-        text = f"{int(bad.sum())} bad pixels ({seen.masked} by the file's mask, the others"
-        text += " negative, not finite or saturated in some pattern); expected photon counts in"
-        text += " every pixel; pass --bad-pixels mask to leave them out of everything"
-        raise raw.refused(text)
+    left_out = judge(raw, seen, options.bad_pixels, options.bad_values)
+    bad = frames.window(left_out, reading)
+    step = raw.detector_step_per_m
+    if options.pixel_size_nm:
+        step = 1e9 / (reading.frame_px * options.pixel_size_nm)
+    else:
+        step = detector_step_per_m(raw, options)
+    pixel_m = 1 / (reading.crop * step) if step else None
+    positions = _positions_for(raw, reading, pixel_m, options)
+    notes = list(raw.notes)
+    if len(seen.empty):
+        text = f"patterns without a photon: {listed(seen.empty)}; leave them out:"
+        notes.append(f"{text} --drop-patterns {listed(seen.empty)}")
+    if seen.single.any() and options.bad_values == "zero":
+        notes.append(f"{int(seen.single.sum())} bad single values are set to zero")
     # in a mapped file, which may be larger than memory
     shape, first = (raw.n, reading.N, reading.N), 0
     diffraction = np.lib.format.open_memmap(work / "patterns.npy", "w+", np.float32, shape)
-    for block in frames.patterns(raw, reading, seen.bad):
+    for block in frames.patterns(raw, reading, left_out):
         diffraction[first : first + len(block)] = block
         first += len(block)
     photons = mean_photons(diffraction)
     if not photons > 0:
         text = "no photon in the cropped square; expected the beam inside; correct --crop or"
         raise raw.refused(f"{text} --centre")
-    probe, scaled = _probe_for(raw, reading, photons, options)
-    step = raw.detector_step_per_m
-    if options.pixel_size_nm:
-        step = 1e9 / (reading.frame_px * options.pixel_size_nm)
-    pixel_m = 1 / (reading.crop * step) if step else None
-    positions = _positions_for(raw, reading, pixel_m, options)
+    guessed = options.first_probe or (raw.probe is None and options.probe is None)
+    if guessed:
+        if options.probe:
+            text = "--probe and --first-probe; expected one of them; leave one out"
+            raise raw.refused(text)
+        probe, scaled = from_mean(_mean_counts(seen, reading, left_out), 0.0), 1.0
+    else:
+        probe, scaled = _probe_for(raw, reading, photons, options)
     positions, image, known = _object_for(raw, reading, positions, options)
     changed = raw.detector_px != (reading.N, reading.N)
     kept = {} if changed else raw.extra  # extra arrays are on the frame's grid, or perhaps
@@ -73,10 +91,21 @@ def converted(
         detector_mask=mask,
         extra={key: value for key, value in kept.items() if key not in _KNOWN},
     )
+    # where the mask is not kept, its zeros are no measurement either
+    seeing = (
+        replace(scan, detector_mask=~bad)
+        if bad.any() and bad.shape == scan.probe.shape[1:]
+        else scan
+    )
+    if guessed:
+        probe, defocus = first_probe(seeing, _mean_counts(seen, reading, left_out))
+        scan, seeing = replace(scan, probe=probe), replace(seeing, probe=probe)
+        text = "no probe is known: a first one is made from the mean pattern, out of focus by"
+        notes.append(f"{text} {defocus:g} of the window; fly64 probe recovers it from the counts")
     asked = options.orientation
     choice = OrientationChoice(asked, f"positions are {asked}, as asked")
     if asked == "auto":
-        choice = find_orientation(scan, raw.source, known)
+        choice = find_orientation(seeing, raw.source, known, guessed)
     if choice.chosen != "as-given":
         scan = turned(scan, choice.chosen, known)
     if bad.any() and mask is None:
@@ -88,6 +117,8 @@ def converted(
         about["object_pixel_nm"] = pixel_m * 1e9
     stated = about.get("object_kind", "reconstruction") if known else "initial"
     about["object_kind"] = options.object_kind or stated
+    if guessed:
+        about["probe_kind"] = "initial"
     about["probe_kind"] = options.probe_kind or about.get("probe_kind", "initial")
     about["import"] = {
         "source": raw.source.name,
@@ -95,12 +126,23 @@ def converted(
         **asdict(reading),
         "orientation": choice.chosen,
         "deviance": choice.deviance,
+        "fit": None if choice.fit is None else asdict(choice.fit),
+        "frame": list(raw.detector_px),
+        "notes": notes,
         "probe_scaled_by": scaled,
         "left_out": sorted(raw.extra.keys() - kept.keys() - {"scan_index", "groups"}),
     }
     scan = replace(scan, metadata=about)
     check_scan(scan, raw.source)
     return scan, choice
+
+
+def _mean_counts(seen: Frames, reading: frames.Reading, bad: np.ndarray) -> np.ndarray:
+    """Mean counts (N, N) of the patterns, bad pixels 0."""
+    mean = np.where(bad, 0, seen.mean)
+    mean = frames.window(mean**2 if reading.values == "amplitude" else mean, reading)
+    k, N = reading.bin, reading.N
+    return mean.reshape(N, k, N, k).sum((1, 3)) * reading.photons_per_unit
 
 
 def _probe_for(
@@ -112,10 +154,6 @@ def _probe_for(
         with open_npz(options.probe) as archive:
             key = need(archive, "a probe (N, N) or (modes, N, N)", "probeGuess", "probe")
             probe = as_modes(archive, key)
-    if probe is None:
-        text = f"a {raw.format} file without a probe; expected a probe to start from; pass --probe"
-        text += " FILE.npz with an array probeGuess, such as another scan of the same beam"
-        raise raw.refused(text)
     if not (np.abs(probe) < MOST).all() or not probe.any():
         found = "values that are not finite, or all 0"
         raise refused(origin, "probe", f"{found}; expected a probe; give one: --probe FILE.npz")
@@ -147,11 +185,20 @@ def _positions_for(
         text = "positions that are not finite; expected one for each pattern; measure or leave out"
         raise raw.refused(f"{text} these")
     positions = raw.positions * (reading.ratio if unit == "px" else UNITS_M[unit] / pixel_m)
+    most = min(MOST_CANVAS_PX, PATCHES * raw.n * reading.N**2)
     span = np.ptp(positions, axis=0)
-    if raw.n > 1 and span.max() < 1 or (span + reading.N).prod() > MOST_CANVAS_PX:
+    far = outliers(positions, reading.N)
+    if len(far):
+        at = ", ".join(f"{place:.4g}" for place in positions[far[0]] - np.median(positions, axis=0))
+        numbers = far if raw.kept is None else np.flatnonzero(raw.kept)[far]
+        text = f"{len(far)} of {raw.n} positions lie apart from all others: number"
+        text += f" {listed(numbers)}, the first ({at}) px from the middle; expected patches that"
+        text += f" touch; correct them, or leave them out: --drop-patterns {listed(numbers)}"
+        raise raw.refused(text)
+    if raw.n > 1 and span.max() < 1 or (span + reading.N).prod() > most:
         text = f"positions that span {span[0]:.3g} x {span[1]:.3g} px (read as {unit}); expected"
-        text += f" between 1 px and an object of {MOST_CANVAS_PX} px; say --position-unit m, um, nm"
-        raise raw.refused(f"{text} or px, and --pixel-size-nm")
+        text += f" between 1 px and an object of {most} px, {PATCHES} patches a pattern; say"
+        raise raw.refused(f"{text} --position-unit m, um, nm or px, and --pixel-size-nm")
     return positions
 
 

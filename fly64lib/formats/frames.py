@@ -15,24 +15,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fly64lib.formats.bad_values import Frames, is_bad
 from fly64lib.formats.options import ImportOptions
 from fly64lib.formats.raw import RawScan
 from fly64lib.simulation.probes import fourier_crop
-from ptycho_torch.memmap_bridge import WHOLE_ABSOLUTE, WHOLE_RELATIVE
 
-MOST = 1e12  # photons in a pixel: what is larger is a mark, not a count
 CLEAR = 1.3  # ratio of second moments from which the place of zero frequency counts as found
-
-
-@dataclass(frozen=True)
-class Frames:
-    """What one pass over all frames found."""
-
-    mean: np.ndarray  # (rows, columns) of |value|, bad pixels 0
-    bad: np.ndarray  # (rows, columns) bool: masked, or negative, not finite or saturated somewhere
-    masked: int  # how many of them the file calls bad
-    whole: bool
-    squares_whole: bool
 
 
 @dataclass(frozen=True)
@@ -60,36 +48,12 @@ class Reading:
         return self.crop / self.frame_px
 
 
-def look(scan: RawScan) -> Frames:
-    """Mean frame and bad pixels, and whether values or their squares are whole numbers."""
-    total = np.zeros(scan.detector_px)
-    bad = np.zeros(scan.detector_px, bool) if scan.bad is None else scan.bad.copy()
-    masked, whole, squares_whole = int(bad.sum()), True, True
-    for block in scan.blocks():
-        values = block.astype(np.float64)
-        bad |= ~((values >= 0) & (values < MOST)).all(0)  # NaN is neither
-        if block.dtype in (np.uint16, np.uint32):  # saturated, or a detector's mark for a gap
-            bad |= (block == np.iinfo(block.dtype).max).any(0)
-        values[:, bad] = 0
-        total += values.sum(0)
-        whole = whole and bool((values == np.rint(values)).all())
-        square = values**2
-        near = np.abs(square - np.rint(square)) <= WHOLE_ABSOLUTE + WHOLE_RELATIVE * square
-        squares_whole = squares_whole and bool(near.all())
-    total[bad] = 0
-    if not total.any():
-        text = "every value of every pattern is 0 or unusable; expected photons in at least one"
-        raise scan.refused(f"{text} pattern; check the source")
-    return Frames(total / scan.n, bad, masked, whole, squares_whole)
-
-
 def decide(scan: RawScan, frames: Frames, options: ImportOptions) -> Reading:
     """What options, the file and the frames lead to; refused where they leave it open."""
     values = options.values or _values(scan, frames, options.photons_per_unit)
     (rows, columns), k = scan.detector_px, options.bin
-    crop = options.crop or rows
-    not_square = crop == rows != columns
-    if crop > min(rows, columns) or crop % k or crop // k < 2 or not_square:
+    crop = options.crop or min(rows, columns) // k * k
+    if crop > min(rows, columns) or crop % k or crop // k < 2:
         text = f"frames of {rows} x {columns} px, to be cropped to {crop} and binned by {k};"
         text += " expected a square of at most the frame's size, a multiple of the bin; pass --crop"
         raise scan.refused(f"{text} N, N <= {min(rows, columns)}")
@@ -116,11 +80,12 @@ def window(image: np.ndarray, reading: Reading) -> np.ndarray:
 
 
 def patterns(scan: RawScan, reading: Reading, bad: np.ndarray) -> Iterator[np.ndarray]:
-    """Amplitudes (k, N, N) float32, in order. Pixels in `bad` (rows, columns) count nothing."""
+    """Amplitudes (k, N, N) float32, in order. Pixels in `bad` (rows, columns), and single values
+    that are, count nothing."""
     k, N = reading.bin, reading.N
     for block in scan.blocks():
         counts = block.astype(np.float64)
-        counts[:, bad] = 0
+        counts[is_bad(block) | bad] = 0
         counts = counts**2 if reading.values == "amplitude" else counts
         binned = window(counts, reading).reshape(len(counts), N, k, N, k).sum((2, 4))
         counts = binned * reading.photons_per_unit

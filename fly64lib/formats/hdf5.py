@@ -4,30 +4,29 @@ believed before it is checked.
 Every access goes through :class:`Hdf5File`: whatever h5py trips over is a
 :class:`DataContractError`, a shape that claims far more than the file stores is refused before
 anything is allocated, and external links, external storage and virtual data sets (which read other
-files of whoever opens them) are refused by name.
+files of whoever opens them) are refused by name unless the user asks for
+them; then files of the same folder may be read, and only those."""
 
-What DATA-001 holds and another format has no place for is kept in a group of our own, so that
-nothing is lost: :func:`write_own`, :func:`read_own`."""
-
-import json
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 
-from ptycho_torch.data.checks import pattern_chunks
 from ptycho_torch.data.container import BOMB_BYTES, BOMB_RATIO, MAX_BYTES, refused
-from ptycho_torch.data.count_statistics import count_statistics
-from ptycho_torch.data.scan import ScanData
 from ptycho_torch.errors import MissingDependencyError, PtychoError
-from ptycho_torch.files import json_text
 
 MAX_TEXT = 2**24  # bytes of one text, such as metadata
-_OPTIONAL = {"Y": "truth_patches", "scan_index": "scan_index", "groups": "groups"}
-_OWN_DATA = "expected a file that holds its own data; copy it whole first, say with h5repack"
+MAX_NAMES = 2000  # that are listed
+_OWN_DATA = "expected a file that holds its own data; if you trust it, let it read files beside it:"
+_OWN_DATA += " --follow-links"
+_NEAR = "expected a file in the folder of this one, or below it; put the files beside each other"
+_FILTER = (
+    "the values are packed by a filter that HDF5 brings as a plugin (bitshuffle, LZ4, Zstd and"
+)
+_FILTER += " others); expected one that is installed; pip install hdf5plugin"
 
 
 def h5py_module() -> ModuleType:
@@ -37,24 +36,28 @@ def h5py_module() -> ModuleType:
     except ImportError as error:
         text = "HDF5 files (CXI, pty-chi, PtyPy) need h5py: pip install 'fly64[formats]'"
         raise MissingDependencyError(text) from error
+    with suppress(ImportError):  # a missing filter is named where a file needs it
+        import hdf5plugin  # noqa: F401  makes its filters known to h5py
     return h5py
 
 
 @contextmanager
-def open_hdf5(path: str | Path) -> Iterator["Hdf5File"]:
-    """Open an HDF5 file for reading."""
+def open_hdf5(path: str | Path, follow: bool = False) -> Iterator["Hdf5File"]:
+    """Open an HDF5 file for reading. `follow`: files of its folder that it links to are read."""
     h5py = h5py_module()
     with _blamed(Path(path), None):
         handle = h5py.File(path, "r")
-    with handle:
-        yield Hdf5File(Path(path), handle)
+    with handle, ExitStack() as others:
+        yield Hdf5File(Path(path), handle, others if follow else None)
 
 
 class Hdf5File:
-    """Data sets of an open file by their full name; `path` is named in errors."""
+    """Data sets of an open file by their full name; `path` is named in errors. With `others`, files
+    of its folder that links name are opened, and closed with it."""
 
-    def __init__(self, path: Path, handle: object) -> None:
+    def __init__(self, path: Path, handle: object, others: ExitStack | None = None) -> None:
         self.path, self._handle, self._h5py = path, handle, h5py_module()
+        self._others, self._opened = others, {}
 
     def find(self, *names: str) -> str | None:
         """The first of these names that is a data set here."""
@@ -75,15 +78,17 @@ class Hdf5File:
             if not isinstance(item, self._h5py.Dataset):
                 do = "see docs/import_export.md for what a file of this format must hold"
                 raise refused(self.path, name, f"missing; expected a data set; {do}")
-            if item.is_virtual or item.external:
-                raise refused(self.path, name, f"its values lie in other files; {_OWN_DATA}")
+            self._check_elsewhere(item, name, kinds)
             shape, dtype = item.shape, item.dtype
             paired = dtype.names == ("real", "imag") and "c" in kinds
             if shape is None or dtype.itemsize == 0 or not (dtype.kind in kinds or paired):
                 text = f"dtype {dtype}; expected numbers; store plain numbers"
                 raise refused(self.path, name, text)
             claimed, stored = math.prod(shape) * dtype.itemsize, item.id.get_storage_size()
+            if item.is_virtual:
+                stored = claimed  # its parts have been looked at
             chunk = math.prod(item.chunks or (1,)) * dtype.itemsize
+            self._check_filters(item, name)
             packed = claimed > BOMB_BYTES and claimed > BOMB_RATIO * stored
             if claimed > MAX_BYTES or chunk > BOMB_BYTES or packed:
                 text = f"{stored} stored bytes claim to hold {claimed} ({shape} {dtype}); expected"
@@ -121,6 +126,63 @@ class Hdf5File:
             one = value.size == 1 and value.dtype.kind in "iuf"
             return float(value.reshape(-1)[0]) if one else None
 
+    def names(self) -> list[str]:
+        """Full names of all data sets and links of the file, at most MAX_NAMES; no link is
+        followed."""
+        found, groups, h5py = [], [("", self._handle)], self._h5py
+        with _blamed(self.path, None):
+            while groups and len(found) < MAX_NAMES:
+                above, group = groups.pop()
+                for key in group:
+                    if not isinstance(key, str):
+                        continue
+                    name, link = f"{above}{key}", group.get(key, getlink=True)
+                    item = group[key] if isinstance(link, h5py.HardLink) else None
+                    if isinstance(item, h5py.Group) and name.count("/") < 16:
+                        groups.append((f"{name}/", item))
+                    elif not (self._others and isinstance(link, h5py.ExternalLink)):
+                        found.append(name)
+        return sorted(found)
+
+    def _beside(self, other: str, name: str) -> "Hdf5File":
+        """A file of this one's folder, open."""
+        folder = self.path.resolve().parent
+        place = (folder / other).resolve()
+        if not place.is_relative_to(folder):
+            raise refused(self.path, name, f"a link to {other!r}, elsewhere; {_NEAR}")
+        if not place.is_file():
+            raise refused(self.path, name, f"a link to {other!r}, which is not there; {_NEAR}")
+        if place not in self._opened:
+            if len(self._opened) >= MAX_NAMES:
+                raise refused(self.path, name, f"links to more than {MAX_NAMES} files; {_NEAR}")
+            with _blamed(place, None):
+                handle = self._others.enter_context(self._h5py.File(place, "r"))
+            self._opened[place] = Hdf5File(place, handle, self._others)
+        return self._opened[place]
+
+    def _check_elsewhere(self, item: object, name: str, kinds: str) -> None:
+        """Refuse values in other files, unless these may be read and are there."""
+        if not (item.is_virtual or item.external):
+            return
+        if self._others is None:
+            raise refused(self.path, name, f"its values lie in other files; {_OWN_DATA}")
+        if item.external:
+            text = "its values lie in raw files; expected HDF5; copy them into one HDF5 file"
+            raise refused(self.path, name, text)
+        for part in item.virtual_sources():
+            inside = Path(item.file.filename).resolve() == self.path.resolve()
+            here = self if part.file_name == "." and inside else self._beside(part.file_name, name)
+            if here.path == self.path and part.dset_name.strip("/") == item.name.strip("/"):
+                raise refused(self.path, name, f"it holds itself; {_NEAR}")
+            here.dataset(part.dset_name, kinds)
+
+    def _check_filters(self, item: object, name: str) -> None:
+        """Refuse values packed by a filter that is not installed."""
+        h5z, packing = self._h5py.h5z, item.id.get_create_plist()
+        codes = [packing.get_filter(number)[0] for number in range(packing.get_nfilters())]
+        if missing := [code for code in codes if not h5z.filter_avail(code)]:
+            raise refused(self.path, name, f"filter {missing[0]}: {_FILTER}")
+
     def _item(self, name: str, hops: int = 16) -> object:
         """The group or data set, if there. Soft links are followed here: none leaves the file."""
         parts = [part for part in name.split("/") if part]
@@ -133,6 +195,9 @@ class Hdf5File:
                 if isinstance(link, h5py.SoftLink) and hops:
                     start = [] if link.path.startswith("/") else parts[:depth]
                     return self._item("/".join([*start, link.path, *parts[depth + 1 :]]), hops - 1)
+                if isinstance(link, h5py.ExternalLink) and self._others and hops:
+                    beside = self._beside(link.filename, "/".join(parts[: depth + 1]))
+                    return beside._item("/".join([link.path, *parts[depth + 1 :]]), hops - 1)
                 if not isinstance(link, h5py.HardLink):
                     text = f"a link to another file, or in a circle; {_OWN_DATA}"
                     raise refused(self.path, "/".join(parts[: depth + 1]), text)
@@ -166,39 +231,3 @@ def _blamed(path: Path, key: str | None) -> Iterator[None]:
         why = f"{type(error).__name__}: {str(error)[:200]}"
         text = f"cannot be read ({why}); expected a complete HDF5 file; copy or write it again"
         raise refused(path, key, text) from error
-
-
-def write_own(group: object, scan: ScanData, **numbers: float) -> None:
-    """Metadata, optional and unknown keys, and `numbers` as attributes, into an h5py group."""
-    group["metadata"] = json_text(scan.metadata)
-    kept = {key: getattr(scan, name) for key, name in _OPTIONAL.items()}
-    for key, value in ({k: v for k, v in kept.items() if v is not None} | scan.extra).items():
-        group[f"keys/{key}"] = np.char.encode(value, "utf-8") if value.dtype.kind == "U" else value
-    group.attrs.update(numbers)
-
-
-def read_own(file: Hdf5File, name: str) -> tuple[dict, dict[str, np.ndarray], bool]:
-    """Metadata and keys that :func:`write_own` kept in a group, and whether it is there."""
-    if (text := file.text(f"{name}/metadata")) is None:
-        return {}, {}, False
-    try:
-        metadata = {**json.loads(text)}
-    except (ValueError, RecursionError, TypeError) as error:
-        said = f"no JSON object ({str(error)[:100]}); expected what fly64 export wrote"
-        raise refused(file.path, f"{name}/metadata", f"{said}; export again") from error
-    arrays = {key: file.read(f"{name}/keys/{key}", "iufcbS") for key in file.keys(f"{name}/keys")}
-    for key, value in arrays.items():
-        arrays[key] = np.char.decode(value, "utf-8") if value.dtype.kind == "S" else value
-    return metadata, arrays, True
-
-
-def store_counts(group: object, name: str, scan: ScanData) -> None:
-    """diffraction^2 as a data set: uint32 where every square is whole, else float64 (exact)."""
-    counts = count_statistics(scan.diffraction)
-    whole = counts.not_whole == 0 and counts.values[-1] < 2**32 - 1
-    packing = {"chunks": (1, scan.N, scan.N), "compression": "gzip", "compression_opts": 1}
-    kind = np.uint32 if whole else np.float64
-    stack = group.create_dataset(name, scan.diffraction.shape, kind, **packing)
-    for first, block in pattern_chunks(scan.diffraction):
-        squares = np.square(block, dtype=np.float64)
-        stack[first : first + len(squares)] = np.rint(squares) if whole else squares

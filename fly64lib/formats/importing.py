@@ -11,10 +11,11 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from fly64lib.formats.base import Access, reader_of
+from fly64lib.formats.base import Access, Format, opened_arrays, reader_of
 from fly64lib.formats.conversion import converted
 from fly64lib.formats.options import ImportOptions
 from fly64lib.formats.orientation import OrientationChoice
+from fly64lib.formats.tables import unused
 from fly64lib.registries import FORMATS
 from ptycho_torch.data.container import BOMB_BYTES, BOMB_RATIO, MAX_BYTES, refused
 from ptycho_torch.data.contract import write_scan
@@ -39,8 +40,12 @@ def import_scan(options: ImportOptions) -> tuple[ScanData, OrientationChoice]:
         work = Path(folder.name)
         path = unpacked(source, work)
         try:
-            name = reader_of(path, options.format)
-            raw = FORMATS[name].read(path, Access(work, files, options.parameters))
+            named = "named" if options.keys.patterns_key else None
+            follow = options.follow_links
+            name = reader_of(path, options.format or named, follow)
+            access = Access(work, files, options.parameters, follow, options.keys)
+            raw = FORMATS[name].read(path, access)
+            raw.notes += _unused(path, FORMATS[name], follow)
             scan, choice = converted(replace(raw, source=source, format=name), work, options)
         except DataContractError as error:  # names the file that was given
             # of a file that is no npz, the reader would say: import it
@@ -52,6 +57,14 @@ def import_scan(options: ImportOptions) -> tuple[ScanData, OrientationChoice]:
 
             draw_import(options.picture or target.with_suffix(".png"), scan, choice)
         return scan, choice
+
+
+def _unused(path: Path, entry: Format, follow: bool) -> list[str]:
+    """What the file holds and is not used, by the format's table."""
+    kind, opened = opened_arrays(path, follow)
+    with opened as file:
+        names = {"npz": "keys", "HDF5": "names"}.get(kind)
+        return unused(entry.table, getattr(file, names)()) if names and entry.table else []
 
 
 def unpacked(path: Path, work: Path) -> Path:
@@ -95,7 +108,7 @@ def imported(options: ImportOptions) -> int:
         print(f"left out, since they may belong to the uncropped pixels: {keys}")
     if not done["whole"]:
         print("counts are not whole: training needs whole ones, see --round and --photons-per-unit")
-    print(choice.reason)
+    print(*done["notes"], choice.reason, sep="\n")
     for name in sorted(choice.deviance, key=choice.deviance.get):
         print(f"  {choice.deviance[name]:8.3f} {name}")
     return 0

@@ -16,6 +16,7 @@ import numpy as np
 
 from fly64lib.formats.base import Access, Format
 from fly64lib.formats.raw import RawScan, Stack, as_modes, as_object, columns, need, optional
+from fly64lib.formats.tables import UNUSED
 from ptycho_torch.data.container import refused
 from ptycho_torch.data.npz import open_npz
 
@@ -26,6 +27,9 @@ def read_fly64(path: Path, access: Access) -> RawScan:
     """Read a file of upstream's."""
     with open_npz(path) as archive:
         key = need(archive, "patterns and a position for each", *PATTERNS)
+        if all(map(archive.find, PATTERNS)):
+            text = "patterns, and others in 'diffraction'; expected one of the two; leave out one"
+            raise refused(path, key, text)
         positions = columns(archive, "ycoords", "xcoords")
         stack = Stack(archive.map(key, access.work), len(positions), path, key)
         scan = RawScan(path, [stack], positions, values=PATTERNS[key])
@@ -38,7 +42,10 @@ def read_fly64(path: Path, access: Access) -> RawScan:
             text = "belongs to a scan that is DATA-001 already, and would be lost; expected another"
             raise refused(path, there, f"{text} program's file; use this one as it is")
         index = archive.find("scan_index")
-        if index and archive.members[index].shape == (scan.n,):
+        if index and archive.members[index].shape != (stack.n,):
+            text = f"shape {archive.members[index].shape}; expected {(stack.n,)}, one for each"
+            raise refused(path, index, f"{text} pattern; correct it or leave it out")
+        if index:
             scan.extra[index] = archive.read(index)
         return scan
 
@@ -58,5 +65,27 @@ def read_tike(path: Path, access: Access) -> RawScan:
         return RawScan(path, [stack], positions, "px", "intensity", "corner", probe=probe)
 
 
-FLY64 = Format(kind="npz", keys=tuple(PATTERNS), read=read_fly64)
-TIKE = Format(kind="npz", keys=("scan",), read=read_tike)
+FLY64_TABLE = {
+    **dict.fromkeys(PATTERNS, "patterns; one of the two"),
+    "[xy]coords": "positions",
+    "probeGuess": "probe",
+    "objectGuess": "object",
+    "scan_index": "kept; one for each pattern",
+    "detector_mask": "bad pixels",
+    "brightness": "refused",
+    "background": "refused",
+    "[xy]coords_start": f"{UNUSED}: where the stage was sent",
+    "Y": f"{UNUSED}: truth",
+    "groups": f"{UNUSED}: made again from the positions",
+    "metadata": f"{UNUSED}",
+    "probeInitial": f"{UNUSED}",
+}
+TIKE_TABLE = {
+    "data": "patterns",
+    "scan": "positions",
+    "probe": "probe",
+    "psi": f"{UNUSED}: it lies by tike's own rule",
+    "eigen_*": f"{UNUSED}: the probe is the same for all",
+}
+FLY64 = Format(kind="npz", keys=tuple(PATTERNS), read=read_fly64, table=FLY64_TABLE)
+TIKE = Format(kind="npz", keys=("scan",), read=read_tike, table=TIKE_TABLE)

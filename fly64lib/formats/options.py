@@ -24,6 +24,20 @@ def _listed(way: Literal["read", "write"], default: str) -> object:
 
 
 @config
+class Keys:
+    """Names of the data sets of an HDF5 or npz file of no known format. With `patterns_key`,
+    nothing else of the file is read."""
+
+    patterns_key: str | None = None  # (n, N, N) counts
+    positions_key: str | None = None  # (n, 2), y then x, in --position-unit
+    y_key: str | None = None  # (n,), in place of positions, with x
+    x_key: str | None = None  # (n,)
+    numbers_key: str | None = None  # (n,) number of the pattern that each position belongs to
+    mask_key: str | None = None  # (N, N), other than 0 where a pixel is bad
+    probe_key: str | None = None  # (modes, N, N) complex
+
+
+@config
 class ImportOptions:
     """Another program's scan as DATA-001, checked by the forward model and shown in a picture.
 
@@ -34,7 +48,14 @@ class ImportOptions:
     target: tyro.conf.Positional[Path]  # DST.npz
     format: Annotated[str | None, _listed("read", "found by the file's keys")] = None  # of SRC
     parameters: Path | None = None  # pty-chi's second file, if it has another name
+    follow_links: bool = False  # HDF5: also open files beside SRC that it links to
+    keys: Keys = Keys()
+    first: Positive | None = None  # take the first patterns and positions only
+    # leave these patterns out, and their positions: 110,3-5, counted from 0
+    drop_patterns: str | None = None
     probe: Path | None = None  # take probeGuess from this npz
+    # where nothing gives a probe: one made from the mean pattern, out of focus as fits best
+    first_probe: bool = False
     crop: Annotated[Whole, Field(ge=2)] | None = None  # keep the central N x N detector pixels
     bin: Positive = 1  # sum K x K detector pixels, after the crop
     centre: tuple[int, int] | None = None  # row and column of zero frequency, for the crop
@@ -45,8 +66,13 @@ class ImportOptions:
     round: bool = False  # round to whole photons, which training asks for
     # mask: leave them out, as detector_mask; zero: as if no photon had come there
     bad_pixels: Literal["refuse", "mask", "zero"] = "refuse"
+    # single values that are no counts, in pixels that are good otherwise: at most 0.1 % of all
+    bad_values: Literal["refuse", "zero"] = "refuse"
     position_unit: Literal["px", "m", "um", "nm"] | None = None  # else the format's
     pixel_size_nm: Above0 | None = None  # object pixel of the frames before --crop
+    energy_kev: Above0 | None = None  # in place of the file's
+    distance_m: Above0 | None = None  # specimen to detector, in place of the file's
+    detector_pixel_um: Above0 | None = None  # in place of the file's
     # of the positions: first swap y and x, then flip; auto: the forward model decides
     orientation: Literal["auto"] | Orientation = "auto"
     no_object: bool = False  # leave the file's object out, and start from ones

@@ -11,6 +11,7 @@ from typing import get_args
 import numpy as np
 import torch
 
+from fly64lib.formats.fit import GOOD, UNEXPLAINED, Fit, worst_fit
 from fly64lib.formats.frames import Reading, object_on_grid, probe_on_grid, window
 from fly64lib.formats.options import Orientation
 from ptycho_torch.data.container import refused
@@ -33,6 +34,7 @@ class OrientationChoice:
     reason: str
     deviance: dict[str, float] = field(default_factory=dict)  # per pixel, of all that were scored
     canvas: np.ndarray | None = None  # (h, w) complex, the object or what the steps made
+    fit: Fit | None = None  # absolute, of the chosen one
 
 
 def oriented(
@@ -45,8 +47,14 @@ def oriented(
     return np.stack([-y if "y" in flips else y, -x if "x" in flips else x], 1) + about
 
 
-def find_orientation(scan: ScanData, source: object, with_object: bool) -> OrientationChoice:
-    """Score all eight. The given one is kept unless one is clearly better; ties are refused."""
+def find_orientation(
+    scan: ScanData, source: object, with_object: bool, guessed: bool = False
+) -> OrientationChoice:
+    """Score all eight. The given one is kept unless one is clearly better; ties are refused.
+
+    The chosen one is then judged absolutely: where it explains little of what tells the patterns
+    apart, no orientation is the cure, and the scan is refused. Under a `guessed` probe that is only
+    said: the probe may be the reason."""
     found = {name: _fit(scan, name, with_object) for name in ORIENTATIONS}
     scores = {name: fit[0] for name, fit in found.items() if fit is not None}
     if not scores:
@@ -65,7 +73,17 @@ def find_orientation(scan: ScanData, source: object, with_object: bool) -> Orien
         raise refused(source, None, text)
     else:
         reason = f"positions are changed by {best}: as given they fit the patterns worse"
-    return OrientationChoice(best, reason, scores, found[best][1])
+    fit = worst_fit(scan if best == "as-given" else turned(scan, best, with_object))
+    share, least = fit.share, UNEXPLAINED if best == "as-given" else GOOD
+    if not guessed and share is not None and share < least:
+        changed = "as given" if best == "as-given" else f"after {best}, the best of eight,"
+        text = f"positions that the patterns {fit.patterns[0]} to {fit.patterns[1]} do not belong"
+        text += f" to, {changed} ({fit.text()}); expected {100 * least:.0f} % or more; are the"
+        text += " positions in another order than the patterns, in another unit, or another scan's?"
+        raise refused(source, None, f"{text} To take them all the same: --orientation as-given")
+    if share is None or share < GOOD:
+        reason += "; this is not certain"
+    return OrientationChoice(best, f"{reason} ({fit.text()})", scores, found[best][1], fit)
 
 
 def _fit(scan: ScanData, orientation: str, with_object: bool) -> tuple[float, np.ndarray] | None:

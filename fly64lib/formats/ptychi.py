@@ -16,13 +16,36 @@ from pathlib import Path
 import numpy as np
 
 from fly64lib.formats.base import Access, Format, Optics
-from fly64lib.formats.hdf5 import h5py_module, open_hdf5, read_own, store_counts, write_own
+from fly64lib.formats.hdf5 import Hdf5File, h5py_module
+from fly64lib.formats.own_group import read_own, store_counts, write_own
 from fly64lib.formats.raw import RawScan, Stack, as_modes, as_object, columns, optional
+from fly64lib.formats.tables import UNUSED, same, unused
 from ptycho_torch.data.container import refused
 from ptycho_torch.data.scan import ScanData
 from ptycho_torch.files import atomic_path
 
 SHELVES, PTYCHI = ("ppY", "ppX"), ("probe_position_y_m", "probe_position_x_m")
+NUMBERS = "probe_position_indexes"
+TABLE = {  # of both files
+    "dp": "patterns",
+    NUMBERS: "the pattern that each position belongs to, counted from 0",
+    **dict.fromkeys((*SHELVES, *PTYCHI), "positions; the same if both kinds are there"),
+    "probe": "probe; its pixel is checked",
+    "object": "object and its pixel",
+    "dx": "pixel of the object; checked against the others",
+    "lambda": f"{UNUSED}: the pixel says enough",
+    "fly64/*": "fly64's own",
+    "opr_mode_weights": f"{UNUSED}: the probe is the same for all",
+    "opr_weights": f"{UNUSED}: the probe is the same for all",
+    "loss*": f"{UNUSED}",
+    "detector_distance": f"{UNUSED}: the pixel says enough",
+    "z_*": f"{UNUSED}: the pixel says enough",
+    "object_layer_*": f"{UNUSED}: one slice",
+    "slice_spacings*": f"{UNUSED}: one slice",
+    "comments": f"{UNUSED}",
+    "name": f"{UNUSED}",
+    "N_scans": f"{UNUSED}",
+}
 ENDINGS = ("_dp.hdf5", "_para.hdf5", ".hdf5", ".h5")
 
 
@@ -41,13 +64,14 @@ def _parameter_file(path: Path, given: Path | None) -> Path:
 
 def read(path: Path, access: Access) -> RawScan:
     """Read a pair."""
-    file = access.files.enter_context(open_hdf5(path))
-    beside = open_hdf5(_parameter_file(path, access.parameters))
-    parameters = access.files.enter_context(beside)
+    file = access.hdf5(path)
+    parameters = access.hdf5(_parameter_file(path, access.parameters))
     shelves = parameters.find("ppX") is not None
     positions = columns(parameters, *(SHELVES if shelves else PTYCHI))
     stack = Stack(file.dataset("dp"), len(positions), path, "dp")
     scan = RawScan(path, [stack], positions, "m", "intensity", "centre")
+    if shelves and parameters.find(PTYCHI[0]):
+        same(scan, PTYCHI[0], SHELVES[0], columns(parameters, *PTYCHI), positions)
     scan.probe = optional(parameters, as_modes, "probe")
     if scan.probe is not None:
         scan.probe = scan.probe * scan.probe.shape[-1]
@@ -61,8 +85,28 @@ def read(path: Path, access: Access) -> RawScan:
             centre_m = (parameters.attribute("object", f"center_{axis}_m") or 0.0 for axis in "yx")
             places = zip(image.shape, centre_m, strict=True)
             scan.offset_px = tuple(float(np.rint(edge / 2) - at / pixel_m) for edge, at in places)
+    _check_pixels(parameters, scan)
     scan.metadata, scan.extra, scan.ours = read_own(parameters, "fly64")
+    if parameters.find(NUMBERS):
+        scan.numbers = columns(parameters, NUMBERS)[:, 0]
+    # fly64 once wrote the index in the whole scan there
+    if scan.ours and np.array_equal(scan.numbers, scan.extra.get("scan_index")):
+        scan.numbers = None
+    scan.notes += unused(TABLE, parameters.names())
     return scan
+
+
+def _check_pixels(parameters: Hdf5File, scan: RawScan) -> None:
+    """Wherever the object's pixel is stated, it is the same."""
+    places = [
+        (key, f"pixel_{axis}_m") for key in ("object", "probe") for axis in ("height", "width")
+    ]
+    stated = {f"{key}, {name}": parameters.attribute(key, name) for key, name in places}
+    stated |= {"dx": parameters.number("dx")}
+    stated = {name: value for name, value in stated.items() if value is not None and value > 0}
+    for name, value in stated.items():
+        first = next(iter(stated))
+        same(scan, name, first, value, stated[first])
 
 
 def write(path: Path, scan: ScanData, optics: Optics) -> list[Path]:
@@ -82,10 +126,9 @@ def write(path: Path, scan: ScanData, optics: Optics) -> list[Path]:
             file["object"].attrs.update(sizes, center_x_m=0.0, center_y_m=0.0)
             for name, values in zip(PTYCHI, ((scan.positions - centre) * pixel_m).T, strict=True):
                 file[name] = values
-            index = scan.scan_index
-            file["probe_position_indexes"] = np.arange(scan.n) if index is None else index
+            file[NUMBERS] = np.arange(scan.n)
             write_own(file.create_group("fly64"), scan)
     return [patterns, parameters]
 
 
-FORMAT = Format(kind="HDF5", keys=("dp",), read=read, write=write)
+FORMAT = Format(kind="HDF5", keys=("dp",), read=read, write=write, table=TABLE)

@@ -22,12 +22,13 @@ BLOCK_PIXELS = 2**20
 
 
 class Stack:
-    """`n` patterns (n, rows, columns), or (rows, columns, n) if only the last axis is as long as
-    the list of positions, of an array or data set. Leading axes of length 1 are passed over; other
-    shapes, and values that are not real, are refused."""
+    """Patterns (n, rows, columns), or (rows, columns, n) if only the last axis is as long as the
+    list of `positions`, of an array or data set. Where neither is, the axis that differs from two
+    equal ones counts them. Leading axes of length 1 are passed over; other shapes, and values that
+    are not real, are refused."""
 
-    def __init__(self, array: np.ndarray, n: int, source: Path, key: str) -> None:
-        shape, self.n = tuple(array.shape), n
+    def __init__(self, array: np.ndarray, positions: int, source: Path, key: str) -> None:
+        shape, self.key = tuple(array.shape), key
         self._array, self._leading = array, max(0, len(shape) - 3)
         rest = shape[self._leading :]
         if array.dtype.kind not in "iufb":
@@ -36,12 +37,10 @@ class Stack:
         if len(rest) != 3 or math.prod(shape[: self._leading]) != 1 or 0 in shape:
             text = f"shape {shape}; expected a stack of patterns (n, N, N) or (N, N, n); reshape it"
             raise refused(source, key, text)
-        if n not in (rest[0], rest[2]):
-            text = f"shape {shape}, and {n} positions; expected one pattern for each position,"
-            text += " along the first or the last axis; leave out the positions without a pattern,"
-            raise refused(source, key, f"{text} or the other way round")
-        self._axis = 0 if rest[0] == n else 2
-        self.detector_px: tuple[int, int] = rest[1:] if rest[0] == n else rest[:2]
+        last = rest[2] == positions or (positions not in rest and rest[0] == rest[1] != rest[2])
+        self._axis = 2 if last and rest[0] != positions else 0
+        self.n: int = rest[self._axis]
+        self.detector_px: tuple[int, int] = rest[1:] if self._axis == 0 else rest[:2]
 
     def blocks(self) -> Iterator[np.ndarray]:
         """(k, rows, columns) of about BLOCK_PIXELS pixels, in order."""
@@ -53,13 +52,23 @@ class Stack:
             yield np.moveaxis(block, self._axis, 0)
 
 
+@dataclass(frozen=True)
+class Size:
+    """A size of the experiment as a file states it."""
+
+    key: str
+    value: float  # in the unit
+    unit: str  # that the format prescribes
+    si: float  # keV of an energy, else m
+
+
 @dataclass
 class RawScan:
     """A scan as its file has it. `None` is "the file does not say"."""
 
     source: Path
     stacks: Sequence[Stack]  # patterns, one stack after the other
-    positions: np.ndarray  # (n, 2) float64, (y, x) of the probe on the object, in `position_unit`
+    positions: np.ndarray  # (p, 2) float64, (y, x) of the probe on the object, in `position_unit`
     position_unit: str = "px"  # px of an object whose patches are detector_px wide; or m, um, nm
     values: str | None = None  # intensity | amplitude
     zero_frequency: str | None = None  # centre | corner
@@ -67,16 +76,25 @@ class RawScan:
     probe: np.ndarray | None = None  # (modes, N, N) complex; sum |P|^2 is photons, or it is scaled
     object_guess: np.ndarray | None = None  # (H, W) complex
     detector_step_per_m: float | None = None  # spatial frequency from pixel to pixel
+    sizes: dict[str, "Size"] = field(default_factory=dict)  # energy, distance, pixel: by name
     bad: np.ndarray | None = None  # (rows, columns) bool, pixels that the file calls invalid
+    numbers: np.ndarray | None = None  # (p,) the pattern that each position belongs to
+    kept: np.ndarray | None = None  # (patterns,) bool, those that are taken; None: all
+    notes: list[str] = field(default_factory=list)  # what the user has to know of it
     metadata: dict = field(default_factory=dict)
     extra: dict[str, np.ndarray] = field(default_factory=dict)  # optional and unknown DATA-001 keys
     format: str = ""  # its name in FORMATS; import fills it in
     ours: bool = False  # fly64 export wrote it: the probe is in photons, whatever its power
 
     @property
-    def n(self) -> int:
-        """Number of patterns."""
+    def held(self) -> int:
+        """Number of patterns in the file."""
         return sum(stack.n for stack in self.stacks)
+
+    @property
+    def n(self) -> int:
+        """Number of patterns that are taken."""
+        return self.held if self.kept is None else int(self.kept.sum())
 
     @property
     def detector_px(self) -> tuple[int, int]:
@@ -84,9 +102,13 @@ class RawScan:
         return self.stacks[0].detector_px
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """All patterns (k, rows, columns), real, in order."""
-        for stack in self.stacks:
-            yield from stack.blocks()
+        """The patterns that are taken (k, rows, columns), real, in order."""
+        first = 0
+        for block in (block for stack in self.stacks for block in stack.blocks()):
+            taken = slice(None) if self.kept is None else self.kept[first : first + len(block)]
+            first += len(block)
+            if len(block := block[taken]):
+                yield block
 
     def refused(self, text: str, key: str | None = None) -> DataContractError:
         """The error of this file (:func:`ptycho_torch.data.container.refused`)."""

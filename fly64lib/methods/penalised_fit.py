@@ -105,6 +105,7 @@ def _joint(
     geometry, weight, steps = patterns.geometry, settings.tikhonov, settings.joint_steps
     refined = settings.probe == "refine"
     canvas = canvas_steps(patterns, empty(geometry), _ALONE, smoothness=weight)
+    bar.reset()  # the time left is told from the steps that are counted
     found = Unknown(patterns, settings.unknown, MOST_STEP * geometry.M / geometry.N, not refined)
     renew = found if settings.unknown else None
 

@@ -81,9 +81,8 @@ def _rendered(template: str, **context: Any) -> str:
 def _answer(study: StudyRows, rows: DataFrame, targets: Targets, maps: bool) -> Part:
     """A choice of targets with maps, the first at several levels; else each alone, in words."""
     replicates, pixel_nm = rows.replicate.nunique(), pixel_nm_of(rows)
-    known = {
-        name: value for name, value in targets.items() if name in rows and rows[name].notna().any()
-    }
+    there = {name for name in targets if name in rows and rows[name].notna().any()}
+    known = {name: targets[name] for name in targets if name in there}
     more = experiment.other_photons(study, rows)
     several = next(iter(known), None) if maps else None
     chosen = [

@@ -78,6 +78,8 @@ def _run(study: SweepFolder, environment: dict, log: IO[str], progress: bool) ->
         command = [sys.executable, "-m", fork_server.__name__, *command]
     with subprocess.Popen(command, env=environment, **streams, **reading) as process:
         _follow(process.stdout, log, progress)
+    if not process.returncode:  # all that was found is on record
+        shutil.rmtree(study.folder / ".finished", ignore_errors=True)
     finished = {
         "started": round(started),
         "wall_s": round(time.time() - started, 1),

@@ -7,11 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from small_scan import small_scan
 from toy_study import write_toy_notebooks
 
 from fly64lib.cli import doctor
 from fly64lib.cli.main import COMMANDS, main
 from fly64lib.notebook.paths import notebooks_folder
+from fly64lib.registries import SPECIMENS
+from ptycho_torch.data.contract import write_scan
 from ptycho_torch.fields import literal
 
 
@@ -73,7 +76,8 @@ def test_an_unknown_profile_is_refused_with_those_there_are(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     assert main(["run", "--profile", "fast", "--output", str(tmp_path / "study")]) == 2
-    assert "profile='fast' is not one of 'full', 'quick', 'smoke'" in capsys.readouterr().err
+    known = "'full', 'laptop', 'quick', 'smoke'"
+    assert f"profile='fast' is not one of {known}" in capsys.readouterr().err
     assert not (tmp_path / "study").exists()
 
 
@@ -85,6 +89,45 @@ def test_every_command_says_what_it_does_and_which_options_it_takes(
         main([command, "--help"])
     said = capsys.readouterr().out
     assert ended.value.code == 0 and "--help" in said and len(said.splitlines()) > 6
+
+
+def helped(command: str, capsys: pytest.CaptureFixture) -> str:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    return " ".join(capsys.readouterr().out.replace("│", " ").split())
+
+
+def test_help_lists_the_keys_of_a_profile_and_the_specimens(capsys: pytest.CaptureFixture) -> None:
+    said = helped("run", capsys)
+    for key in (
+        "doses",
+        "scan_step",
+        "base_npz",
+        "learning_rate",
+        "train_steps",
+        "settings.METHOD.X",
+    ):
+        assert key in said
+    said = helped("generate", capsys)
+    assert all(name in said for name in SPECIMENS)
+
+
+@pytest.mark.parametrize("command", ["generate", "overlap", "train", "reconstruct", "compare"])
+def test_a_command_calls_itself_as_it_was_called(
+    command: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert helped(command, capsys).startswith(f"usage: fly64 {command} ")
+
+
+def test_after_an_import_the_next_step_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    npz, cxi, mine = (str(tmp_path / name) for name in ("scan.npz", "scan.cxi", "mine.npz"))
+    write_scan(npz, small_scan(1e4, N=32))
+    optics = ["--pixel-size-nm", "50", "--energy-kev", "8.8", "--distance-m", "1.9"]
+    assert main(["export", npz, cxi, *optics]) == 0
+    assert main(["import", cxi, mine]) == 0
+    assert "\nnext: fly64 check SCAN.npz; then fly64 probe" in capsys.readouterr().out
 
 
 def test_the_command_alone_lists_its_commands_and_knows_its_version(
@@ -106,6 +149,7 @@ def test_the_doctor_runs_a_real_kernel_and_says_what_to_do(
     assert main(["doctor", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     assert "ok   notebook kernel: python3 runs" in said and "ok   torch" in said
+    assert "formats: h5py" in said and "lab: jupyterlab" in said
     assert said.count("to do:") == sum(line.startswith("no ") for line in said.splitlines())
     monkeypatch.setattr(
         doctor,

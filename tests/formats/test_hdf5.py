@@ -75,4 +75,4 @@ def test_without_h5py_the_message_says_what_to_install(tmp_path, refused, monkey
 def test_ptypy_positions_that_do_not_go_with_the_patterns_are_refused(tmp_path, refused):
     with h5py.File(tmp_path / "x.ptyd", "w") as file:
         file["chunks/0/data"], file["chunks/0/positions"] = np.ones((3, 8, 8)), np.ones((2, 2))
-    assert "patterns (3, 8, 8) and positions (2, 2)" in refused(tmp_path / "x.ptyd", "")
+    assert "3 patterns (chunks/0/data), and 2 positions" in refused(tmp_path / "x.ptyd", "")

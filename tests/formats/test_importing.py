@@ -61,16 +61,18 @@ def test_the_metadata_say_how_the_file_was_read(raw_file, imported):
         "probe_scaled_by": 1.0,
         "whole": True,
         "left_out": [],
+        "fit": None,
+        "frame": [32, 32],
+        "notes": [],
     }
 
 
 @pytest.mark.parametrize(
     ("changed", "options", "message"),
     [
-        ({"probeGuess": None}, "", "a fly64 file without a probe; expected a probe to start from;"),
         ({"xcoords": None}, "", "key 'xcoords': missing; the keys are diff3d"),
         ({"xcoords": np.arange(5.0)}, "", "'xcoords': 5 values; expected 90 as in 'ycoords'"),
-        ({"diff3d": np.ones((4, 5, 6))}, "", "shape (4, 5, 6), and 90 positions"),
+        ({"diff3d": np.ones((4, 5, 6))}, "", "4 patterns (diff3d), and 90 positions"),
         ({"diff3d": np.ones((90, 32, 32), complex)}, "", "dtype complex128; expected real numbers"),
         ({"probeGuess": np.ones((0, 0, 0, 0), complex)}, "", "expected a complex probe (N, N) or"),
         ({"probeGuess": np.ones((16, 16), complex)}, "", "16 px; expected 32 px as the frames"),

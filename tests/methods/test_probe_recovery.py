@@ -85,7 +85,7 @@ def test_bad_requests_are_named(
 
 
 def test_the_truth_of_a_simulated_scan_and_what_it_knows_of_its_exposures_stay(
-    two_modes: ScanData, tmp_path: Path
+    two_modes: ScanData, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     known = {
         "probe": strongest_alone(two_modes),
@@ -93,6 +93,11 @@ def test_the_truth_of_a_simulated_scan_and_what_it_knows_of_its_exposures_stay(
         "background": np.full((32, 32), 0.01, np.float32),
     }
     assert recover(tmp_path, replace(two_modes, **known), modes=2, steps=25) == 0
+    shown = capsys.readouterr().err
+    assert "classical" not in shown  # the method's name means nothing to who asked for a probe
+    first, second = shown.split("2 of 2: ")
+    assert first.startswith("1 of 2: ") and "priors tried" in first
+    assert "object, probe: 100%" in second and "25/25" in second
     found = read_scan(tmp_path / "out.npz")
     np.testing.assert_array_equal(found.brightness, known["brightness"])
     np.testing.assert_array_equal(found.background, known["background"])

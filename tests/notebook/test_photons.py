@@ -13,8 +13,9 @@ from small_scan import small_scan
 from fly64lib.evaluation.judgement import region_of
 from fly64lib.methods.base import attribute
 from fly64lib.methods.by_name import reconstruct
-from fly64lib.notebook import infer, train
-from fly64lib.notebook.parameters import InferParameters, TrainParameters
+from fly64lib.notebook import infer, robustness, train
+from fly64lib.notebook.datasets import made
+from fly64lib.notebook.parameters import InferParameters, RobustnessParameters, TrainParameters
 from fly64lib.registries import METHODS
 from fly64lib.simulation.overlap_measures import fluence_map
 from fly64lib.training import run_training_job
@@ -92,6 +93,25 @@ def test_infer_states_the_photons_of_all_patterns(scan_file: Path, tmp_path: Pat
     files = {"bundle": str(bundle(tmp_path, scan)), "data_npz": str(scan_file)}
     for row in infer.apply_bundle(InferParameters(**files)).rows:
         assert row["photons_per_pixel"] == pytest.approx(photons(scan, np.arange(scan.n)), rel=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("view", ["baseline", "sparse"])
+def test_robustness_states_the_photons_of_the_view(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, view: str
+) -> None:
+    monkeypatch.setattr(robustness.shutil, "rmtree", lambda folder: None)  # the data stay
+    asked = {"imperfection": "motion_px", "strengths": 1, "method": "classical", "view": view}
+    settings = {"classical": {"weight": 10.0, "steps": 2}}
+    parameters = RobustnessParameters(**asked, settings=settings, output_root=str(tmp_path))
+    first, *_ = robustness.run_conditions(parameters)
+    files = made(tmp_path / "none" / "data", parameters.scan_design, view)
+    scan, whole = open_scan(files["test"]), open_scan(files["whole"])
+    assert (scan.n < whole.n) == (view == "sparse")
+    light = fluence_map(scan.scan.positions, scan.scan.probe, scan.scan.canvas_shape)
+    for row in first:
+        own = light[region_of(whole)].mean()
+        assert row["photons_per_pixel"] == pytest.approx(own, rel=0.02)
 
 
 SHIPPED = ("general", "general+refine")  # of 64 px

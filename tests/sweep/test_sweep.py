@@ -11,6 +11,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from small_scan import small_scan
 from toy_study import write_toy_notebooks
 
 from fly64lib.cli.main import main
@@ -21,6 +22,7 @@ from fly64lib.sweep import control
 from fly64lib.sweep.control import alive
 from fly64lib.sweep.folder import SweepFolder, driver, prepared, status
 from fly64lib.sweep.profile import Profile, load_profile, profile_names
+from ptycho_torch.data.contract import write_scan
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.fields import from_dict, to_dict
 
@@ -119,15 +121,12 @@ def planned(tmp_path: Path, profile: str, *options: str, **others: object) -> st
         (
             "quick",
             {
-                "generate": 1,
-                "overlap": 1,
-                "train_shared": 1,
+                "generate": 2,
+                "overlap": 2,
                 "train": 18,
-                "reconstruct": 9,
-                "reconstruct_iterative": 9,
-                "reconstruct_controls": 3,
-                "compare": 9,
-                "compare_controls": 3,
+                "reconstruct": 18,
+                "reconstruct_iterative": 18,
+                "compare": 18,
                 "report": 1,
                 "all": 1,
             },
@@ -137,13 +136,12 @@ def planned(tmp_path: Path, profile: str, *options: str, **others: object) -> st
             {
                 "generate": 3,
                 "overlap": 3,
-                "train_shared": 3,
-                "train": 54,
-                "reconstruct": 27,
-                "reconstruct_iterative": 27,
-                "reconstruct_controls": 9,
-                "compare": 27,
-                "compare_controls": 9,
+                "train": 420,
+                "reconstruct": 210,
+                "reconstruct_iterative": 210,
+                "reconstruct_controls": 21,
+                "compare": 210,
+                "compare_controls": 21,
                 "report": 1,
                 "all": 1,
             },
@@ -193,12 +191,12 @@ def test_the_number_of_cores_changes_no_job(tmp_path: Path) -> None:
         commands.append(
             sorted(line for line in said.splitlines() if "fly64lib.cli.main notebook" in line)
         )
-    assert len(commands[0]) == 163 and "OMP_NUM_THREADS=4" in commands[0][0]
+    assert len(commands[0]) == 1099 and "OMP_NUM_THREADS=4" in commands[0][0]
     assert commands[0] == commands[1]
 
 
 def test_every_profile_is_within_its_limits() -> None:
-    assert profile_names() == ["full", "quick", "smoke"]
+    assert profile_names() == ["full", "laptop", "quick", "smoke"]
     assert len(load_profile("smoke").notebooks()) <= 12
     full = load_profile("full")
     assert (full.replicates, full.study.scan_step, full.training["n_images"]) == (3, 1, None)
@@ -299,13 +297,25 @@ def test_a_setting_that_the_profile_does_not_have_is_refused(
         load_profile("quick", settings)
 
 
+def test_a_base_file_is_found_from_the_study_and_brings_its_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_scan(tmp_path / "mine.npz", small_scan(1e4, N=32))
+    monkeypatch.chdir(tmp_path)
+    settings = load_profile("smoke", ["base_npz=mine.npz"])
+    about = {"folder": "study", "profile": "smoke", "cores": 1}
+    study = prepared(SweepFolder(settings=settings, **about))
+    assert study.settings.study.base_npz == str(tmp_path / "mine.npz")
+    assert study.settings.study.N == 32
+
+
 def test_settings_are_read_as_one_writes_them() -> None:
     given = ["doses=1000,1e4", "views=baseline,dense", "train_images=None", "limits=False"]
     given += ['training={"width": 32}', "batch_size=16", "classical_steps=40"]
     found = load_profile("quick", given)
     assert (found.doses, found.views, found.limits) == ((1000, 1e4), ("baseline", "dense"), False)
-    training = {"steps": 130, "n_images": None, "width": 32, "batch_size": 16}
-    assert found.training == training
+    training = {"start": "shipped", "steps": 12, "thinnings": 4, "learning_rate": 5e-4}
+    assert found.training == training | {"n_images": None, "width": 32, "batch_size": 16}
     assert found.settings == {"lsqml": {"epochs": 30}, "classical": {"steps": 40}}
     assert load_profile("quick", ["doses=1000"]).doses == (1000,)
 

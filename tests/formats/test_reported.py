@@ -1,0 +1,262 @@
+"""Faults that people reported of their files: the right value, or a message whose advice works."""
+
+import re
+
+import h5py
+import hdf5plugin
+import numpy as np
+import pytest
+import reported_scan
+from reported_scan import DETECTOR, N, write_cxi, write_pair, write_ptyd
+
+from fly64lib.formats.tables import UNUSED
+from fly64lib.registries import FORMATS
+
+
+@pytest.fixture(scope="module")
+def scan() -> dict[str, np.ndarray]:
+    return reported_scan.reported_scan()
+
+
+def right(got, scan, patterns=slice(None), zero: np.ndarray | None = None) -> None:
+    """Patterns and positions are those of the scan, up to a common shift."""
+    counts = scan["counts"][patterns].copy()
+    if zero is not None:
+        counts[:, zero] = 0
+    np.testing.assert_array_equal(np.rint(got.diffraction.astype(float) ** 2), counts)
+    moved = got.positions - scan["at"][patterns]
+    assert np.ptp(moved, axis=0).max() < 1e-3
+
+
+def advised(said: str, option: str) -> str:
+    """The option and its value as a message advises it."""
+    return re.search(rf"{option}(?: [\w.,-]+)?", said).group(0)
+
+
+@pytest.mark.parametrize("kind", ["column by column", "backwards", "one lost", "some"])
+def test_positions_are_joined_to_patterns_by_their_numbers(scan, tmp_path, imported, kind):
+    every = np.arange(90)
+    order = {
+        "column by column": every.reshape(9, 10).T.ravel(),
+        "backwards": every[::-1],
+        "one lost": np.r_[1:90, 89],
+        "some": np.delete(every, [3, 50, 51]),
+    }[kind]
+    numbers = np.arange(1, 91) if kind == "one lost" else order
+    taken = np.sort(order[np.r_[:89]]) if kind == "one lost" else np.sort(order)
+    right(imported(write_pair(tmp_path, scan, order, numbers), ""), scan, taken)
+
+
+def test_positions_out_of_step_are_refused_with_the_number_and_taken_only_when_asked(
+    scan, tmp_path, refused, imported
+):
+    order = np.arange(90).reshape(9, 10).T.ravel()
+    source = write_pair(tmp_path, scan, order, None)
+    said = refused(source, "")
+    assert "do not belong" in said and "a pixel" in said and "expected" in said
+    imported(source, advised(said, "--orientation"))
+    twice = np.r_[0, 0, 2:90]
+    assert "two positions for pattern 0" in refused(write_pair(tmp_path, scan, order, twice), "")
+
+
+def dead(near: bool = False) -> np.ndarray:
+    bad = np.zeros((N, N), bool)
+    bad[13 if near else 5], bad[:, 20 if near else 25], bad[3, 4] = True, True, True
+    return bad
+
+
+@pytest.mark.parametrize("mark", [2**32 - 1, np.nan, 2**31 - 1, 65535.0 * 1e4, -1])
+@pytest.mark.parametrize("near", [True, False])
+def test_marks_are_bad_pixels_whatever_their_type(scan, tmp_path, refused, imported, mark, near):
+    data = scan["counts"].astype(np.float32)
+    data[:, dead(near)] = mark
+    source = write_cxi(tmp_path / "a.cxi", scan, data)
+    said = refused(source, "")
+    assert "64 bad pixels" in said and "row " in said and "column " in said and "[3, 4]" in said
+    got = imported(source, advised(said, "--bad-pixels"))
+    right(got, scan, zero=dead(near))
+    np.testing.assert_array_equal(~got.detector_mask, dead(near))
+
+
+@pytest.mark.parametrize("value", [np.nan, 2**32 - 1])
+def test_a_lost_pattern_is_named_and_can_be_left_out(scan, tmp_path, refused, imported, value):
+    data = scan["counts"].astype(np.float32)
+    data[[40, 7]] = value
+    source = write_cxi(tmp_path / "a.cxi", scan, data)
+    for options in ("", "--bad-pixels zero"):
+        said = refused(source, options)
+        assert "2 patterns of bad values only" in said
+    taken = np.delete(np.arange(90), [7, 40])
+    got = imported(source, advised(said, "--drop-patterns"))
+    right(got, scan, taken)
+    np.testing.assert_array_equal(got.scan_index, taken)
+
+
+def test_an_empty_pattern_is_told(scan, tmp_path, imported, capsys):
+    data = scan["counts"].astype(np.uint32)
+    data[40] = 0
+    imported(write_cxi(tmp_path / "a.cxi", scan, data), "--orientation as-given")
+    assert "patterns without a photon: 40" in capsys.readouterr().out
+
+
+def test_single_values_are_set_to_zero_within_a_bound(scan, tmp_path, refused, imported):
+    data = scan["counts"].astype(np.float32)
+    data[3, 2, 2], data[60, 30, 1] = np.nan, -4
+    source = write_cxi(tmp_path / "a.cxi", scan, data)
+    said = refused(source, "")
+    assert "2 bad values in 2 pixels" in said and "pattern 3, pixel [2, 2]" in said
+    assert imported(source, advised(said, "--bad-values")).diffraction[3, 2, 2] == 0
+    data[:40:2, ::2, ::2] = np.nan
+    said = refused(write_cxi(tmp_path / "b.cxi", scan, data), "--bad-values zero")
+    assert "expected at most 0.1 %" in said
+    imported(tmp_path / "b.cxi", f"{advised(said, '--bad-pixels')} --orientation as-given")
+
+
+@pytest.mark.parametrize("longer", ["patterns", "positions"])
+def test_a_list_that_is_longer_is_cut_by_an_option(scan, tmp_path, refused, imported, longer):
+    more = dict(scan)
+    key = "counts" if longer == "patterns" else "at"
+    more[key] = np.concatenate([scan[key], scan[key][-3:]])
+    source = write_cxi(tmp_path / "a.cxi", more)
+    said = refused(source, "")
+    assert "90" in said and "93" in said
+    right(imported(source, advised(said, "--first")), scan)
+    right(imported(source, "--drop-patterns 90-92"), scan)
+
+
+def test_boolean_masks_are_read(scan, tmp_path, imported):
+    bad = np.zeros((N, N), bool)
+    bad[5] = True
+    source = write_cxi(tmp_path / "a.cxi", scan)
+    with h5py.File(source, "a") as file:
+        file[f"{DETECTOR}/mask"] = bad
+    right(imported(source, "--bad-pixels zero"), scan, zero=bad)
+    weights = np.broadcast_to(~bad, scan["counts"].shape)
+    source = write_ptyd(tmp_path / "a.ptyd", scan, chunks__0__weights=weights)
+    np.savez(tmp_path / "p.npz", probeGuess=scan["probe"])
+    right(imported(source, f"--bad-pixels mask --probe {tmp_path / 'p.npz'}"), scan, zero=bad)
+
+
+def test_a_file_without_a_probe_gets_a_first_one(scan, tmp_path, imported):
+    for source in (
+        write_cxi(tmp_path / "a.cxi", scan, probe=False),
+        write_ptyd(tmp_path / "a.ptyd", scan),
+    ):
+        got = imported(source, "")
+        right(got, scan)
+        assert got.metadata["probe_kind"] == "initial"
+        photons = scan["counts"].sum((1, 2)).mean()
+        assert (np.abs(got.probe) ** 2).sum() == pytest.approx(photons, rel=1e-3)
+
+
+@pytest.mark.parametrize("packing", [hdf5plugin.Bitshuffle, hdf5plugin.LZ4, hdf5plugin.Zstd])
+def test_values_packed_by_plugins_are_read(scan, tmp_path, imported, packing):
+    right(
+        imported(write_cxi(tmp_path / "a.cxi", scan, **packing()), "--orientation as-given"), scan
+    )
+
+
+def test_links_are_followed_when_asked_and_only_beside_the_file(scan, tmp_path, refused, imported):
+    source = write_cxi(tmp_path / "a.cxi", scan)
+    with h5py.File(tmp_path / "part.h5", "w") as file:
+        file["x"] = scan["counts"]
+    layout = h5py.VirtualLayout(scan["counts"].shape, np.int64)
+    layout[:] = h5py.VirtualSource("part.h5", "x", scan["counts"].shape)
+    for link in ("external", "virtual", "missing", "elsewhere"):
+        with h5py.File(source, "a") as file:
+            del file[f"{DETECTOR}/data"]
+            if link == "virtual":
+                file.create_virtual_dataset(f"{DETECTOR}/data", layout)
+            else:
+                name = {"missing": "no.h5", "elsewhere": "/etc/hostname"}.get(link, "part.h5")
+                file[f"{DETECTOR}/data"] = h5py.ExternalLink(name, "x")
+        option = advised(refused(source, ""), "--follow-links")
+        if link in ("external", "virtual"):
+            right(imported(source, f"{option} --orientation as-given"), scan)
+        else:
+            assert "in the folder of this one" in refused(source, option)
+
+
+def test_an_outlier_is_named_and_sets_no_canvas(scan, tmp_path, refused, imported):
+    far = scan | {"at": scan["at"].copy()}
+    far["at"][57] += [0, 4e6]
+    source = write_cxi(tmp_path / "a.cxi", far)
+    said = refused(source, "")
+    assert "number 57" in said
+    right(imported(source, advised(said, "--drop-patterns")), scan, np.delete(np.arange(90), 57))
+
+
+@pytest.mark.parametrize(("value", "unit"), [(8.856, "keV"), (8856.0, "eV")])
+def test_an_energy_in_another_unit_is_told_with_the_option_that_cures_it(
+    scan, tmp_path, refused, imported, value, unit
+):
+    source = write_cxi(tmp_path / "a.cxi", scan)
+    with h5py.File(source, "a") as file:
+        file["entry_1/instrument_1/source_1/energy"][...] = value
+    said = refused(source, "")
+    assert "source_1/energy" in said and "--energy-kev 8.856" in said
+    moved = imported(source, advised(said, "--energy-kev")).positions - scan["at"]
+    assert np.ptp(moved, axis=0).max() < 0.02
+
+
+def test_data_sets_of_any_name_can_be_imported(scan, tmp_path, refused, imported):
+    order = np.arange(90)[::-1]
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["scan/frames"], file["scan/y"] = scan["counts"], scan["at"][order, 0]
+        file["scan/x"], file["beam"], file["scan/k"] = scan["at"][order, 1], scan["probe"], order
+    assert "--patterns-key KEY" in refused(tmp_path / "a.h5", "")
+    names = "--patterns-key scan/frames --y-key scan/y --x-key scan/x --numbers-key scan/k"
+    right(imported(tmp_path / "a.h5", f"{names} --probe-key beam"), scan)
+
+
+def test_unknown_keys_are_told(scan, tmp_path, imported, capsys):
+    np.savez(tmp_path / "p.npz", probeGuess=scan["probe"])
+    for source in (
+        write_cxi(tmp_path / "a.cxi", scan),
+        write_ptyd(tmp_path / "a.ptyd", scan),
+        write_pair(tmp_path, scan, np.arange(90), None),
+    ):
+        with h5py.File(source, "a") as file:
+            file["strange/key"] = 1
+        imported(source, f"--orientation as-given --probe {tmp_path / 'p.npz'}")
+        said = capsys.readouterr().out
+        assert "keys that fly64 does not know, not used: strange/key" in said
+
+
+CONTRADICTIONS = {
+    "entry_1/data_1/data": np.ones((90, N, N), np.uint32),
+    "entry_1/data_1/translation": np.ones((90, 3)),
+    "entry_1/instrument_1/source_1/wavelength": 2e-10,
+    f"{DETECTOR}/y_pixel_size": 50e-6,
+    f"{DETECTOR}/basis_vectors": np.array([[0, -1e-4], [-1e-4, 0], [0, 0]]),
+}
+
+
+@pytest.mark.parametrize("key", CONTRADICTIONS)
+def test_a_cxi_file_that_contradicts_itself_is_refused(scan, tmp_path, refused, key):
+    source = write_cxi(tmp_path / "a.cxi", scan)
+    with h5py.File(source, "a") as file:
+        file[key] = CONTRADICTIONS[key]
+    assert "expected" in refused(source, "")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("chunks__0__indices", np.arange(5), "5 indices"),
+        ("chunks__0__indices", np.zeros(90, int), "there twice"),
+        ("meta__shape", [16, 16], "the patterns' shape"),
+        ("meta__propagation", "nearfield", "distant detector"),
+        ("meta__psize", [75.0, 75.0], "--detector-pixel-um 75"),
+        ("meta__energy", 8856.0, "--energy-kev 8.856"),
+    ],
+)
+def test_a_ptyd_file_that_contradicts_itself_is_refused(scan, tmp_path, refused, key, value, words):
+    assert words in refused(write_ptyd(tmp_path / "a.ptyd", scan, **{key: value}), "")
+
+
+def test_every_format_says_what_becomes_of_its_keys():
+    for name in ("fly64", "tike", "cxi", "ptychi", "ptypy"):
+        table = FORMATS[name].table
+        assert set(FORMATS[name].keys) & {key.replace("*", "0") for key in table}
+        assert all(table.values()) and any(not v.startswith(UNUSED) for v in table.values())
