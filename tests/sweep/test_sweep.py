@@ -314,7 +314,7 @@ def test_settings_are_read_as_one_writes_them() -> None:
     given += ['training={"width": 32}', "batch_size=16", "classical_steps=40"]
     found = load_profile("quick", given)
     assert (found.doses, found.views, found.limits) == ((1000, 1e4), ("baseline", "dense"), False)
-    training = {"start": "shipped", "steps": 12, "thinnings": 4, "learning_rate": 5e-4}
+    training = {"start": "shipped", "steps": 10, "thinnings": 2, "learning_rate": 5e-4}
     assert found.training == training | {"n_images": None, "width": 32, "batch_size": 16}
     assert found.settings == {"lsqml": {"epochs": 30}, "classical": {"steps": 40}}
     assert load_profile("quick", ["doses=1000"]).doses == (1000,)
