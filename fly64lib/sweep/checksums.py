@@ -1,7 +1,7 @@
 """Snakemake's checksum of a file, computed once.
 
 Snakemake 9 computes the checksums of all inputs of a job anew for each of its outputs: for phase D
-at seven doses, hundreds of gigabytes are read. Its method is wrapped, since it has no hook there: a
+these are many large files. Its method is wrapped, since it has no hook there: a
 file that has the size and the time of a known one is not read again."""
 
 import functools
