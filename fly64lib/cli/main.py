@@ -25,6 +25,7 @@ COMMANDS = {  # the function that a command calls, and what the command does
     "overlap": ("overlap:main", "phase D: views of them with less overlap"),
     "train": ("training:main", "phase E: the networks"),
     "reconstruct": ("notebook.own_scan:command", "one's own scan to its object; study: phase F"),
+    "cut": ("notebook.cut_scan:command", "what one's own scan loses with fewer photons, positions"),
     "compare": ("comparison:main", "phase G: all methods beside the limits"),
 }
 _EXAMPLES = """  fly64 notebook train OUT.ipynb -p dose 1000 -p view dense

@@ -24,7 +24,9 @@ from fly64lib.registries import METHODS
 from ptycho_torch.config import SETTINGS, TrainingConfig
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.fields import (
+    SEVERAL,
     Distinct,
+    Number,
     Positive,
     Settings,
     Threads,
@@ -196,6 +198,28 @@ class InferParameters:
     data_npz: str = "scan.npz"
     output_npz: str | None = None  # None: the data's name with _object.npz, in this folder
     threads: Threads = 1
+
+
+@config
+class CutSettings:
+    """How a scan is cut, for the command and for the notebook."""
+
+    # of the photons of each exposure that are kept
+    shares: Distinct[Annotated[Number, Field(gt=0, le=1)]] = (1.0, 0.3, 0.1, 0.03)
+    # linear, of neighbouring exposures; those that the scan itself has not are left out
+    overlaps: Distinct[Annotated[Number, Field(ge=0, lt=1)]] = (0.8, 0.5, 0.2)
+    # none: classical, and pinn-sim+refine where a network for these pixels comes with the package
+    methods: Annotated[tuple[METHODS.names, ...], SEVERAL] = ()
+    replicates: Annotated[Positive, Field(le=100)] = 3  # draws of photons and positions
+    threads: Threads = 1
+
+
+@config
+class CutParameters(CutSettings):
+    """Parameters of cut.ipynb."""
+
+    source: str = "scan_reconstructed/reconstruction.npz"
+    output: str | None = None  # None: the source's name with _cut, in this folder
 
 
 @config
