@@ -153,6 +153,17 @@ REFERENCES = {
             "rows/*/deviance_held_out": 0.05,
         },
     ),
+    "plan": Reference(
+        {"photons": 1e3},
+        "runs/plan/plan.json",
+        {
+            "pixel_nm": 1e-6,
+            "rows/*/by": 0,
+            "rows/*/exposures": 1,
+            "rows/*/step_nm": 0.1,
+        },
+        alone=True,
+    ),
     "robustness": Reference(
         {"imperfection": "motion_px", "strengths": 1, "method": "pinn", "training_steps": 4},
         "runs/robustness/robustness.json",
