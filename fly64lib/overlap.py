@@ -150,7 +150,8 @@ def generate_overlap_views(
 
 
 def thinned_scan(scan: ScanData, keep: float, seed: list[int], source: Path) -> ScanData:
-    """The scan as `keep` times the dose would have measured it: counts thinned, probe * sqrt(keep).
+    """The scan as `keep` times the dose would have measured it: counts thinned, probe * sqrt(keep),
+    `keep` times the background.
 
     Each pattern has a seed of its own out of `seed`. Counts that are not whole are refused."""
     raw, diffraction = RawDataTorch(scan, source), np.empty(scan.diffraction.shape, np.float32)
@@ -158,7 +159,9 @@ def thinned_scan(scan: ScanData, keep: float, seed: list[int], source: Path) -> 
     for chunk in torch.arange(scan.n).split(_CHUNK):
         thinned = thin_counts(raw.counts(chunk), keep, torch.from_numpy(seeds)[chunk])
         diffraction[chunk.numpy()] = thinned.sqrt().numpy()
-    return replace(scan, diffraction=diffraction, probe=scan.probe * np.float32(keep**0.5))
+    background = None if scan.background is None else scan.background * np.float32(keep)
+    fainter = {"probe": scan.probe * np.float32(keep**0.5), "background": background}
+    return replace(scan, diffraction=diffraction, **fainter)
 
 
 def _write_view(

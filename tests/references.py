@@ -135,6 +135,35 @@ REFERENCES = {
             },
         },
     ),
+    "cut": Reference(
+        {
+            "source": "runs/infer/object.npz",
+            "output": "runs/cut",
+            "shares": [1.0, 0.1],
+            "overlaps": [0.8, 0.1],
+            "methods": "classical",
+            "replicates": 1,
+        },
+        "runs/cut/cut.json",
+        {
+            "left_out/*/overlap": 0,
+            "rows/*/images": 0,
+            "rows/*/dose_share": 1e-6,
+            "rows/*/phase_rms_rad": 0.05,
+            "rows/*/deviance_held_out": 0.05,
+        },
+    ),
+    "plan": Reference(
+        {"photons": 1e3},
+        "runs/plan/plan.json",
+        {
+            "pixel_nm": 1e-6,
+            "rows/*/by": 0,
+            "rows/*/exposures": 1,
+            "rows/*/step_nm": 0.1,
+        },
+        alone=True,
+    ),
     "robustness": Reference(
         {"imperfection": "motion_px", "strengths": 1, "method": "pinn", "training_steps": 4},
         "runs/robustness/robustness.json",

@@ -25,6 +25,8 @@ COMMANDS = {  # the function that a command calls, and what the command does
     "overlap": ("overlap:main", "phase D: views of them with less overlap"),
     "train": ("training:main", "phase E: the networks"),
     "reconstruct": ("notebook.own_scan:command", "one's own scan to its object; study: phase F"),
+    "cut": ("notebook.cut_scan:command", "what one's own scan loses with fewer photons, positions"),
+    "plan": ("notebook.plan:command", "dose, step and exposures that a resolution needs"),
     "compare": ("comparison:main", "phase G: all methods beside the limits"),
 }
 NEXT = {  # what to do after a command that ended well

@@ -26,7 +26,9 @@ from fly64lib.registries import METHODS
 from ptycho_torch.config import SETTINGS, TrainingConfig
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.fields import (
+    SEVERAL,
     Distinct,
+    Number,
     Positive,
     Settings,
     Threads,
@@ -217,6 +219,62 @@ class OwnScanOptions:
     model: bool = True  # --no-model: take probe, positions and grid as the file has them
     threads: Threads = 2
     json: bool = False  # the numbers on stdout, for scripts
+
+
+@config
+class CutSettings:
+    """How a scan is cut, for the command and for the notebook."""
+
+    # of the photons of each exposure that are kept
+    shares: Distinct[Annotated[Number, Field(gt=0, le=1)]] = (1.0, 0.3, 0.1, 0.03)
+    # linear, of neighbouring exposures; those that the scan itself has not are left out
+    overlaps: Distinct[Annotated[Number, Field(ge=0, lt=1)]] = (0.8, 0.5, 0.2)
+    # none: classical, and pinn-sim+refine where a network for these pixels comes with the package
+    methods: Annotated[tuple[METHODS.names, ...], SEVERAL] = ()
+    replicates: Annotated[Positive, Field(le=100)] = 3  # draws of photons and positions
+    threads: Threads = 1
+
+
+@config
+class CutParameters(CutSettings):
+    """Parameters of cut.ipynb."""
+
+    source: str = "scan_reconstructed/reconstruction.npz"
+    output: str | None = None  # None: the source's name with _cut, in this folder
+
+
+_Above = Annotated[Number, Field(gt=0, allow_inf_nan=False)]
+
+
+@config
+class PlanSettings:
+    """An experiment that is planned, for the command and for the notebook."""
+
+    energy_kev: _Above  # of the photons
+    detector: str  # pixels across and their size in um: 256x75
+    distance_m: _Above  # specimen to detector
+    photons: _Above  # on the specimen, per exposure
+    resolution_nm: _Above  # half of the smallest period that is to be seen
+    probe_um: _Above  # outer diameter of the probe at half maximum
+    contrast_rad: Annotated[Number, Field(gt=0, le=3.1)] = 0.2  # rms phase of the specimen
+    # sides of the scanned field; one number: a square
+    field_um: Annotated[tuple[_Above, ...], SEVERAL, Field(min_length=1, max_length=2)] = (10.0,)
+    # least linear overlap of neighbouring exposures
+    overlap: Annotated[Number, Field(ge=0, lt=1)] = 0.5
+    study: str | None = None  # whose measured rows are used; None: those of the package
+
+
+@config
+class PlanParameters(PlanSettings):
+    """Parameters of plan.ipynb: at first the experiment of fly001."""
+
+    energy_kev: _Above = 8.8
+    detector: str = "64x75"
+    distance_m: _Above = 1.92
+    photons: _Above = 1e4
+    resolution_nm: _Above = 80.0
+    probe_um: _Above = 1.7
+    output: str = "runs/plan"
 
 
 @config

@@ -74,10 +74,17 @@ def objects(
     return figure
 
 
-def image_grid(images: Cells, rows: Names, columns: Names, truth: Image, region: Region) -> Figure:
-    """Phase of objects keyed by (row, column) over the region, the truth on top; gaps say
-    "missing". The colour scale is the truth's 0.5 to 99.5 % range, the global phases removed. An
-    inset has the middle of each image, twice as large."""
+def image_grid(
+    images: Cells,
+    rows: Names,
+    columns: Names,
+    truth: Image,
+    region: Region,
+    called: str = "truth",
+) -> Figure:
+    """Phase of objects keyed by (row, column) over the region, the truth (or what it is `called`)
+    on top; gaps say "missing". The colour scale is the truth's 0.5 to 99.5 % range, the global
+    phases removed. An inset has the middle of each image, twice as large."""
     reference = truth[region] * np.exp(-1j * np.angle(truth[region].sum()))
     ends = np.percentile(np.angle(reference), _SHARES)
     height = (2.6 * reference.shape[0] / reference.shape[1] + 0.12) * (len(rows) + 1) + 0.4
@@ -95,7 +102,7 @@ def image_grid(images: Cells, rows: Names, columns: Names, truth: Image, region:
         if i == 0:
             ax.set_title(columns[j], fontsize="medium")
         if j == 0:
-            ax.set_ylabel(rows[i - 1] if i else "truth")
+            ax.set_ylabel(rows[i - 1] if i else called)
     figure.colorbar(drawn, ax=axes, label="phase / rad", shrink=0.6, pad=0.01)
     return figure
 
