@@ -164,6 +164,16 @@ REFERENCES = {
         },
         alone=True,
     ),
+    "own_scan": Reference(
+        {
+            "source": "runs/study/phase_c/dose_1000/patched_test.npz",
+            "output": "runs/own_scan",
+            "methods": "classical",
+            "model": False,
+        },
+        "runs/own_scan/result.json",
+        {"best": 0, "M": 0, "rows/*/method": 0, "rows/*/deviance_held_out": 0.03},
+    ),
     "robustness": Reference(
         {"imperfection": "motion_px", "strengths": 1, "method": "pinn", "training_steps": 4},
         "runs/robustness/robustness.json",

@@ -170,7 +170,9 @@ def test_a_refined_method_uses_its_bases_network_and_the_shipped_one_is_not_trai
     profile = load_profile("smoke", methods)
     said = planned(tmp_path, "smoke", "--printshellcmds", settings=profile)
     commands = [line for line in said.splitlines() if "fly64lib.cli.main notebook" in line]
-    trainings = [line for line in commands if "/train_gs" in line]  # baseline and sparse, once each
+    trainings = [
+        line for line in commands if "/train_gs" in line.split(" --timeout-s")[0]
+    ]  # baseline and sparse, once each
     assert len(trainings) == 2
     for line in trainings:
         found = json.loads(re.search(r"-p training '(.+?)'", line)[1])
@@ -286,7 +288,7 @@ def test_after_a_kill_no_finished_job_reruns_and_the_results_are_the_same(
         (["training.steps"], "expected key=value"),
         (["methods=pinn,fft"], "method='fft' is not known"),
         (["doses=()"], "at least one"),
-        (["views=dense"], "add baseline to views"),
+        (["control_methods=pinn", "controls=dense_spread"], "add baseline to views"),
         (["scan_step=0"], "scan_step=0: expected greater than or equal to 1"),
     ],
 )
