@@ -80,15 +80,16 @@ def recover_probe(
     common = {"threads": threads, "progress": progress, "weight": weight}
     sought = {"probe": "refine", "probe_modes": modes, "unknown": unknown}
     sought |= {"joint_steps": steps, "tikhonov": tikhonov}
-    if progress and before is None:
-        print("1 of 2: the object together with what is sought", file=sys.stderr)
-    found = Classical(**common, **sought).reconstruct(fine.subset(~held))
-    seconds = found.cost.cpu_seconds
+    seconds = 0.0
     if before is None:
         if progress:
-            print("2 of 2: the object under what the file says", file=sys.stderr)
+            print("1 of 2: the object under what the file says", file=sys.stderr)
         kept = Classical(**common).reconstruct(blind.subset(~held))
-        before, seconds = kept.object, seconds + kept.cost.cpu_seconds
+        before, seconds = kept.object, kept.cost.cpu_seconds
+        if progress:
+            print("2 of 2: the object together with what is sought", file=sys.stderr)
+    found = Classical(**common, **sought).reconstruct(fine.subset(~held))
+    seconds += found.cost.cpu_seconds
     objects = [torch.from_numpy(image)[None] for image in (before, found.object)]
     with measured() as cost:
         whole = _with_exposures(fine, held, found)

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from tqdm import tqdm
+from tyro.conf import Positional
 
 from fly64lib.check.examination import examine_scan
 from fly64lib.evaluation.detector_grid import on_detector_grid
@@ -32,7 +33,7 @@ from fly64lib.methods.base import MethodResult
 from fly64lib.methods.by_name import network_of
 from fly64lib.methods.probe_recovery import held_out
 from fly64lib.methods.scan_model import ADDITIONS, ScanModel, find_model
-from fly64lib.notebook.parameters import OwnScanOptions
+from fly64lib.notebook.parameters import OwnScanParameters, OwnScanSettings
 from fly64lib.plots import figures
 from fly64lib.registries import FORMATS, METHODS
 from fly64lib.report.own_page import own_page
@@ -40,7 +41,7 @@ from fly64lib.simulation.overlap_measures import scanned_region
 from ptycho_torch.data.contract import write_scan
 from ptycho_torch.data.scan import ScanData
 from ptycho_torch.errors import ConfigError
-from ptycho_torch.fields import field_names, to_dict
+from ptycho_torch.fields import config, field_names, to_dict
 from ptycho_torch.files import folder_lock, json_text, read_json, sha256_file, write_json
 from ptycho_torch.inference.refinement import NEAR
 from ptycho_torch.iteration.image_prior import ImagePrior, logs_of, object_of
@@ -55,6 +56,18 @@ from ptycho_torch.versions import software_versions
 _SAMPLES = 4  # of the error map
 _PROBED = 64  # patterns on which a step is timed
 _PASSES = {"model": 45, "method": 160}  # of an addition beside its joint steps; of a method
+
+
+@config
+class OwnScan(OwnScanSettings):
+    """A scan to its object: what it needs is found, methods are judged on patterns held out.
+
+    Phase F of the study, with its own options: python -m fly64lib.reconstruction --help; a trained
+    network applied to a scan: fly64 reconstruct --bundle B --data X.npz."""
+
+    source: Positional[Path]  # a DATA-001 scan, or a file that fly64 import reads
+    output: Path | None = None  # folder; if not given, SOURCE's name with _reconstructed, here
+    json: bool = False  # the numbers on stdout, for scripts
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,19 +86,20 @@ class OwnResult:
 
 def reconstruct_scan(source: str | Path, output: str | Path | None = None, **options) -> OwnResult:
     """The object of one's own scan, all files written; options as of `fly64 reconstruct`."""
-    return run(OwnScanOptions(source=Path(source), output=output and Path(output), **options))
+    return run(OwnScanParameters(source=str(source), output=output and str(output), **options))
 
 
-def run(options: OwnScanOptions) -> OwnResult:
+def run(options: OwnScan | OwnScanParameters) -> OwnResult:
     """Import, look, find the model, reconstruct, judge, write. Raises PtychoError."""
-    folder = options.output or Path(f"{options.source.name.partition('.')[0]}_reconstructed")
+    source = Path(options.source)
+    folder = Path(options.output or f"{source.name.partition('.')[0]}_reconstructed")
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"output {folder} is a file; give the name of a folder")
     started = time.monotonic()
     until = inf if options.time_limit is None else started + options.time_limit
     torch.set_num_threads(options.threads)
     with folder_lock(folder):
-        path = _data001(options.source, folder)
+        path = _data001(source, folder)
         looked = examine_scan(path)
         _say("looked at the scan:\n" + looked.text())
         original = open_scan(path)
@@ -110,7 +124,7 @@ def run(options: OwnScanOptions) -> OwnResult:
     return result
 
 
-def command(options: OwnScanOptions) -> int:
+def command(options: OwnScan) -> int:
     """Reconstruct, and print what was found."""
     result = run(options)
     if options.json:
@@ -161,7 +175,7 @@ def _usable(asked: tuple[str, ...], raw: RawDataTorch) -> tuple[str, ...]:
         if network_of(name):
             how = "train.ipynb and infer.ipynb train and apply one"
             raise ConfigError(f"method {name} needs a network trained for this scan; {how}")
-    if asked != OwnScanOptions(source=Path()).methods:
+    if asked != OwnScanSettings().methods:
         return asked
     try:
         shipped(raw.N, raw.M if raw.M > raw.N else raw.N * 3 // 2)
@@ -171,7 +185,7 @@ def _usable(asked: tuple[str, ...], raw: RawDataTorch) -> tuple[str, ...]:
     return asked
 
 
-def _estimate(raw: RawDataTorch, options: OwnScanOptions, methods: tuple[str, ...]) -> float:
+def _estimate(raw: RawDataTorch, options: OwnScanSettings, methods: tuple[str, ...]) -> float:
     """Seconds that a run takes, from the time of one step on some patterns."""
     few = raw.finer(raw.N * 3 // 2) if raw.M == raw.N else raw
     few = few.subset(np.arange(min(_PROBED, raw.n)))
@@ -230,7 +244,7 @@ def _on_all_patterns(scan: RawDataTorch, found: MethodResult) -> tuple[np.ndarra
 
 
 def _write(
-    result: OwnResult, options: OwnScanOptions, original: RawDataTorch, seconds: float
+    result: OwnResult, options: OwnScan | OwnScanParameters, original: RawDataTorch, seconds: float
 ) -> None:
     """All files, result.json last."""
     folder, scan = result.folder, result.scan.scan
@@ -242,7 +256,7 @@ def _write(
     numbers = {
         "source": str(options.source),
         "data_sha256": sha256_file(original.source),
-        "options": {name: asked[name] for name in field_names(OwnScanOptions)},
+        "options": {name: asked[name] for name in field_names(OwnScanSettings)},
         "tried": [asdict(one) for one in result.model.tried],
         "left_out": result.model.left_out,
         "rows": result.rows,

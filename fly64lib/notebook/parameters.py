@@ -14,12 +14,10 @@ before the parameter of the same name. Nothing heavy is imported here: a wrong n
 
 from collections.abc import Mapping, Sequence
 from dataclasses import field, fields, replace
-from pathlib import Path
 from symtable import symtable
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
-from tyro.conf import Positional
 
 from fly64lib.design import Dose, Doses, ScanDesign, View, ViewDesign, part_of
 from fly64lib.registries import METHODS
@@ -202,15 +200,9 @@ class InferParameters:
 
 
 @config
-class OwnScanOptions:
-    """A scan to its object: what it needs is found, methods are judged on patterns held out. Also
-    the parameters of own_scan.ipynb.
+class OwnScanSettings:
+    """How one's own scan is reconstructed, for the command and for the notebook."""
 
-    Phase F of the study, with its own options: python -m fly64lib.reconstruction --help; a trained
-    network applied to a scan: fly64 reconstruct --bundle B --data X.npz."""
-
-    source: Positional[Path]  # a DATA-001 scan, or a file that fly64 import reads
-    output: Path | None = None  # folder; if not given, SOURCE's name with _reconstructed, here
     # by which the object is reconstructed; the best one's is written
     methods: Methods = ("classical", "pinn-sim+refine")
     steps: Positive = 40  # joint steps of each thing that the scan may need
@@ -218,7 +210,14 @@ class OwnScanOptions:
     time_limit: Annotated[float, Field(gt=0)] | None = None
     model: bool = True  # --no-model: take probe, positions and grid as the file has them
     threads: Threads = 2
-    json: bool = False  # the numbers on stdout, for scripts
+
+
+@config
+class OwnScanParameters(OwnScanSettings):
+    """Parameters of own_scan.ipynb."""
+
+    source: str = "scan.npz"  # a DATA-001 scan, or a file that fly64 import reads
+    output: str | None = None  # folder; None: source's name with _reconstructed, here
 
 
 @config
