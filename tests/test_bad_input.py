@@ -805,7 +805,7 @@ rows(
         None,
         "compare --phase-c-root C --phase-d-root D --reconstruction-root R --output-root O"
         " --dose 1000",
-        "C/dose_1000/patched_test.npz: cannot be opened",
+        "R: no reconstructions; run python -m fly64lib.reconstruction first",
     ),
 )
 

@@ -83,12 +83,13 @@ def reconstruct(scan: RawDataTorch, settings: Any) -> MethodResult:
     found = {**prior._asdict(), "tried": [[*one, held] for one, held in tried.items()]}
     geometry, unknown = patterns.geometry, settings.unknown
     moved = {"affine", "positions"} & set(unknown)
+    fitted_brightness = "brightness" in unknown and geometry.brightness is not None
     background = geometry.detector.background if "background" in unknown else None
     return MethodResult(
         object=geometry.embed(object_of(logs)).numpy(),
         probe=orthogonal_modes(geometry.probe).numpy() if settings.probe == "refine" else None,
         positions=positions_of(geometry).numpy() if moved else None,
-        brightness=geometry.brightness.double().numpy() if "brightness" in unknown else None,
+        brightness=geometry.brightness.double().numpy() if fitted_brightness else None,
         background=None if background is None else background.numpy(),
         cost=cost,
         settings=asdict(settings) | found,

@@ -19,6 +19,8 @@ import fly64lib
 import ptycho_torch
 
 _ROOTS = {package.__name__: Path(package.__file__).parent for package in (fly64lib, ptycho_torch)}
+# Names everything, and imports what is asked of it; notebooks import from where things are.
+_FACE = Path(fly64lib.__file__)
 _MODULE = re.compile(rf"({'|'.join(_ROOTS)})(\.\w+)+")
 
 
@@ -39,7 +41,8 @@ def source_files(source: str, entries: Iterable[Path] = ()) -> list[Path]:
     while left:
         path = left.pop()
         found.add(path)
-        left |= _named(path.read_text(encoding="utf-8")) - found
+        if path != _FACE:
+            left |= _named(path.read_text(encoding="utf-8")) - found
     return sorted(found)
 
 
