@@ -59,6 +59,43 @@ def test_positions_out_of_step_are_refused_with_the_number_and_taken_only_when_a
     assert "two positions for pattern 0" in refused(write_pair(tmp_path, scan, order, twice), "")
 
 
+@pytest.mark.parametrize("count", ["all", "most"])
+def test_numbers_that_count_from_1_are_told_by_the_fit(scan, tmp_path, imported, capsys, count):
+    """The largest is the number of patterns: from 0 the last would have no pattern."""
+    every = np.arange(90) if count == "all" else np.delete(np.arange(90), [0, 20, 21])
+    right(imported(write_pair(tmp_path, scan, every, every + 1), ""), scan, every)
+    assert "count patterns from 1" in capsys.readouterr().out
+    imported(tmp_path / "x_dp.hdf5", "--first-number 1 --orientation as-given")
+
+
+def test_numbers_that_may_count_from_either_are_asked_about(scan, tmp_path, refused, imported):
+    source = write_pair(tmp_path, scan, np.arange(90), np.arange(90) + 1)
+    said = refused(source, "--orientation as-given")
+    assert "numbered from 1 to 90 for 90 patterns" in said and "--first-number 0" in said
+    right(imported(source, "--orientation as-given --first-number 1"), scan)
+
+
+@pytest.mark.parametrize("step", [1, -1])
+def test_positions_out_of_step_by_one_are_refused_and_moved_when_asked(
+    scan, tmp_path, refused, imported, step
+):
+    """One position too many at one end, and one too few at the other."""
+    source = write_cxi(tmp_path / "a.cxi", scan | {"at": np.roll(scan["at"], step, 0)})
+    said = refused(source, "")
+    assert f"at the position {'after' if step > 0 else 'before'} its own" in said
+    taken = np.arange(89) if step > 0 else np.arange(1, 90)
+    right(imported(source, advised(said, "--first-number")), scan, taken)
+
+
+def test_a_missing_filter_is_named_with_what_installs_it(scan, tmp_path, refused, monkeypatch):
+    """h5py answers as where hdf5plugin is not installed."""
+    source = write_cxi(tmp_path / "a.cxi", scan, **hdf5plugin.Bitshuffle())
+    there = h5py.h5z.filter_avail
+    monkeypatch.setattr(h5py.h5z, "filter_avail", lambda code: code < 256 and there(code))
+    said = refused(source, "")
+    assert "filter 32008" in said and "pip install hdf5plugin" in said
+
+
 def dead(near: bool = False) -> np.ndarray:
     bad = np.zeros((N, N), bool)
     bad[13 if near else 5], bad[:, 20 if near else 25], bad[3, 4] = True, True, True
