@@ -13,7 +13,7 @@ from fly64lib.formats.options import ImportOptions
 from fly64lib.formats.orientation import OrientationChoice, find_orientation, turned
 from fly64lib.formats.outliers import outliers
 from fly64lib.formats.raw import RawScan, as_modes, need
-from fly64lib.formats.selection import listed, selected
+from fly64lib.formats.selection import counted_from, listed, selected
 from fly64lib.formats.sizes import detector_step_per_m
 from ptycho_torch.data.checks import DOSE_KEYS, mean_photons
 from ptycho_torch.data.container import refused
@@ -33,6 +33,8 @@ def converted(
     raw: RawScan, work: Path, options: ImportOptions
 ) -> tuple[ScanData, OrientationChoice]:
     """The scan, with patterns in a file of the folder `work`, and how its orientation was found."""
+    given = raw
+    raw, either = counted_from(raw, options.first_number)
     raw = selected(raw, options.first, options.drop_patterns)
     seen = look(raw)
     reading = frames.decide(raw, seen, options)
@@ -106,6 +108,23 @@ def converted(
     choice = OrientationChoice(asked, f"positions are {asked}, as asked")
     if asked == "auto":
         choice = find_orientation(seeing, raw.source, known, guessed)
+        if choice.step == 1 and either:
+            text = "the positions' numbers count patterns from 1: so they fit, and from 0 they do"
+            given = replace(given, notes=[*given.notes, f"{text} not"])
+            return converted(given, work, replace(options, first_number=1))
+        if choice.step:
+            first = (options.first_number or 0) + choice.step
+            other = "after" if choice.step > 0 else "before"
+            text = (
+                f"each pattern fits better at the position {other} its own ({choice.fit.text()});"
+            )
+            text += f" expected the best fit at its own; move them by one: --first-number {first};"
+            text += " or take them as they are: --orientation as-given"
+            raise raw.refused(text)
+    if either and (choice.fit is None or choice.fit.share is None):
+        text = f"positions numbered from 1 to {given.held} for {given.held} patterns, and nothing"
+        text += " tells whether the first pattern is 0 or 1; expected one of them; say which:"
+        raise raw.refused(f"{text} --first-number 0, or --first-number 1")
     if choice.chosen != "as-given":
         scan = turned(scan, choice.chosen, known)
     if bad.any() and mask is None:

@@ -11,7 +11,7 @@ Shares measured (benchmarks/planted_faults.py): good scans 0.75 to 1, under one 
 under a wrong first probe too; positions off by 0.75 px rms 0.59, by 1.5 px 0.2 to 0.45, out of step
 by one 0.58, flipped or swapped 0 to 0.43."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -30,6 +30,8 @@ GOOD, UNEXPLAINED = 0.65, 0.5  # least share of a good scan; below this, it does
 FITTED = 1.15  # times a perfect deviance, within which nothing is left to explain
 TELLING = 0.1  # of a perfect deviance, by which the order must matter
 SEED = 0  # of the other order
+MOST = 1e6  # of an object's amplitude, beyond which steps have diverged
+SURE, BETTER, LEAST = 0.85, 0.1, 8  # share above which, gain from which, patterns for steps to tell
 
 
 @dataclass(frozen=True)
@@ -143,10 +145,10 @@ def fit_of(scan: ScanData, about: np.ndarray | None = None, most: int = NEIGHBOU
     order = np.random.default_rng(SEED).permutation(len(near))
     own, other, found = part.fitted(), None, None
     for steps in JOINT:
-        own = joint_steps(own[0], own[1], steps)[::-1]
+        own = _further(*own, steps)
         deviance, perfect, R, R_counts = part.numbers(*own)
         if deviance > FITTED * perfect:
-            other = joint_steps(*(other or part.fitted(order)), steps)[::-1]
+            other = _further(*(other or part.fitted(order)), steps)
             shuffled = part.numbers(*other)[0]
         else:
             shuffled = None
@@ -155,6 +157,30 @@ def fit_of(scan: ScanData, about: np.ndarray | None = None, most: int = NEIGHBOU
         if found.share is None or found.share > GOOD:
             break
     return found
+
+
+def _further(patterns: Patterns, canvas: Tensor, steps: int) -> tuple[Patterns, Tensor]:
+    """Joint steps, or where these diverge, as patterns can make them that no object explains, what
+    they started from."""
+    reached, under = joint_steps(patterns, canvas, steps)
+    finite = bool(torch.isfinite(reached).all() and torch.isfinite(under.geometry.probe).all())
+    return (under, reached) if finite and reached.abs().max() < MOST else (patterns, canvas)
+
+
+def better_step(scan: ScanData, fit: Fit) -> int:
+    """By how many places positions are out of step with the patterns: 1 where each pattern fits
+    clearly better at the position after its own, -1 at the one before; 0 where neither does, or
+    the fit as it is leaves no doubt."""
+    if fit.share is None or fit.share > SURE or scan.n < LEAST:
+        return 0
+    shares = {0: fit.share + BETTER}
+    for step in (1, -1):
+        own = np.arange(max(0, -step), scan.n - max(0, step))
+        moved = replace(
+            scan.subset(own), xcoords=scan.xcoords[own + step], ycoords=scan.ycoords[own + step]
+        )
+        shares[step] = worst_fit(moved).share or 0.0
+    return max(shares, key=shares.get)
 
 
 def worst_fit(scan: ScanData) -> Fit:

@@ -53,6 +53,9 @@ class ImportOptions:
     first: Positive | None = None  # take the first patterns and positions only
     # leave these patterns out, and their positions: 110,3-5, counted from 0
     drop_patterns: str | None = None
+    # number of the first pattern where positions have numbers; without any they count 0, 1, 2, so
+    # that 1 leaves out the first position, and -1 the first pattern
+    first_number: int | None = None
     probe: Path | None = None  # take probeGuess from this npz
     # where nothing gives a probe: one made from the mean pattern, out of focus as fits best
     first_probe: bool = False

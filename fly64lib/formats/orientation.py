@@ -11,7 +11,7 @@ from typing import get_args
 import numpy as np
 import torch
 
-from fly64lib.formats.fit import GOOD, UNEXPLAINED, Fit, worst_fit
+from fly64lib.formats.fit import GOOD, UNEXPLAINED, Fit, better_step, worst_fit
 from fly64lib.formats.frames import Reading, object_on_grid, probe_on_grid, window
 from fly64lib.formats.options import Orientation
 from ptycho_torch.data.container import refused
@@ -35,6 +35,7 @@ class OrientationChoice:
     deviance: dict[str, float] = field(default_factory=dict)  # per pixel, of all that were scored
     canvas: np.ndarray | None = None  # (h, w) complex, the object or what the steps made
     fit: Fit | None = None  # absolute, of the chosen one
+    step: int = 0  # by which patterns fit better at later positions
 
 
 def oriented(
@@ -53,8 +54,9 @@ def find_orientation(
     """Score all eight. The given one is kept unless one is clearly better; ties are refused.
 
     The chosen one is then judged absolutely: where it explains little of what tells the patterns
-    apart, no orientation is the cure, and the scan is refused. Under a `guessed` probe that is only
-    said: the probe may be the reason."""
+    apart, no orientation is the cure, and the scan is refused; where other positions explain them,
+    the choice says so by its `step`. Under a `guessed` probe a poor fit is only said: the probe may
+    be the reason."""
     found = {name: _fit(scan, name, with_object) for name in ORIENTATIONS}
     scores = {name: fit[0] for name, fit in found.items() if fit is not None}
     if not scores:
@@ -73,7 +75,10 @@ def find_orientation(
         raise refused(source, None, text)
     else:
         reason = f"positions are changed by {best}: as given they fit the patterns worse"
-    fit = worst_fit(scan if best == "as-given" else turned(scan, best, with_object))
+    scan = scan if best == "as-given" else turned(scan, best, with_object)
+    fit = worst_fit(scan)
+    if step := better_step(scan, fit):
+        return OrientationChoice(best, reason, scores, found[best][1], fit, step)
     share, least = fit.share, UNEXPLAINED if best == "as-given" else GOOD
     if not guessed and share is not None and share < least:
         changed = "as given" if best == "as-given" else f"after {best}, the best of eight,"

@@ -34,6 +34,20 @@ def parsed(text: str | None, most: int) -> np.ndarray:
     return np.array(sorted(found), np.int64)
 
 
+def counted_from(raw: RawScan, first_number: int | None) -> tuple[RawScan, bool]:
+    """The scan with numbers of positions that count patterns from 0, and whether the file's may as
+    well count from 1."""
+    numbers = raw.numbers
+    if first_number is None:
+        either = numbers is not None and numbers.size and (numbers >= 1).all()
+        if not (either and numbers.max() == raw.held):
+            return raw, False
+        return raw, True
+    if numbers is None and first_number:
+        numbers = np.arange(len(raw.positions), dtype=np.float64)
+    return replace(raw, numbers=None if numbers is None else numbers - first_number), False
+
+
 def selected(raw: RawScan, first: int | None, drop: str | None) -> RawScan:
     """The scan with one position for each pattern that is taken, in the order of the patterns.
 

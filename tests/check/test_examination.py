@@ -2,6 +2,7 @@
 place, and no other."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from reported_scan import reported_scan, write_cxi
 from small_scan import small_scan
 
 from fly64lib.check.examination import examine_scan
@@ -176,6 +178,41 @@ def test_the_hole_is_where_the_positions_are_missing(clean, tmp_path):
     verdict = examine_scan(tmp_path / "scan.npz").verdicts["coverage"]
     ((_, row, column),) = verdict.values["holes"]
     assert np.hypot(row - np.median(clean.ycoords), column - np.median(clean.xcoords)) < 5
+
+
+def test_positions_off_by_more_than_a_pixel_are_told(clean, tmp_path):
+    off = np.random.default_rng(0).normal(0, 1.5 / 2**0.5, (2, clean.n))
+    wider = np.pad(clean.object_guess, 8, constant_values=1)
+    jittered = replace(
+        clean,
+        object_guess=wider,
+        ycoords=clean.ycoords + 8 + off[0],
+        xcoords=clean.xcoords + 8 + off[1],
+    )
+    assert "positions" in warnings(jittered, tmp_path)
+
+
+def test_a_position_apart_is_named_with_what_leaves_it_out(clean, tmp_path):
+    wider = np.pad(clean.object_guess, ((0, 400), (0, 0)), constant_values=1)
+    y = clean.ycoords.copy()
+    y[7] += 300
+    write_scan(tmp_path / "scan.npz", replace(clean, object_guess=wider, ycoords=y))
+    verdict = examine_scan(tmp_path / "scan.npz").verdicts["positions"]
+    assert verdict.found.startswith("1 positions lie apart from all others: 7;")
+    assert "--drop-patterns 7" in verdict.advice
+
+
+def test_a_beam_beside_the_middle_is_cured_by_the_options_that_the_check_names(tmp_path):
+    scan = reported_scan()
+    source = write_cxi(tmp_path / "a.cxi", scan, np.roll(scan["counts"], (2, -3), (1, 2)))
+    into = ["import", str(source), str(tmp_path / "a.npz"), "--picture", "none", "--overwrite"]
+    into += ["--orientation", "as-given"]
+    assert main(into) == 0
+    beam = examine_scan(tmp_path / "a.npz").verdicts["beam centre"]
+    assert not beam.good
+    options = re.search(r"--centre \d+ \d+ --crop \d+", beam.advice).group(0)
+    assert main([*into, *options.split()]) == 0
+    assert examine_scan(tmp_path / "a.npz").verdicts["beam centre"].good
 
 
 def test_few_patterns_and_positions_on_a_line_are_examined_too(clean, tmp_path):

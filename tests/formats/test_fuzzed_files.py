@@ -10,6 +10,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import oracle
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -23,11 +24,10 @@ QUICK = settings(
 )
 n, N = 4, 8
 RNG = np.random.default_rng(8)
-COUNTS = RNG.poisson(
-    20 * np.exp(-((np.arange(N) - 4) ** 2 + (np.arange(N)[:, None] - 4) ** 2) / 6), (n, N, N)
-).astype(np.uint16)
-PROBE = RNG.normal(size=(N, N)).astype(np.complex64)
+SQUARE = (np.arange(N) - 4) ** 2 + (np.arange(N)[:, None] - 4) ** 2
+PROBE = 9 * np.exp(-SQUARE / 3).astype(np.complex64)
 PLACES = RNG.uniform(5, 9, (n, 2))
+COUNTS = RNG.poisson(np.abs(oracle.far_field(PROBE)) ** 2, (n, N, N)).astype(np.uint16)
 
 
 def npz(**keys: np.ndarray) -> bytes:
@@ -112,7 +112,8 @@ def ends_well(changed: dict[str, bytes], source: str, *options: str) -> int:
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_the_unbroken_files_are_imported(source):
-    assert ends_well({}, source) == 0
+    # four patterns of an empty object do not tell how they lie
+    assert ends_well({}, source, "--orientation", "as-given") == 0
 
 
 @pytest.mark.parametrize("broken", (*SOURCES, "x_para.hdf5", "probe.npz"))

@@ -7,7 +7,7 @@ import hdf5plugin
 import numpy as np
 import pytest
 import reported_scan
-from reported_scan import DETECTOR, N, write_cxi, write_pair, write_ptyd
+from reported_scan import DETECTOR, N, metres, write_cxi, write_pair, write_ptyd
 
 from fly64lib.formats.tables import UNUSED
 from fly64lib.registries import FORMATS
@@ -57,6 +57,43 @@ def test_positions_out_of_step_are_refused_with_the_number_and_taken_only_when_a
     imported(source, advised(said, "--orientation"))
     twice = np.r_[0, 0, 2:90]
     assert "two positions for pattern 0" in refused(write_pair(tmp_path, scan, order, twice), "")
+
+
+@pytest.mark.parametrize("count", ["all", "most"])
+def test_numbers_that_count_from_1_are_told_by_the_fit(scan, tmp_path, imported, capsys, count):
+    """The largest is the number of patterns: from 0 the last would have no pattern."""
+    every = np.arange(90) if count == "all" else np.delete(np.arange(90), [0, 20, 21])
+    right(imported(write_pair(tmp_path, scan, every, every + 1), ""), scan, every)
+    assert "count patterns from 1" in capsys.readouterr().out
+    imported(tmp_path / "x_dp.hdf5", "--first-number 1 --orientation as-given")
+
+
+def test_numbers_that_may_count_from_either_are_asked_about(scan, tmp_path, refused, imported):
+    source = write_pair(tmp_path, scan, np.arange(90), np.arange(90) + 1)
+    said = refused(source, "--orientation as-given")
+    assert "numbered from 1 to 90 for 90 patterns" in said and "--first-number 0" in said
+    right(imported(source, "--orientation as-given --first-number 1"), scan)
+
+
+@pytest.mark.parametrize("step", [1, -1])
+def test_positions_out_of_step_by_one_are_refused_and_moved_when_asked(
+    scan, tmp_path, refused, imported, step
+):
+    """One position too many at one end, and one too few at the other."""
+    source = write_cxi(tmp_path / "a.cxi", scan | {"at": np.roll(scan["at"], step, 0)})
+    said = refused(source, "")
+    assert f"at the position {'after' if step > 0 else 'before'} its own" in said
+    taken = np.arange(89) if step > 0 else np.arange(1, 90)
+    right(imported(source, advised(said, "--first-number")), scan, taken)
+
+
+def test_a_missing_filter_is_named_with_what_installs_it(scan, tmp_path, refused, monkeypatch):
+    """h5py answers as where hdf5plugin is not installed."""
+    source = write_cxi(tmp_path / "a.cxi", scan, **hdf5plugin.Bitshuffle())
+    there = h5py.h5z.filter_avail
+    monkeypatch.setattr(h5py.h5z, "filter_avail", lambda code: code < 256 and there(code))
+    said = refused(source, "")
+    assert "filter 32008" in said and "pip install hdf5plugin" in said
 
 
 def dead(near: bool = False) -> np.ndarray:
@@ -253,6 +290,76 @@ def test_a_cxi_file_that_contradicts_itself_is_refused(scan, tmp_path, refused, 
 )
 def test_a_ptyd_file_that_contradicts_itself_is_refused(scan, tmp_path, refused, key, value, words):
     assert words in refused(write_ptyd(tmp_path / "a.ptyd", scan, **{key: value}), "")
+
+
+PAIR = {
+    "probe_position_y_m": np.arange(90.0),  # beside PtychoShelves' positions
+    "dx": 1e-7,
+    "probe_position_indexes": np.arange(90) + 0.5,
+}
+
+
+@pytest.mark.parametrize("key", PAIR)
+def test_a_pair_that_contradicts_itself_is_refused(scan, tmp_path, refused, key):
+    source = write_pair(tmp_path, scan, np.arange(90), None)
+    with h5py.File(tmp_path / "x_para.hdf5", "a") as file:
+        if key == "probe_position_y_m":
+            file["ppY"], file["ppX"] = metres(scan["at"]).T
+            del file[key]
+        file[key] = PAIR[key]
+    assert "expected" in refused(source, "")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("diffraction", np.ones((90, N, N), np.float32), "expected one of the two"),
+        ("scan_index", np.arange(5), "one for each"),
+        ("brightness", np.ones(90), "DATA-001 already"),
+        ("background", np.ones((N, N)), "DATA-001 already"),
+    ],
+)
+def test_an_npz_file_that_contradicts_itself_is_refused(scan, tmp_path, refused, key, value, words):
+    y, x = scan["at"].T
+    keys = {"diff3d": scan["counts"], "ycoords": y, "xcoords": x, "probeGuess": scan["probe"]}
+    np.savez(tmp_path / "a.npz", **keys, **{key: value})
+    assert words in refused(tmp_path / "a.npz")
+    corner = np.fft.ifftshift(scan["counts"], axes=(1, 2))[None]
+    np.savez(tmp_path / "b.npz", data=corner, scan=np.ones((1, 5, 2)))
+    assert "90 patterns (data), and 5 positions" in refused(tmp_path / "b.npz")
+
+
+def test_keys_that_are_known_and_not_used_are_told(scan, tmp_path, imported, capsys):
+    """Each that a table lets pass, in a file of its format."""
+    np.savez(tmp_path / "p.npz", probeGuess=scan["probe"])
+    y, x = scan["at"].T
+    pair = write_pair(tmp_path, scan, np.arange(90), None)
+    files = {
+        "cxi": write_cxi(tmp_path / "a.cxi", scan),
+        "ptypy": write_ptyd(tmp_path / "a.ptyd", scan),
+        "ptychi": pair,
+    }
+    for name, source in files.items():
+        table = {key for key, text in FORMATS[name].table.items() if text.startswith(UNUSED)}
+        named = {key.replace("chunks/*", "chunks/0/*").replace("*", "some") for key in table}
+        with h5py.File(source, "a") as file:
+            for key in named:
+                file[key] = 1
+        imported(source, f"--orientation as-given --probe {tmp_path / 'p.npz'}")
+        said = capsys.readouterr().out
+        assert "not used: " in said and "does not know" not in said, name
+        assert any(key in said for key in named)
+    keys = {"diff3d": scan["counts"], "ycoords": y, "xcoords": x, "probeGuess": scan["probe"]}
+    corner = np.fft.ifftshift(scan["counts"], axes=(1, 2))[None]
+    other = {"data": corner, "scan": scan["at"][None], "probe": scan["probe"]}
+    for name, held in (("fly64", keys), ("tike", other)):
+        table = {key for key, text in FORMATS[name].table.items() if text.startswith(UNUSED)}
+        more = {key.replace("[xy]", "x").replace("*", "some"): np.ones(3) for key in table}
+        np.savez(tmp_path / "a.npz", **held, **more)
+        zero = "corner" if name == "tike" else "centre"
+        imported(tmp_path / "a.npz", f"--orientation as-given --zero-frequency {zero}")
+        said = capsys.readouterr().out
+        assert "not used: " in said and "does not know" not in said, name
 
 
 def test_every_format_says_what_becomes_of_its_keys():
