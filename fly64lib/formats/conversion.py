@@ -15,10 +15,10 @@ from fly64lib.formats.outliers import outliers
 from fly64lib.formats.raw import RawScan, as_modes, need
 from fly64lib.formats.selection import counted_from, listed, selected
 from fly64lib.formats.sizes import detector_step_per_m
-from ptycho_torch.data.checks import DOSE_KEYS, mean_photons
+from ptycho_torch.data.checks import DOSE_KEYS, mean_photons, pattern_chunks
 from ptycho_torch.data.container import refused
 from ptycho_torch.data.contract import check_scan
-from ptycho_torch.data.npz import open_npz
+from ptycho_torch.data.npz import open_npz, release
 from ptycho_torch.data.scan import KEYS, ScanData
 
 UNITS_M = {"m": 1.0, "um": 1e-6, "nm": 1e-9}
@@ -59,6 +59,7 @@ def converted(
     for block in frames.patterns(raw, reading, left_out):
         diffraction[first : first + len(block)] = block
         first += len(block)
+        release(diffraction)
     photons = mean_photons(diffraction)
     if not photons > 0:
         text = "no photon in the cropped square; expected the beam inside; correct --crop or"
@@ -80,7 +81,8 @@ def converted(
         bad = bad.reshape(reading.N, k, reading.N, k).any((1, 3))
         if options.bad_pixels == "mask":
             mask = ~bad
-            diffraction *= mask  # of a binned pixel that is bad in part
+            for _, block in pattern_chunks(diffraction):
+                block *= mask  # of a binned pixel that is bad in part
     scan = ScanData(
         diffraction,
         positions[:, 1],
