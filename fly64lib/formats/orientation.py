@@ -11,7 +11,7 @@ from typing import get_args
 import numpy as np
 import torch
 
-from fly64lib.formats.fit import GOOD, UNEXPLAINED, Fit, better_step, worst_fit
+from fly64lib.formats.fit import GOOD, UNEXPLAINED, Fit, Step, better_step, worst_fit
 from fly64lib.formats.frames import Reading, object_on_grid, probe_on_grid, window
 from fly64lib.formats.options import Orientation
 from ptycho_torch.data.container import refused
@@ -35,7 +35,7 @@ class OrientationChoice:
     deviance: dict[str, float] = field(default_factory=dict)  # per pixel, of all that were scored
     canvas: np.ndarray | None = None  # (h, w) complex, the object or what the steps made
     fit: Fit | None = None  # absolute, of the chosen one
-    step: int = 0  # by which patterns fit better at later positions
+    step: Step | None = None  # where patterns fit better at other positions
 
 
 def oriented(
