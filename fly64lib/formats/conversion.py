@@ -157,10 +157,10 @@ def _out_of_step(raw: RawScan, choice: OrientationChoice, first: int) -> DataCon
     """What to do where patterns fit better at other positions."""
     by, of = choice.step.by, choice.step.of
     which = "each pattern fits" if of is None else f"patterns {of[0]} to {of[1]} fit"
-    text = f"{which} better at the position {'after' if by > 0 else 'before'} its own"
+    text = f"{which} better {abs(by)} position{'s' * (abs(by) > 1)} {'on' if by > 0 else 'back'}"
     text += f" ({choice.fit.text()}); expected the best fit at its own;"
     if of is None:
-        text += f" move them by one: --first-number {first + by};"
+        text += f" move them: --first-number {first + by};"
     else:
         text += " was a frame or a position lost on the way? give each position the number of its"
         text += " pattern (--numbers-key KEY, probe_position_indexes);"

@@ -73,7 +73,7 @@ class Fit:
 class Step:
     """Patterns that fit clearly better at another position than their own."""
 
-    by: int  # 1: at the one after it, -1: before it
+    by: int  # 1: at the next one, -1: at the one before, 2: at the next but one
     of: tuple[int, int] | None = None  # first and last of these patterns; None: all
 
 
@@ -187,7 +187,7 @@ def better_step(scan: ScanData, fit: Fit) -> Step | None:
         every = np.arange(low, high)
         given = fit if high - low == n else worst_fit(scan.subset(every))
         shares = {0: (1.0 if given.share is None else given.share) + BETTER}
-        for by in (1, -1):
+        for by in (1, -1, 2, -2, 3, -3) if high - low == n else (1, -1):
             own = every[(every + by >= 0) & (every + by < n)]
             y, x = scan.ycoords[own + by], scan.xcoords[own + by]
             shares[by] = worst_fit(replace(scan.subset(own), ycoords=y, xcoords=x)).share or 0.0

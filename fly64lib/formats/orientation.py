@@ -23,6 +23,7 @@ from ptycho_torch.physics.geometry import Detector, Geometry, Patterns
 
 ORIENTATIONS: tuple[str, ...] = get_args(Orientation)
 NEIGHBOURS, STEPS, CHECK_PX = 100, 8, 64
+CHANGED = 0.75  # least share after a change; the reverse order of a raster is nearly a flip: 0.66
 GAP = 0.02  # by which the next best has to be worse; real data: 0.08 (poor probe) to 0.7 (good)
 
 
@@ -79,7 +80,7 @@ def find_orientation(
     fit = worst_fit(scan)
     if step := better_step(scan, fit):
         return OrientationChoice(best, reason, scores, found[best][1], fit, step)
-    share, least = fit.share, UNEXPLAINED if best == "as-given" else GOOD
+    share, least = fit.share, UNEXPLAINED if best == "as-given" else CHANGED
     if not guessed and share is not None and share < least:
         changed = "as given" if best == "as-given" else f"after {best}, the best of eight,"
         text = f"positions that the patterns {fit.patterns[0]} to {fit.patterns[1]} do not belong"
