@@ -17,7 +17,8 @@ from ptycho_torch.data.scan import ScanData
 from ptycho_torch.errors import DataContractError
 from ptycho_torch.memmap_bridge import RawDataTorch
 
-SAMPLE = 128  # patterns that are calculated from the file's object and probe
+# most patterns, and pixels of them, that are calculated from the file's object and probe
+SAMPLE, SAMPLE_PIXELS = 128, 2**20
 UNEVEN_FACTOR, UNEVEN_SIGMA = 2.0, 10.0  # of a pattern's photons to the median's
 Mask = Bool[np.ndarray, "H W"]
 DARK, HOLE_PX = 0.1, 16  # of the median fluence; smallest hole in the coverage, object pixels
@@ -30,7 +31,8 @@ class Measurements:
         self.source, self.scan, positions, shape = source, scan, scan.positions, scan.canvas_shape
         self.counts = counts = count_statistics.count_statistics(scan.diffraction)
         # of some patterns (k, N, N): counts, and those expected from the file's object and probe
-        sample = np.unique(np.linspace(0, scan.n - 1, min(SAMPLE, scan.n)).astype(int))
+        most = min(SAMPLE, scan.n, max(16, SAMPLE_PIXELS // scan.N**2))
+        sample = np.unique(np.linspace(0, scan.n - 1, most).astype(int))
         self.measured = np.square(np.asarray(scan.diffraction[sample]), dtype=np.float64)
         self.modelled = _modelled(scan, sample)
         model = self.modelled.mean(0)

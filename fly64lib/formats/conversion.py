@@ -9,17 +9,19 @@ import numpy as np
 from fly64lib.formats import frames
 from fly64lib.formats.bad_values import Frames, judge, look
 from fly64lib.formats.first_probe import first_probe, from_mean
+from fly64lib.formats.fit import Step
 from fly64lib.formats.options import ImportOptions
 from fly64lib.formats.orientation import OrientationChoice, find_orientation, turned
 from fly64lib.formats.outliers import outliers
 from fly64lib.formats.raw import RawScan, as_modes, need
 from fly64lib.formats.selection import counted_from, listed, selected
 from fly64lib.formats.sizes import detector_step_per_m
-from ptycho_torch.data.checks import DOSE_KEYS, mean_photons
+from ptycho_torch.data.checks import DOSE_KEYS, mean_photons, pattern_chunks
 from ptycho_torch.data.container import refused
 from ptycho_torch.data.contract import check_scan
-from ptycho_torch.data.npz import open_npz
+from ptycho_torch.data.npz import open_npz, release
 from ptycho_torch.data.scan import KEYS, ScanData
+from ptycho_torch.errors import DataContractError
 
 UNITS_M = {"m": 1.0, "um": 1e-6, "nm": 1e-9}
 MOST_CANVAS_PX, MARGIN_PX = 2**27, 2
@@ -59,6 +61,7 @@ def converted(
     for block in frames.patterns(raw, reading, left_out):
         diffraction[first : first + len(block)] = block
         first += len(block)
+        release(diffraction)
     photons = mean_photons(diffraction)
     if not photons > 0:
         text = "no photon in the cropped square; expected the beam inside; correct --crop or"
@@ -80,7 +83,8 @@ def converted(
         bad = bad.reshape(reading.N, k, reading.N, k).any((1, 3))
         if options.bad_pixels == "mask":
             mask = ~bad
-            diffraction *= mask  # of a binned pixel that is bad in part
+            for _, block in pattern_chunks(diffraction):
+                block *= mask  # of a binned pixel that is bad in part
     scan = ScanData(
         diffraction,
         positions[:, 1],
@@ -108,19 +112,12 @@ def converted(
     choice = OrientationChoice(asked, f"positions are {asked}, as asked")
     if asked == "auto":
         choice = find_orientation(seeing, raw.source, known, guessed)
-        if choice.step == 1 and either:
+        if either and choice.step == Step(1):
             text = "the positions' numbers count patterns from 1: so they fit, and from 0 they do"
             given = replace(given, notes=[*given.notes, f"{text} not"])
             return converted(given, work, replace(options, first_number=1))
         if choice.step:
-            first = (options.first_number or 0) + choice.step
-            other = "after" if choice.step > 0 else "before"
-            text = (
-                f"each pattern fits better at the position {other} its own ({choice.fit.text()});"
-            )
-            text += f" expected the best fit at its own; move them by one: --first-number {first};"
-            text += " or take them as they are: --orientation as-given"
-            raise raw.refused(text)
+            raise _out_of_step(raw, choice, options.first_number or 0)
     if either and (choice.fit is None or choice.fit.share is None):
         text = f"positions numbered from 1 to {given.held} for {given.held} patterns, and nothing"
         text += " tells whether the first pattern is 0 or 1; expected one of them; say which:"
@@ -154,6 +151,20 @@ def converted(
     scan = replace(scan, metadata=about)
     check_scan(scan, raw.source)
     return scan, choice
+
+
+def _out_of_step(raw: RawScan, choice: OrientationChoice, first: int) -> DataContractError:
+    """What to do where patterns fit better at other positions."""
+    by, of = choice.step.by, choice.step.of
+    which = "each pattern fits" if of is None else f"patterns {of[0]} to {of[1]} fit"
+    text = f"{which} better {abs(by)} position{'s' * (abs(by) > 1)} {'on' if by > 0 else 'back'}"
+    text += f" ({choice.fit.text()}); expected the best fit at its own;"
+    if of is None:
+        text += f" move them: --first-number {first + by};"
+    else:
+        text += " was a frame or a position lost on the way? give each position the number of its"
+        text += " pattern (--numbers-key KEY, probe_position_indexes);"
+    return raw.refused(f"{text} or take them as they are: --orientation as-given")
 
 
 def _mean_counts(seen: Frames, reading: frames.Reading, bad: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import get_args
 import numpy as np
 import torch
 
-from fly64lib.formats.fit import GOOD, UNEXPLAINED, Fit, better_step, worst_fit
+from fly64lib.formats.fit import GOOD, UNEXPLAINED, Fit, Step, better_step, worst_fit
 from fly64lib.formats.frames import Reading, object_on_grid, probe_on_grid, window
 from fly64lib.formats.options import Orientation
 from ptycho_torch.data.container import refused
@@ -23,6 +23,7 @@ from ptycho_torch.physics.geometry import Detector, Geometry, Patterns
 
 ORIENTATIONS: tuple[str, ...] = get_args(Orientation)
 NEIGHBOURS, STEPS, CHECK_PX = 100, 8, 64
+CHANGED = 0.75  # least share after a change; the reverse order of a raster is nearly a flip: 0.66
 GAP = 0.02  # by which the next best has to be worse; real data: 0.08 (poor probe) to 0.7 (good)
 
 
@@ -35,7 +36,7 @@ class OrientationChoice:
     deviance: dict[str, float] = field(default_factory=dict)  # per pixel, of all that were scored
     canvas: np.ndarray | None = None  # (h, w) complex, the object or what the steps made
     fit: Fit | None = None  # absolute, of the chosen one
-    step: int = 0  # by which patterns fit better at later positions
+    step: Step | None = None  # where patterns fit better at other positions
 
 
 def oriented(
@@ -79,7 +80,7 @@ def find_orientation(
     fit = worst_fit(scan)
     if step := better_step(scan, fit):
         return OrientationChoice(best, reason, scores, found[best][1], fit, step)
-    share, least = fit.share, UNEXPLAINED if best == "as-given" else GOOD
+    share, least = fit.share, UNEXPLAINED if best == "as-given" else CHANGED
     if not guessed and share is not None and share < least:
         changed = "as given" if best == "as-given" else f"after {best}, the best of eight,"
         text = f"positions that the patterns {fit.patterns[0]} to {fit.patterns[1]} do not belong"

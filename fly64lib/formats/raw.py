@@ -13,7 +13,7 @@ import numpy as np
 
 from fly64lib.formats.hdf5 import Hdf5File
 from ptycho_torch.data.container import refused
-from ptycho_torch.data.npz import NpzFile
+from ptycho_torch.data.npz import NpzFile, release
 from ptycho_torch.errors import DataContractError
 
 Arrays = NpzFile | Hdf5File  # of an open file, by their names
@@ -50,6 +50,7 @@ class Stack:
             at = (patterns,) if self._axis == 0 else (whole, whole, patterns)
             block = np.asarray(self._array[(0,) * self._leading + at])
             yield np.moveaxis(block, self._axis, 0)
+            release(self._array)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from numbers import Real
 import numpy as np
 
 from ptycho_torch.data.container import refused
-from ptycho_torch.data.npz import Member
+from ptycho_torch.data.npz import Member, release
 from ptycho_torch.data.scan import Key, ScanData
 
 KINDS = ("truth", "reconstruction", "initial")  # what object_kind and probe_kind may say
@@ -73,6 +73,7 @@ def pattern_chunks(stack: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     step = max(1, CHUNK_PIXELS // max(1, stack[0].size))
     for first in range(0, len(stack), step):
         yield first, np.asarray(stack[first : first + step])
+        release(stack)
 
 
 def mean_photons(diffraction: np.ndarray) -> float:

@@ -14,6 +14,7 @@ allocates what a header claims before it looks at the bytes. Here
 
 import hashlib
 import math
+import mmap
 import os
 import shutil
 import tempfile
@@ -193,7 +194,21 @@ def write_npz(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
         for key, array in arrays.items():
             info = zipfile.ZipInfo(f"{key}.npy")  # its date is constant
             with archive.open(info, "w", force_zip64=True) as stream:
-                npy.write_array(stream, np.asanyarray(array), allow_pickle=False)
+                if not (isinstance(array, np.memmap) and array.flags.c_contiguous and array.ndim):
+                    npy.write_array(stream, np.asanyarray(array), allow_pickle=False)
+                    continue
+                npy.write_array_header_1_0(stream, npy.header_data_from_array_1_0(array))
+                step = max(1, CHUNK // max(1, array[:1].nbytes))
+                for first in range(0, len(array), step):
+                    stream.write(array[first : first + step].tobytes())
+                    release(array)
+
+
+def release(array: np.ndarray) -> None:
+    """Give back the memory in which a mapped file has been read or written so far. The file keeps
+    it, and it is read again where it is needed."""
+    if isinstance(array, np.memmap) and array.mode != "c" and hasattr(mmap, "MADV_DONTNEED"):
+        array._mmap.madvise(mmap.MADV_DONTNEED)
 
 
 def cache_folder(path: Path) -> Path:

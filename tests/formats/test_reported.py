@@ -75,15 +75,22 @@ def test_numbers_that_may_count_from_either_are_asked_about(scan, tmp_path, refu
     right(imported(source, "--orientation as-given --first-number 1"), scan)
 
 
-@pytest.mark.parametrize("step", [1, -1])
-def test_positions_out_of_step_by_one_are_refused_and_moved_when_asked(
+def test_a_frame_lost_on_the_way_is_refused(scan, tmp_path, refused):
+    counts = np.delete(np.concatenate([scan["counts"], scan["counts"][-1:]]), 40, 0)
+    said = refused(write_cxi(tmp_path / "a.cxi", scan | {"counts": counts}), "")
+    assert "patterns 45 to 89 fit better 1 position on" in said
+
+
+@pytest.mark.parametrize("step", [1, -2])
+def test_positions_out_of_step_are_refused_and_moved_when_asked(
     scan, tmp_path, refused, imported, step
 ):
-    """One position too many at one end, and one too few at the other."""
+    """Positions too many at one end, and too few at the other."""
     source = write_cxi(tmp_path / "a.cxi", scan | {"at": np.roll(scan["at"], step, 0)})
     said = refused(source, "")
-    assert f"at the position {'after' if step > 0 else 'before'} its own" in said
-    taken = np.arange(89) if step > 0 else np.arange(1, 90)
+    many = f"{abs(step)} position{'s' * (abs(step) > 1)}"
+    assert f"each pattern fits better {many} {'on' if step > 0 else 'back'}" in said
+    taken = np.arange(90 - step) if step > 0 else np.arange(-step, 90)
     right(imported(source, advised(said, "--first-number")), scan, taken)
 
 
