@@ -32,7 +32,7 @@ from ptycho_torch.fields import config, to_dict
 from ptycho_torch.files import read_json, write_json
 
 LIMIT_MB = 15
-WIDTH_PX = 480
+WIDTH_PX = 340
 OUTPUT = Path(__file__).with_name("reference")
 
 
@@ -110,7 +110,7 @@ def _jpeg(png: bytes) -> bytes:
     with Image.open(io.BytesIO(png)) as image:
         image = image.convert("RGB")
         image.thumbnail((WIDTH_PX, 10 * WIDTH_PX))
-        image.save(data, "JPEG", quality=62, optimize=True)
+        image.save(data, "JPEG", quality=50, optimize=True)
     return data.getvalue()
 
 

@@ -22,7 +22,7 @@ from fly64lib.report.claims import claims
 from fly64lib.report.dose_map import columns_of, dose_map, pixel_nm_of, place, viewed
 from fly64lib.report.gallery import data_url, drawn, gallery
 from fly64lib.report.notebook_html import page_of
-from fly64lib.report.rows import StudyRows
+from fly64lib.report.rows import SETTING, StudyRows
 from fly64lib.report.sentences import PEER, goal, sentences, short_goal
 
 Targets = Mapping[str, float]
@@ -109,10 +109,10 @@ def _answer(study: StudyRows, rows: DataFrame, targets: Targets, maps: bool) -> 
 
 def _elsewhere(study: StudyRows, rows: DataFrame, targets: Targets) -> list[tuple[str, Part]]:
     """Of each other setting its name and the sentences of the same target."""
-    found = []
+    found, own = [], tuple(rows.iloc[0][list(SETTING)])
     for setting, others in study.settings().items():
         for metric, target in targets.items():
-            if others is not rows and metric in others:
+            if setting != own and metric in others:
                 pixel_nm = pixel_nm_of(others)
                 said = sentences(others, metric, target, pixel_nm, {})
                 found.append((f"{label(setting[0])}, {setting[1]} simulation", said))
