@@ -183,7 +183,9 @@ def better_step(scan: ScanData, fit: Fit) -> Step | None:
     if fit.share is None or fit.share > SURE or scan.n < LEAST:
         return None
     n, half = scan.n, scan.n // 2
-    for low, high in ((0, n), (half, n), (0, half)):
+    # after a frame lost on the way the rest still fits
+    parts = ((0, n), (half, n), (0, half)) if fit.share > UNEXPLAINED else ((0, n),)
+    for low, high in parts:
         every = np.arange(low, high)
         given = fit if high - low == n else worst_fit(scan.subset(every))
         shares = {0: (1.0 if given.share is None else given.share) + BETTER}
@@ -191,6 +193,8 @@ def better_step(scan: ScanData, fit: Fit) -> Step | None:
             own = every[(every + by >= 0) & (every + by < n)]
             y, x = scan.ycoords[own + by], scan.xcoords[own + by]
             shares[by] = worst_fit(replace(scan.subset(own), ycoords=y, xcoords=x)).share or 0.0
+            if shares[by] > max(SURE, shares[0]):
+                break
         if best := max(shares, key=shares.get):
             return Step(best, None if high - low == n else (low, high - 1))
     return None
