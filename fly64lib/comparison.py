@@ -233,8 +233,8 @@ def main(options: Options) -> int:
     roots = options.phase_c_root, options.phase_d_root, options.reconstruction_root
     how = options.methods or None, options.gauge, not options.no_limits
     rows: list[dict] = []
-    conditions = conditions_of(*roots, options.doses, options.views)
     with folder_lock(options.output_root):
+        conditions = conditions_of(*roots, options.doses, options.views)
         for dose, view in conditions.reconstructed:
             print(f"{dose_folder(dose)} {view}", file=sys.stderr)
             found = compare(*roots, dose, view, *how)

@@ -195,7 +195,8 @@ def better_step(scan: ScanData, fit: Fit) -> Step | None:
             shares[by] = worst_fit(replace(scan.subset(own), ycoords=y, xcoords=x)).share or 0.0
             if shares[by] > max(SURE, shares[0]):
                 break
-        if best := max(shares, key=shares.get):
+        best = max(shares, key=shares.get)
+        if best and shares[best] > GOOD:  # else nothing explains them, a step as little
             return Step(best, None if high - low == n else (low, high - 1))
     return None
 

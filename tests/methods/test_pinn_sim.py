@@ -1,6 +1,7 @@
 """The network that comes with the package: for any scan of its pixels, and no other."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,8 +16,10 @@ from fly64lib.methods.learned import PinnSim, PinnSimRefined
 from ptycho_torch.config import TrainingConfig
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.inference.apply import reconstruct
+from ptycho_torch.iteration.thinning import split_photons
 from ptycho_torch.memmap_bridge import RawDataTorch, open_scan
 from ptycho_torch.training.bundle import load_bundle, shipped
+from ptycho_torch.training.held_out import HeldOut
 from ptycho_torch.workflows.components import train_cdi_model_torch
 
 
@@ -64,25 +67,34 @@ def test_the_bundle_is_small_and_says_what_it_was_made_of():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rate, better", [(3e-4, True), (0.05, False)])
-def test_an_adapted_network_is_the_one_that_photons_held_out_like_best(
-    rate, better, scan, tmp_path
-):
-    """A training that ruins the network leaves it as it comes with the package."""
-    settings = {"start": "shipped", "steps": 6, "thinnings": 2, "learning_rate": rate}
+def test_an_adapted_network_has_moved_and_its_history_has_the_photons_held_out(scan, tmp_path):
     config = TrainingConfig(output_dir=str(tmp_path), checkpointing=False, logger="none")
-    config = config.with_settings(settings)
-    trained = train_cdi_model_torch(scan.without_truth(), None, config)
+    settings = {"start": "shipped", "steps": 6, "thinnings": 2, "learning_rate": 3e-4}
+    trained = train_cdi_model_torch(scan.without_truth(), None, config.with_settings(settings))
     adapted = load_bundle(trained["bundle"])
-    first = load_bundle(shipped(64, 96))
     assert (adapted.config.model.width, adapted.config.model.objective) == (32, "poisson")
-    alike = [
-        torch.equal(one, other)
-        for one, other in zip(
-            adapted.model.network.parameters(), first.model.network.parameters(), strict=True
-        )
-    ]
-    assert all(alike) != better
     assert len(trained["history"]) == 3 and "held_out" in trained["history"][0]
+    first = load_bundle(shipped(64, 96))
+    pairs = zip(adapted.model.parameters(), first.model.parameters(), strict=True)
+    assert not all(torch.equal(one, other) for one, other in pairs)
     found = reconstruct(adapted.model, scan.without_truth(), adapted.config)
     assert torch.isfinite(torch.view_as_real(found.object)).all()
+
+
+def test_a_network_that_training_ruins_is_left_as_it_was(scan):
+    """What photons held out like best is kept, the first state included."""
+    fitted, rest = split_photons(scan.without_truth(), 0.9, seed=0)
+    watch = HeldOut(fitted, rest, torch.arange(scan.n))
+    model = load_bundle(shipped(64, 96)).model
+    module = SimpleNamespace(model=model)
+    before = {name: value.clone() for name, value in model.network.state_dict().items()}
+    watch.on_train_start(None, module)
+    first = watch.best
+    with torch.no_grad():
+        for weights in model.network.parameters():
+            weights += 0.05 * torch.randn(weights.shape, generator=torch.manual_seed(0))
+    assert watch.deviance(model) > first
+    assert watch._look(module) > watch.best == first
+    watch.on_train_end(None, module)
+    after = model.network.state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in before)

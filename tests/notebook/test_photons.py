@@ -114,7 +114,7 @@ def test_robustness_states_the_photons_of_the_view(
         assert row["photons_per_pixel"] == pytest.approx(own, rel=0.02)
 
 
-SHIPPED = ("general", "general+refine")  # of 64 px
+SHIPPED = ("pinn-sim", "pinn-sim+refine")  # of 64 px
 NO_METHODS = ("flat", "truth")
 QUICK = {"classical": {"weight": 10.0, "steps": 2}}
 
