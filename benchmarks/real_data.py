@@ -20,7 +20,7 @@ import torch
 from common import Rows, main, table, trained
 from tyro.conf import Positional
 
-from fly64lib.evaluation.detector_grid import on_detector_grid
+from fly64lib.evaluation.detector_grid import scan_on_detector_grid
 from fly64lib.formats.importing import import_scan
 from fly64lib.formats.options import ImportOptions
 from fly64lib.methods.classical import Classical
@@ -70,7 +70,7 @@ def real_data(options: RealDataOptions) -> int:
     rows = Rows(options.output / "recoveries.json", steps=options.steps)
     found = None
     for name, (modes, side, unknown, weight) in RECOVERIES.items():
-        start = raw if side == M else on_detector_grid(raw).without_truth()
+        start = raw if side == M else scan_on_detector_grid(raw).without_truth()
         how = {"unknown": unknown, "tikhonov": weight}
         found = recover_probe(start, modes, options.steps, **how)
         fitted = data_deviance(found.scan.object_guess, found.scan.subset(~held_out(raw.n)))

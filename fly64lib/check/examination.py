@@ -17,7 +17,7 @@ from fly64lib.check.measurements import DARK, UNEVEN_FACTOR, Measurements
 from fly64lib.formats.fit import GOOD
 from fly64lib.simulation.overlap_measures import geometry_figures
 from ptycho_torch.data.contract import read_scan
-from ptycho_torch.physics.noise import perfect_deviance, poisson_deviance
+from ptycho_torch.physics.noise import amplitude_misfit, perfect_deviance, poisson_deviance
 
 NEIGHBOURS = 7  # K of the overlap figures
 DOSE_FACTOR = 1.5  # between the photons of the patterns and those of the probe
@@ -169,11 +169,9 @@ def explained(of: Measurements) -> Verdict:
     amplitudes, the field's number: what counting alone makes of it is taken off."""
     scaled = of.modelled * of.measured.sum() / of.modelled.sum()
     calculated, counts = torch.from_numpy(scaled), torch.from_numpy(of.measured)
-    R = float((counts.sqrt() - calculated.sqrt()).abs().sum() / counts.sqrt().sum())
+    own, drawn, whole = amplitude_misfit(calculated, counts, torch.Generator().manual_seed(0))
+    R, by_counting = own / whole, drawn / whole
     kind = of.scan.metadata.get("object_kind", "object")
-    drawn = torch.poisson(calculated, torch.Generator().manual_seed(0)).sqrt()
-    root = calculated.sqrt()
-    by_counting = float((drawn - root).abs().sum() / drawn.sum())
     amplitudes = f"R = {100 * R:.1f} % between measured and calculated amplitudes,"
     amplitudes += f" {100 * by_counting:.1f} % by counting alone"
     values = {"R": R, "R_counts": by_counting}

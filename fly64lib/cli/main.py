@@ -30,8 +30,8 @@ COMMANDS = {  # the function that a command calls, and what the command does
     "compare": ("comparison:main", "phase G: all methods beside the limits"),
 }
 NEXT = {  # what to do after a command that ended well
-    "import": "fly64 check SCAN.npz; then fly64 probe SCAN.npz OUT.npz, for the file's probe is"
-    " seldom the beam that made the patterns",
+    "import": "fly64 check SCAN.npz; then fly64 reconstruct SCAN.npz, or fly64 probe SCAN.npz"
+    " OUT.npz alone, for the file's probe is seldom the beam that made the patterns",
 }
 _EXAMPLES = """  fly64 notebook train OUT.ipynb -p dose 1000 -p view dense
   fly64 run --profile quick --output DIR        then: fly64 status | resume | cancel DIR"""

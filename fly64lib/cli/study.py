@@ -20,7 +20,7 @@ _SETTINGS = (
     "a setting in place of the profile's; may be repeated. Keys:"
     f" {', '.join(name for name in field_names(Profile) if name not in MAPPINGS)};"
     f" design.X, where X is {', '.join(Profile.free_design())};"
-    f" training.X and pretraining.X, where X is {', '.join(SETTINGS)};"
+    f" training.X, where X is {', '.join(SETTINGS)};"
     " settings.METHOD.X, where X is a field of the method's class (fly64lib/methods);"
     f" and short names for some: {', '.join(SHORT)}"
 )
@@ -31,7 +31,7 @@ class Run:
     """Run the whole study into a folder; with the same settings again, what is left of it.
     Options after -- go to Snakemake."""
 
-    profile: str  # smoke, quick or full
+    profile: str  # smoke, quick, laptop or full
     output: Path  # the study's folder
     set: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="KEY=VALUE", help=_SETTINGS)] = ()
     update: bool = False  # take changed settings, and rerun what they reach

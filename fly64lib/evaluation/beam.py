@@ -11,6 +11,7 @@ import torch
 
 from ptycho_torch.iteration.canvas import canvas_steps, empty
 from ptycho_torch.memmap_bridge import RawDataTorch
+from ptycho_torch.physics.noise import amplitude_misfit
 
 WRONG = 0.15  # of the root of the difference of both squares
 _PATTERNS = 128  # the nearest to the scan's middle
@@ -28,8 +29,5 @@ def misfit(raw: RawDataTorch) -> tuple[float, float]:
     canvas = canvas_steps(patterns, empty(geometry), _STEPS, smoothness=_SMOOTHNESS)
     chunks = [geometry.expected(canvas, chunk) for chunk in geometry.chunks()]
     expected, counts = torch.cat(chunks).double(), scan.counts(slice(None)).double()
-    drawn = torch.poisson(expected, generator=torch.Generator().manual_seed(0))
-    roots = expected.sqrt()
-    found, allowed = (float((n.sqrt() - roots).abs().sum()) for n in (counts, drawn))
-    whole = float(counts.sqrt().sum())
+    found, allowed, whole = amplitude_misfit(expected, counts, torch.Generator().manual_seed(0))
     return found / whole, allowed / whole

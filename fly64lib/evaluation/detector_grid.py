@@ -90,7 +90,7 @@ def _image(spectrum: Tensor) -> Tensor:
     return torch.fft.ifft2(torch.fft.ifftshift(spectrum, dim=_AXES), norm="ortho")
 
 
-def on_detector_grid(raw: RawDataTorch) -> RawDataTorch:
+def scan_on_detector_grid(raw: RawDataTorch) -> RawDataTorch:
     """The scan with probe, object and positions on the detector's own grid: what a program sees
     that knows no finer one. The light beside the detector folds back there."""
     grid, scan = DetectorGrid.of(raw), raw.scan

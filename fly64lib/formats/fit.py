@@ -22,7 +22,7 @@ from fly64lib.formats.frames import Reading, probe_on_grid, window
 from ptycho_torch.data.scan import ScanData
 from ptycho_torch.iteration.canvas import canvas_steps, joint_steps
 from ptycho_torch.physics.geometry import Detector, Geometry, Patterns
-from ptycho_torch.physics.noise import perfect_deviance, poisson_deviance
+from ptycho_torch.physics.noise import amplitude_misfit, perfect_deviance, poisson_deviance
 
 NEIGHBOURS, CHECK_PX, STEPS = 60, 64, 8
 OF_EACH = 50  # patterns of each of three parts
@@ -108,14 +108,12 @@ class Part:
         for chunk in geometry.chunks():
             expected = geometry.expected(canvas, chunk)[:, seen].clamp_min(0)
             counts = patterns.measured(chunk)[:, seen]
-            drawn, root = torch.poisson(expected, generator), expected.sqrt()
             parts = poisson_deviance(expected, counts), perfect_deviance(expected)
-            parts += (counts.sqrt() - root).abs(), (drawn.sqrt() - root).abs(), counts.sqrt()
-            total += [float(part.sum(dtype=torch.float64)) for part in parts]
+            sums = [float(part.sum(dtype=torch.float64)) for part in parts]
+            total += [*sums, *amplitude_misfit(expected, counts, generator)]
             pixels = expected[0].numel()
-        amplitude = max(total[4], 1e-9)
         pixels *= len(geometry)
-        return total[0] / pixels, total[1] / pixels, total[2] / amplitude, total[3] / amplitude
+        return total[0] / pixels, total[1] / pixels, total[2] / total[4], total[3] / total[4]
 
 
 def part_of(scan: ScanData, about: np.ndarray | None = None, most: int = NEIGHBOURS) -> Part:

@@ -17,10 +17,10 @@ import numpy as np
 
 from fly64lib.methods.probe_recovery import recover_probe
 from ptycho_torch.files import atomic_path, json_text
+from ptycho_torch.iteration.prior_search import FIRST
 from ptycho_torch.memmap_bridge import RawDataTorch
 
 EXPOSURES = ("positions", "brightness", "background")
-WEIGHT = 31.6  # photons per object pixel of the image prior meanwhile: the search's first guess
 TIKHONOV = 100.0  # likewise, of the object's slopes
 FINER = 3 / 2  # M / N, where the file has M = N
 _ARRAYS = ("probe", "object_guess", "xcoords", "ycoords", "brightness", "background")
@@ -94,7 +94,7 @@ def find_model(
                 M=M,
                 unknown=addition.unknown,
                 tikhonov=TIKHONOV,
-                weight=WEIGHT,
+                weight=FIRST.weight,
                 before=before,
             )
             deviances = result.deviance_before, result.deviance_after

@@ -41,7 +41,7 @@ from fly64lib.notebook.cut_scores import agreement, noise_of_reference, reconstr
 from fly64lib.notebook.cut_words import assumptions, column_name, in_words, summed
 from fly64lib.notebook.parameters import CutSettings
 from fly64lib.plots import cut_map, figures
-from fly64lib.report.cut_page import cut_page
+from fly64lib.report.offline import write_page
 from fly64lib.simulation.probes import outer_half_maximum_diameter
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.fields import config, field_names, to_dict
@@ -263,5 +263,7 @@ def _write(result: CutResult) -> None:
     folder, numbers = result.folder, result.numbers
     with atomic_path(folder / "cut.csv") as temporary:
         DataFrame(numbers["rows"]).to_csv(temporary, index=False)
-    cut_page(folder / "index.html", numbers, in_words(numbers), result.pictures(), folder)
+    table, _, said = in_words(numbers).partition("\n\n")
+    summary = {"table": table, "said": said.splitlines()}
+    write_page("cut", folder / "index.html", result.pictures(), of=numbers, **summary)
     write_json(folder / "cut.json", numbers)

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from tyro.conf import Positional
 
 from fly64lib.check.examination import examine_scan
-from fly64lib.evaluation.detector_grid import on_detector_grid
+from fly64lib.evaluation.detector_grid import scan_on_detector_grid
 from fly64lib.formats.base import Optics, is_data001
 from fly64lib.formats.importing import import_scan
 from fly64lib.formats.options import ImportOptions
@@ -36,7 +36,7 @@ from fly64lib.methods.scan_model import ADDITIONS, ScanModel, find_model
 from fly64lib.notebook.parameters import OwnScanParameters, OwnScanSettings
 from fly64lib.plots import figures
 from fly64lib.registries import FORMATS, METHODS
-from fly64lib.report.own_page import own_page
+from fly64lib.report.offline import write_page
 from fly64lib.simulation.overlap_measures import scanned_region
 from ptycho_torch.data.contract import write_scan
 from ptycho_torch.data.scan import ScanData
@@ -53,6 +53,12 @@ from ptycho_torch.memmap_bridge import RawDataTorch, open_scan
 from ptycho_torch.training.bundle import shipped
 from ptycho_torch.versions import software_versions
 
+_PICTURES = {
+    "objects.png": "Phase and amplitude by each method, from nine tenths of the patterns, on the"
+    " scanned region; the global phase is removed.",
+    "error.png": "Standard deviation of the best object's phase, by the counts and the image prior."
+    " What the model itself misses is not in it.",
+}
 _SAMPLES = 4  # of the error map
 _PROBED = 64  # patterns on which a step is timed
 _PASSES = {"model": 45, "method": 160}  # of an addition beside its joint steps; of a method
@@ -269,11 +275,11 @@ def _write(
     }
     write_scan(folder / "reconstruction.npz", _complete(result, numbers, original))
     if pixel := _pixel_nm(original):
-        coarse = on_detector_grid(result.scan)
+        coarse = scan_on_detector_grid(result.scan)
         size = pixel * original.M / original.N
         plain = replace(coarse.scan, brightness=None, background=None, detector_mask=None)
         FORMATS["cxi"].write(folder / "reconstruction.cxi", plain, Optics(pixel_size_nm=size))
-    own_page(folder / "index.html", numbers, in_words(result), folder)
+    write_page("own_scan", folder / "index.html", _PICTURES, of=numbers, summary=in_words(result))
     write_json(folder / "result.json", numbers)
 
 

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from itertools import product
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from pandas import DataFrame
 
 from fly64lib.design import CONTROLS, OVERLAPS, linear_overlap
@@ -22,6 +21,7 @@ from fly64lib.report.claims import claims
 from fly64lib.report.dose_map import columns_of, dose_map, pixel_nm_of, place, viewed
 from fly64lib.report.gallery import data_url, drawn, gallery
 from fly64lib.report.notebook_html import page_of
+from fly64lib.report.offline import templates
 from fly64lib.report.rows import SETTING, StudyRows
 from fly64lib.report.sentences import PEER, goal, sentences, short_goal
 
@@ -70,8 +70,7 @@ def answer(study: StudyRows, rows: DataFrame, targets: Targets) -> str:
 
 
 def _rendered(template: str, **context: Any) -> str:
-    layout = {"trim_blocks": True, "lstrip_blocks": True, "undefined": StrictUndefined}
-    environment = Environment(loader=PackageLoader("fly64lib.report"), autoescape=True, **layout)
+    environment = templates()
     filters = (label, number, described, answers.need_text)
     own = {"count": _count, "viewed": viewed, "page_of": page_of}
     environment.filters |= {one.__name__: one for one in filters} | own

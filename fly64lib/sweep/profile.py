@@ -41,7 +41,7 @@ FOLDER = Path(__file__).parent / "profiles"
 Methods = Annotated[tuple[METHODS.names, ...], SEVERAL]
 Views = Annotated[tuple[View, ...], SEVERAL]
 _VIEWS = StudyDesign().views
-MAPPINGS = ("design", "training", "pretraining", "settings")  # fields that hold settings by name
+MAPPINGS = ("design", "training", "settings")  # fields that hold settings by name
 SHORT = {  # what a setting may also be called
     **{name: f"design.{name}" for name in ("specimen", "base_npz", "probe", "simulation")},
     **{name: f"design.{name}" for name in ("N", "scan_step")},

@@ -49,6 +49,17 @@ def poisson_deviance(
     return 2 * (expected - counts + counts * torch.log(counts.clamp_min(SMALLEST_COUNT) / expected))
 
 
+def amplitude_misfit(
+    expected: Float[Tensor, "..."], counts: Float[Tensor, "..."], generator: torch.Generator
+) -> tuple[float, float, float]:
+    """sum |sqrt n - sqrt I| of counts n, that of counts drawn from the model's I, which no model
+    could avoid, and sum sqrt n: quotients are the field's R and what counting alone makes of it."""
+    root, drawn = expected.sqrt(), draw_counts(expected, generator).sqrt()
+    parts = (counts.sqrt() - root).abs(), (drawn - root).abs(), counts.sqrt()
+    own, by_counting, whole = (float(part.sum(dtype=torch.float64)) for part in parts)
+    return own, by_counting, max(whole, SMALLEST_COUNT)
+
+
 def perfect_deviance(expected: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """Mean of :func:`poisson_deviance` when the counts really come from `expected`: what a perfect
     model scores.

@@ -127,7 +127,10 @@ def test_after_an_import_the_next_step_is_named(
     optics = ["--pixel-size-nm", "50", "--energy-kev", "8.8", "--distance-m", "1.9"]
     assert main(["export", npz, cxi, *optics]) == 0
     assert main(["import", cxi, mine]) == 0
-    assert "\nnext: fly64 check SCAN.npz; then fly64 probe" in capsys.readouterr().out
+    assert (
+        "\nnext: fly64 check SCAN.npz; then fly64 reconstruct SCAN.npz, or fly64 probe"
+        in capsys.readouterr().out
+    )
 
 
 def test_the_command_alone_lists_its_commands_and_knows_its_version(

@@ -177,7 +177,11 @@ def test_what_was_made_of_other_data_is_made_again(result, tmp_path):
     cell = cut_cells.Cell(1, None, "quick", 0)
     path = result.folder / "cells" / cell.name
     key = {"data_sha256": result.numbers["data_sha256"], "fly64": cut_scan.version("fly64")}
-    assert cut_cells.stored(path, key, cell) is not None
+    row, image = cut_cells.stored(path, key, cell)
+    (made,) = (
+        one for one in result.numbers["rows"] if [one[name] for name in cell._fields] == list(cell)
+    )
+    assert row["phase_rms_rad"] == made["phase_rms_rad"] and np.ptp(np.angle(image)) > 0
     assert cut_cells.stored(path, key | {"data_sha256": "0"}, cell) is None
     assert cut_cells.stored(path, key, cell._replace(share=0.9999999)) is None
 

@@ -6,7 +6,13 @@ import pytest
 import torch
 from scipy import stats
 
-from ptycho_torch.physics.noise import draw_counts, perfect_deviance, poisson_deviance, thin_counts
+from ptycho_torch.physics.noise import (
+    amplitude_misfit,
+    draw_counts,
+    perfect_deviance,
+    poisson_deviance,
+    thin_counts,
+)
 
 DRAWS = 40_000
 
@@ -127,3 +133,16 @@ def test_a_perfect_models_deviance_tends_to_one_and_joins_its_expansion_smoothly
     below, above, bright = perfect_deviance(rates).tolist()
     assert abs(below - above) < 2e-4 and bright == pytest.approx(1, abs=1e-4)
     assert float(perfect_deviance(torch.zeros(()))) == pytest.approx(0, abs=1e-6)
+
+
+def test_the_misfit_of_amplitudes_is_the_fields_R_and_what_counting_alone_leaves():
+    generator = torch.Generator().manual_seed(3)
+    expected = torch.full((200, 300), 40.0, dtype=torch.float64)
+    counts = torch.poisson(expected, generator)
+    own, by_counting, whole = amplitude_misfit(expected, counts, torch.Generator().manual_seed(1))
+    # sqrt n of a large mean has a standard deviation of 1/2, |.| of a Gaussian has sqrt(2 / pi) of it
+    assert own / counts.numel() == pytest.approx(0.5 * (2 / torch.pi) ** 0.5, rel=0.02)
+    assert by_counting == pytest.approx(own, rel=0.02)
+    assert whole == pytest.approx(float(counts.sqrt().sum()))
+    wrong = amplitude_misfit(2 * expected, counts, torch.Generator().manual_seed(1))
+    assert wrong[0] > 3 * wrong[1] and wrong[2] == whole
