@@ -140,7 +140,7 @@ def test_the_misfit_of_amplitudes_is_the_fields_R_and_what_counting_alone_leaves
     expected = torch.full((200, 300), 40.0, dtype=torch.float64)
     counts = torch.poisson(expected, generator)
     own, by_counting, whole = amplitude_misfit(expected, counts, torch.Generator().manual_seed(1))
-    # sqrt n of a large mean has a standard deviation of 1/2, |.| of a Gaussian has sqrt(2 / pi) of it
+    # sqrt n of a large mean deviates by 1/2; the mean of |.| of a Gaussian is sqrt(2 / pi) of that
     assert own / counts.numel() == pytest.approx(0.5 * (2 / torch.pi) ** 0.5, rel=0.02)
     assert by_counting == pytest.approx(own, rel=0.02)
     assert whole == pytest.approx(float(counts.sqrt().sum()))
