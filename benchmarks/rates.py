@@ -9,6 +9,7 @@ the studies have fewer different jobs than a sum has terms, the first terms alon
 `--check` compares studies that the rates do not come from, notebook by notebook, finished or not.
 The studies should have run on a machine that did nothing else."""
 
+import base64
 import csv
 import json
 from collections import defaultdict
@@ -26,7 +27,6 @@ from fly64lib.report.provenance import machine
 from fly64lib.sweep.estimate import COLUMNS, START, Rate, Rates
 from fly64lib.sweep.folder import SweepFolder
 from fly64lib.sweep.work import Amounts, Job, Part, jobs_of
-from ptycho_torch.errors import ConfigError
 from ptycho_torch.fields import config
 from ptycho_torch.files import atomic_path, read_json
 
@@ -78,7 +78,7 @@ _PER_CONDITION = {"phase_e": "train", "phase_f": "reconstruct", "phase_g": "comp
 class RatesOptions:
     """What a job of a study takes, from finished studies."""
 
-    studies: Positional[tuple[Path, ...]]  # folders of finished studies
+    studies: Positional[tuple[Path, ...]] = ()  # folders; of an unfinished one, what is there
     output: Path = Path("fly64lib/sweep/rates.csv")
     check: tuple[Path, ...] = ()  # studies to compare with the rates
 
@@ -114,11 +114,15 @@ def measured(folder: Path) -> Iterator[Measured]:
         bytes_there, files_there = sizes[name.removeprefix("notebooks/").removesuffix(".ipynb")]
         yield Measured(first.kind, "mb", first.amounts, bytes_there / 1e6)
         yield Measured(first.kind, "files", first.amounts, files_there)
-    runs = (folder / "logs" / "runs.jsonl").read_text().splitlines()
-    everything_s = sum(json.loads(run)["cpu_s"] for run in runs)
     if (folder / "report.json").is_file():
-        start_s = (everything_s - sum(kernels_s)) / len(kernels_s)
+        start_s = (spent_s(folder) - sum(kernels_s)) / len(kernels_s)
         yield Measured(START, "cpu_s", {"job": 1.0}, start_s)
+
+
+def spent_s(folder: Path) -> float:
+    """CPU seconds of all finished runs of a study."""
+    runs = (folder / "logs" / "runs.jsonl").read_text().splitlines()
+    return sum(json.loads(run)["cpu_s"] for run in runs)
 
 
 def job_of(notebook: str, known: dict[tuple[str, str], Job]) -> tuple[Job, str]:
@@ -144,13 +148,17 @@ def sizes_of(folder: Path) -> dict[str, tuple[int, int]]:
     found: dict[str, list[int]] = defaultdict(list)
     alone = {path.stem for path in folder.glob("notebooks/*/*/*/reconstruct_*.ipynb")}
     for path in (one for one in folder.rglob("*") if one.is_file()):
-        found[owner(path.relative_to(folder).parts, alone)].append(path.stat().st_size)
+        owned = owner(path.relative_to(folder).parts, alone)
+        found[owned].append(path.stat().st_blocks * 512)  # POSIX: what it takes of the disk
     return {name: (sum(sizes), len(sizes)) for name, sizes in found.items()}
 
 
 def owner(parts: tuple[str, ...], alone: set[str]) -> str:
     """The name of the notebook whose job wrote a file of a study; the report has what is left."""
     top, *rest = parts
+    if parts[:2] == (".snakemake", "metadata"):  # of an output, whose path is the name, in base64
+        name = "".join(part.removeprefix("@") for part in parts[2:])
+        return owner(Path(base64.b64decode(name).decode()).parts, alone)
     if top in ("notebooks", "logs") and len(parts) > 2:
         return Path(*rest).with_suffix("").as_posix()
     if not top.startswith("replicate_"):
@@ -202,14 +210,14 @@ def compared(folder: Path, rates: Rates) -> list[dict]:
 
 
 def source_of(folder: Path) -> str:
-    """One line on a study: its profile, size, machine time and date."""
+    """One line on a study: its profile, design, jobs and date."""
     study = SweepFolder.of(folder)
-    runs = [json.loads(run) for run in (folder / "logs" / "runs.jsonl").read_text().splitlines()]
-    day = datetime.fromtimestamp(runs[0]["started"]).strftime("%Y-%m-%d")
-    jobs, cpu_h = len(study.settings.notebooks()), sum(run["cpu_s"] for run in runs) / 3600
+    names = study.settings.notebooks()
+    there = [path for path in (folder / name for name in names) if path.is_file()]
+    day = datetime.fromtimestamp(max(path.stat().st_mtime for path in there)).strftime("%Y-%m-%d")
     design = ", ".join(f"{name} {value}" for name, value in sorted(study.settings.design.items()))
-    cores = f"{study.cores} core" + "s" * (study.cores > 1)
-    return f"profile {study.profile} ({design}): {jobs} jobs, {cpu_h:.2f} CPU h, {cores}, {day}"
+    jobs = f"{len(there)} of {len(names)} jobs on {study.cores} core" + "s" * (study.cores > 1)
+    return f"profile {study.profile} ({design}): {jobs}, {day}"
 
 
 def write(path: Path, source: list[str], found: dict[tuple[str, str], Rate]) -> None:
@@ -226,9 +234,6 @@ def write(path: Path, source: list[str], found: dict[tuple[str, str], Rate]) -> 
 
 def rates(options: RatesOptions) -> int:
     """Fit the rates, write them, and compare."""
-    for folder in options.studies:
-        if not (folder / "report.json").is_file():
-            raise ConfigError(f"{folder}: not a finished study; fly64 resume {folder} goes on")
     if options.studies:
         found = fitted([row for folder in options.studies for row in measured(folder)])
         source = [f"rates: measured on {machine()}"]
