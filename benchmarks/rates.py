@@ -106,9 +106,10 @@ def measured(folder: Path) -> Iterator[Measured]:
         kernels_s.append(spent["cpu_seconds"])
         own_s = spent["cpu_seconds"]
         for part, result in results(folder, name, job):
-            own_s -= result["cpu_seconds"]
+            if result["cpu_seconds"] <= own_s:  # else another process's, which is not the kernel's
+                own_s -= result["cpu_seconds"]
             yield Measured(part.kind, "cpu_s", part.amounts, result["cpu_seconds"])
-        yield Measured(first.kind, "cpu_s", first.amounts, max(own_s, 0.01))
+        yield Measured(first.kind, "cpu_s", first.amounts, own_s)
         if "peak_memory_mb" in spent:
             yield Measured(first.kind, "peak_mb", first.amounts, spent["peak_memory_mb"])
         bytes_there, files_there = sizes[name.removeprefix("notebooks/").removesuffix(".ipynb")]
@@ -228,7 +229,12 @@ def write(path: Path, source: list[str], found: dict[tuple[str, str], Rate]) -> 
         writer.writerow(COLUMNS)
         for (kind, quantity), rate in sorted(found.items()):
             for term, value in rate.rates.items():
-                numbers = (f"{value:.4g}", rate.jobs, f"{rate.spread:.3f}", f"{rate.most[term]:.4g}")
+                numbers = (
+                    f"{value:.4g}",
+                    rate.jobs,
+                    f"{rate.spread:.3f}",
+                    f"{rate.most[term]:.4g}",
+                )
                 writer.writerow((kind, quantity, term, *numbers))
 
 

@@ -1,4 +1,4 @@
-"""Runs a command, and beside it a server that forks what is asked for by `fly64lib.notebook.forked`
+"""Runs a command, and beside it a server that forks what is asked for by `fly64lib.methods.forked`
 under that command: `python -m fly64lib.notebook.fork_server COMMAND ...`.
 
 A kernel and the process that runs a notebook in it import the same modules for seconds, each time.
@@ -11,6 +11,7 @@ and kills when who asked is gone."""
 
 import ctypes
 import gc
+import importlib
 import json
 import os
 import runpy
@@ -21,11 +22,13 @@ import subprocess
 import sys
 from contextlib import suppress
 
-from fly64lib.notebook.forked import SERVER
+from fly64lib.methods.forked import SERVER
 from fly64lib.notebook.paths import private_folder
 
 _AT_START = ("PYTHON", "OMP_", "MKL_", "OPENBLAS_")  # variables read when modules are loaded
 _PR_SET_PDEATHSIG = 1
+# what a module imports beyond what kernels do: once here too, when the module is first asked for
+_NEEDS = {"fly64lib.methods.ptychi_worker": "ptychi.api.task"}
 
 
 def main() -> int:
@@ -49,6 +52,7 @@ def main() -> int:
                 asked, streams = _request(connection)
                 if asked:
                     _warm(asked["environment"])
+                    _fetch(_NEEDS.get(asked["arguments"][1]))
                     if not (pid := os.fork()):
                         if not _watched(connection):
                             os._exit(0)
@@ -99,6 +103,15 @@ def _warm(environment: dict[str, str]) -> None:
 
         gc.collect()
         gc.freeze()  # else each forked process's collections would copy all pages
+
+
+def _fetch(module: str | None) -> None:
+    """Import a module; where it fails, whoever needs it will meet the error and say it."""
+    if module and module not in sys.modules:
+        with suppress(Exception):
+            importlib.import_module(module)
+        gc.collect()
+        gc.freeze()
 
 
 def _set_environment(environment: dict[str, str]) -> None:

@@ -18,7 +18,7 @@ from papermill.engines import NBClientEngine
 from traitlets import Type
 from traitlets.config import Config
 
-from fly64lib.notebook.forked import Forked
+from fly64lib.methods.forked import Forked
 from fly64lib.notebook.paths import private_folder
 from ptycho_torch.commands import cpu_seconds
 

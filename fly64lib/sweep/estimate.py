@@ -133,7 +133,11 @@ def estimate(profile: Profile, rates: Rates) -> Estimate:
         row.cpu_s += job.count * cpu_s
         longest[job.phase] = max(longest[job.phase], cpu_s)
         _add_sizes(row, job, rates, missing)
-    found.rows, found.chain_s, found.missing = list(rows.values()), sum(longest.values()), [*missing]
+    found.rows, found.chain_s, found.missing = (
+        list(rows.values()),
+        sum(longest.values()),
+        [*missing],
+    )
     found.notes = list(_notes(profile))
     return found
 
@@ -163,7 +167,9 @@ def _notes(profile: Profile) -> Iterable[str]:
     if accelerator == "cpu" and not on_gpu:
         yield "GPU hours: 0, nothing is asked to run on one"
     if profile.threads > 1:
-        text = f"threads={profile.threads}: what they speed up was not measured; the wall time takes"
+        text = (
+            f"threads={profile.threads}: what they speed up was not measured; the wall time takes"
+        )
         yield f"{text} a job's CPU time for its time"
 
 

@@ -114,9 +114,8 @@ def jobs_of(profile: Profile) -> Iterator[Job]:
     if profile.controls:
         parts = _reconstruct(design, profile, controls, list(profile.control_methods))
         yield Job("reconstruct", "controls", "reconstruct", cells, parts)
-    limits = limits_asked(profile)
     for view in there:
-        part = _compare(design, [view], len(profile.methods), limits)
+        part = _compare(design, [view], len(profile.methods), profile.limits)
         yield Job("compare", view, "compare", cells, [part])
     if profile.controls:
         part = _compare(design, controls, len(profile.control_methods), "none")
@@ -187,8 +186,3 @@ def _compare(design: Design, views: list[str], methods: int, limits: str) -> Par
     canvas_mpx = len(views) * design.seen["baseline", "test"].canvas_mpx
     amounts = {"job": 1.0, "runs": methods * len(views), "canvas_mpx": methods * canvas_mpx}
     return Part("compare" if limits == "none" else f"compare, limits {limits}", amounts)
-
-
-def limits_asked(profile: Profile) -> str:
-    """Which limits a comparison computes."""
-    return {True: "both", False: "none"}.get(profile.limits, profile.limits)

@@ -14,7 +14,8 @@ import psutil
 import pytest
 from nbformat import v4
 
-from fly64lib.notebook import fork_server, forked
+from fly64lib.methods import forked
+from fly64lib.notebook import fork_server
 
 # The tests themselves may run under a server.
 PLAIN = {name: value for name, value in os.environ.items() if name != forked.SERVER}
