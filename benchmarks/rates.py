@@ -104,14 +104,15 @@ def measured(folder: Path) -> Iterator[Measured]:
         job, view = job_of(name, known)
         first, spent = job.parts[0], read_json(path)["metadata"]["fly64"]
         kernels_s.append(spent["cpu_seconds"])
-        own_s = spent["cpu_seconds"]
+        own_s, peaks_mb = spent["cpu_seconds"], [spent.get("peak_memory_mb")]
         for part, result in results(folder, name, job):
             if result["cpu_seconds"] <= own_s:  # else another process's, which is not the kernel's
                 own_s -= result["cpu_seconds"]
+            peaks_mb.append(result["peak_memory_mb"])
             yield Measured(part.kind, "cpu_s", part.amounts, result["cpu_seconds"])
         yield Measured(first.kind, "cpu_s", first.amounts, own_s)
-        if "peak_memory_mb" in spent:
-            yield Measured(first.kind, "peak_mb", first.amounts, spent["peak_memory_mb"])
+        if known_mb := [peak for peak in peaks_mb if peak]:
+            yield Measured(first.kind, "peak_mb", first.amounts, max(known_mb))
         bytes_there, files_there = sizes[name.removeprefix("notebooks/").removesuffix(".ipynb")]
         yield Measured(first.kind, "mb", first.amounts, bytes_there / 1e6)
         yield Measured(first.kind, "files", first.amounts, files_there)

@@ -68,7 +68,7 @@ def run(asked: Run, further: tuple[str, ...] = ()) -> int:
     """Start a study, or do what is left of it; `further` options are Snakemake's."""
     settings = load_profile(asked.profile, asked.set)
     if asked.estimate:
-        return _estimated(settings, asked.cores)
+        return _estimated(settings, asked)
     if asked.output is None:
         raise ConfigError("--output: the study needs a folder, such as --output runs/study")
     if asked.group and asked.executor == "local":
@@ -79,12 +79,16 @@ def run(asked: Run, further: tuple[str, ...] = ()) -> int:
     return _driven(study_folder.prepared(study, asked.update))
 
 
-def _estimated(settings: Profile, cores: int) -> int:
+def _estimated(settings: Profile, asked: Run) -> int:
     # Here: counting a design's patterns takes torch, which takes seconds to import.
     from fly64lib.sweep.estimate import Rates, estimate, text_of
 
     rates = Rates.read()
-    print(text_of(estimate(settings, rates), settings, cores, rates.source))
+    found = estimate(settings, rates)
+    if asked.executor != "local":
+        text = "not counted: on a cluster each job starts Snakemake and its kernel anew, some"
+        found.notes.append(f"{text} seconds of CPU time; --group makes one start of several")
+    print(text_of(found, settings, asked.cores, rates.source))
     return 0
 
 

@@ -24,6 +24,9 @@ from ptycho_torch.config import TrainingConfig
 from ptycho_torch.errors import DataContractError
 
 COLUMNS = ("kind", "quantity", "term", "rate", "jobs", "spread", "most")
+# Settings whose cost the amounts do not follow: the rates are those of the studies measured.
+_NOT_FOLLOWED = ("network", "width", "depth", "start", "devices", "num_workers")
+_FOLLOWED = ("epochs", "device", "seed", "threads", "progress")  # of a method
 START = "start of a job"  # kind: what papermill and Snakemake take beside a job's kernel
 _BEYOND = 1.5  # a job so many times the largest measured is marked
 
@@ -160,17 +163,20 @@ def _notes(profile: Profile) -> Iterable[str]:
     accelerator = TrainingConfig().with_settings(profile.training).accelerator
     on_gpu = [m for m, values in profile.settings.items() if values.get("device") == "gpu"]
     if accelerator != "cpu":
-        text = f"GPU hours: not measured. accelerator={accelerator} trains on a GPU where"
-        yield f"{text} there is one; no training on one is among the rates, the CPU hours are without"
+        text = f"GPU hours: not measured. accelerator={accelerator} trains on a GPU where there is"
+        yield f"{text} one; no training on one is among the rates, the CPU hours are without it"
     if on_gpu:
         yield f"GPU hours of {', '.join(on_gpu)}: not measured"
     if accelerator == "cpu" and not on_gpu:
         yield "GPU hours: 0, nothing is asked to run on one"
+    unknown = [f"training.{name}" for name in profile.training if name in _NOT_FOLLOWED]
+    for method, values in profile.settings.items():
+        unknown += [f"settings.{method}.{name}" for name in values if name not in _FOLLOWED]
+    if unknown:
+        yield f"as in the studies measured, whatever is asked: the cost of {', '.join(unknown)}"
     if profile.threads > 1:
-        text = (
-            f"threads={profile.threads}: what they speed up was not measured; the wall time takes"
-        )
-        yield f"{text} a job's CPU time for its time"
+        text = f"threads={profile.threads}: what they speed up was not measured; the wall time"
+        yield f"{text} takes a job's CPU time for its time"
 
 
 def text_of(found: Estimate, profile: Profile, cores: int, source: Iterable[str]) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from fly64lib.design import SPLITS, StudyDesign
 from fly64lib.generation import HELD_OUT_PATTERNS, base_experiment
 from fly64lib.methods.by_name import networks, own_notebook
+from fly64lib.notebook.parameters import TrainParameters
 from fly64lib.overlap import reach
 from fly64lib.registries import METHODS
 from fly64lib.simulation.experiment import embedded_experiment
@@ -147,7 +148,8 @@ def _overlap(design: Design, doses: int) -> Part:
 
 
 def _train(design: Design, training: dict, objective: str, view: str) -> Part:
-    seen, config = design.seen[view, "train"], TrainingConfig().with_settings(training)
+    usual = {"n_images": TrainParameters().n_images}  # the notebook's, where a profile has none
+    seen, config = design.seen[view, "train"], TrainingConfig().with_settings(usual | training)
     share = min(1.0, (config.n_images or seen.images) / seen.images)
     groups = max(1, round(share * seen.groups))
     batches = config.thinnings * ceil(groups / config.batch_size)  # of an epoch
