@@ -25,7 +25,7 @@ from ptycho_torch.errors import DataContractError
 
 COLUMNS = ("kind", "quantity", "term", "rate", "jobs", "spread", "most")
 # Settings whose cost the amounts do not follow: the rates are those of the studies measured.
-_NOT_FOLLOWED = ("network", "width", "depth", "start", "devices", "num_workers")
+_NOT_FOLLOWED = ("network", "width", "depth", "devices", "num_workers")
 _FOLLOWED = ("epochs", "device", "seed", "threads", "progress")  # of a method
 START = "start of a job"  # kind: what papermill and Snakemake take beside a job's kernel
 _BEYOND = 1.5  # a job so many times the largest measured is marked
@@ -86,6 +86,8 @@ class Row:
     disk_mb: float = 0.0
     files: float = 0.0
     beyond: float = 0.0  # the largest job over the largest measured
+    guessed: bool = False  # fitted to no more jobs than terms: the error is not known
+    lacking: bool = False  # a part of the CPU time is not known
 
 
 @dataclass
@@ -94,7 +96,7 @@ class Estimate:
 
     rows: list[Row] = field(default_factory=list)
     chain_s: float = 0.0  # CPU time of the longest jobs that must wait for one another
-    missing: list[str] = field(default_factory=list)  # what no rate is known for
+    missing: dict[str, list[str]] = field(default_factory=dict)  # quantities of no known rate
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -103,9 +105,15 @@ class Estimate:
         total = Row("total")
         for name in ("jobs", "cpu_s", "error_s", "disk_mb", "files"):
             setattr(total, name, sum(getattr(row, name) for row in self.rows))
-        for name in ("peak_mb", "beyond"):
+        for name in ("peak_mb", "beyond", "lacking"):
             setattr(total, name, max(getattr(row, name) for row in self.rows))
         return total
+
+    def lack(self, kind: str, quantity: str) -> None:
+        """Note that a quantity of a kind is not known."""
+        named = self.missing.setdefault(kind, [])
+        if quantity not in named:
+            named.append(quantity)
 
     def wall_s(self, slots: int) -> tuple[float, float]:
         """Least and most wall time on so many jobs at a time, a core each that does nothing else.
@@ -119,7 +127,6 @@ class Estimate:
 def estimate(profile: Profile, rates: Rates) -> Estimate:
     """What a profile will take. Raises ConfigError for a design that cannot be made."""
     found, rows, longest = Estimate(), {}, dict.fromkeys(PHASES, 0.0)
-    missing: dict[str, None] = {}  # in their order
     for job in jobs_of(profile):
         first = job.parts[0]
         row = rows.setdefault(first.kind, Row(first.kind))
@@ -128,29 +135,27 @@ def estimate(profile: Profile, rates: Rates) -> Estimate:
         for part in (*job.parts, Part(START, {"job": 1.0})):
             rate = rates.table.get((part.kind, "cpu_s"))
             if rate is None:
-                missing[f"CPU time of {part.kind}"] = None
+                found.lack(part.kind, "CPU time")
+                row.lacking = True
                 continue
             cpu_s += rate.of(part.amounts)
             row.error_s += job.count * rate.of(part.amounts) * rate.spread
             row.beyond = max(row.beyond, rate.beyond(part.amounts))
+            row.guessed |= rate.jobs <= len(rate.rates) and part.kind != START
         row.cpu_s += job.count * cpu_s
         longest[job.phase] = max(longest[job.phase], cpu_s)
-        _add_sizes(row, job, rates, missing)
-    found.rows, found.chain_s, found.missing = (
-        list(rows.values()),
-        sum(longest.values()),
-        [*missing],
-    )
+        _add_sizes(row, job, rates, found)
+    found.rows, found.chain_s = list(rows.values()), sum(longest.values())
     found.notes = list(_notes(profile))
     return found
 
 
-def _add_sizes(row: Row, job: Job, rates: Rates, missing: dict[str, None]) -> None:
+def _add_sizes(row: Row, job: Job, rates: Rates, found: Estimate) -> None:
     first = job.parts[0]
     for quantity, name in (("mb", "disk"), ("files", "files"), ("peak_mb", "memory")):
         rate = rates.table.get((first.kind, quantity))
         if rate is None:
-            missing[f"{name} of {first.kind}"] = None
+            found.lack(first.kind, name)
         elif quantity == "mb":
             row.disk_mb += job.count * rate.of(first.amounts)
         elif quantity == "files":
@@ -160,7 +165,8 @@ def _add_sizes(row: Row, job: Job, rates: Rates, missing: dict[str, None]) -> No
 
 
 def _notes(profile: Profile) -> Iterable[str]:
-    accelerator = TrainingConfig().with_settings(profile.training).accelerator
+    config = TrainingConfig().with_settings(profile.training)
+    accelerator = config.accelerator
     on_gpu = [m for m, values in profile.settings.items() if values.get("device") == "gpu"]
     if accelerator != "cpu":
         text = f"GPU hours: not measured. accelerator={accelerator} trains on a GPU where there is"
@@ -170,6 +176,7 @@ def _notes(profile: Profile) -> Iterable[str]:
     if accelerator == "cpu" and not on_gpu:
         yield "GPU hours: 0, nothing is asked to run on one"
     unknown = [f"training.{name}" for name in profile.training if name in _NOT_FOLLOWED]
+    unknown += ["training.start"] * (config.start != "shipped")
     for method, values in profile.settings.items():
         unknown += [f"settings.{method}.{name}" for name in values if name not in _FOLLOWED]
     if unknown:
@@ -197,7 +204,10 @@ def text_of(found: Estimate, profile: Profile, cores: int, source: Iterable[str]
     if peak_mb > asked_mb:
         shown[-1] += f"; a job may need more than the profile's memory_mb={asked_mb}"
     shown += found.notes
-    shown += [f"not counted, for no finished study had it: {one}" for one in found.missing]
+    shown += [
+        f"not counted, for no finished study had it: {kind} ({', '.join(names)})"
+        for kind, names in found.missing.items()
+    ]
     shown += [
         "+-: the jobs' rms deviation from the rates, where they were measured. size: the largest",
         f"job over the largest measured; above {_BEYOND:g} the error is not known.",
@@ -207,8 +217,9 @@ def text_of(found: Estimate, profile: Profile, cores: int, source: Iterable[str]
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    error = f"{100 * row.error_s / row.cpu_s:.0f}" if row.cpu_s else "?"
+    error = f"{100 * row.error_s / row.cpu_s:.0f}" if row.cpu_s and not row.guessed else "?"
     sizes = (f"{row.peak_mb:.0f}" if row.peak_mb else "?", f"{row.disk_mb / 1000:.2f}")
     beyond = f"{row.beyond:.1f}" + ("*" if row.beyond > _BEYOND else "")
-    numbers = (str(row.jobs), f"{row.cpu_s / 3600:.2f}", error, *sizes)
+    hours = ">" * row.lacking + f"{row.cpu_s / 3600:.2f}"
+    numbers = (str(row.jobs), hours, error, *sizes)
     return (row.kind, *numbers, f"{row.files:.0f}", beyond)

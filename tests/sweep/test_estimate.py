@@ -72,9 +72,10 @@ def test_a_study_is_the_sum_of_its_jobs(small: Profile) -> None:
 
 def test_what_was_not_measured_is_named_and_not_made_up(small: Profile) -> None:
     found = estimate(small, rates_of(small, 60.0, without="method lsqml"))
-    assert found.missing == ["CPU time of method lsqml"]
+    assert found.missing == {"method lsqml": ["CPU time"]}
+    assert [row.kind for row in found.rows if row.lacking] == ["reconstruct lsqml"]
     text = text_of(found, small, 2, ["somewhere"])
-    assert "not counted, for no finished study had it: CPU time of method lsqml" in text
+    assert "not counted, for no finished study had it: method lsqml (CPU time)" in text
     assert "GPU hours: 0" in text and text.endswith("somewhere")
     on_gpu = load_profile("smoke", [*SMALL, "accelerator=auto"])
     (note,) = estimate(on_gpu, rates_of(small, 1.0)).notes
