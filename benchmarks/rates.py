@@ -38,7 +38,7 @@ _TERMS = {  # of a kind, or of the first word of it; the first ones matter most
         "peak_mb": ("job", "scan_mb"),
     },
     "overlap": {
-        "cpu_s": ("array_mb", "views", "job"),
+        "cpu_s": ("job", "views", "array_mb"),
         "mb": ("array_mb", "whole_mpx", "job"),
         "files": ("views", "job"),
         "peak_mb": ("job", "scan_mb"),
@@ -97,6 +97,7 @@ def measured(folder: Path) -> Iterator[Measured]:
     study = SweepFolder.of(folder)
     known = {(job.view, job.name): job for job in jobs_of(study.settings)}
     sizes, kernels_s = sizes_of(folder), []
+    workers_s = 0.0
     for name in study.settings.notebooks():
         path = folder / name
         if not path.is_file():
@@ -106,8 +107,10 @@ def measured(folder: Path) -> Iterator[Measured]:
         kernels_s.append(spent["cpu_seconds"])
         own_s, peaks_mb = spent["cpu_seconds"], [spent.get("peak_memory_mb")]
         for part, result in results(folder, name, job):
-            if result["cpu_seconds"] <= own_s:  # else another process's, which is not the kernel's
+            if result["cpu_seconds"] <= own_s:
                 own_s -= result["cpu_seconds"]
+            else:  # a forked worker's, which is no child of the kernel
+                workers_s += result["cpu_seconds"]
             peaks_mb.append(result["peak_memory_mb"])
             yield Measured(part.kind, "cpu_s", part.amounts, result["cpu_seconds"])
         yield Measured(first.kind, "cpu_s", first.amounts, own_s)
@@ -117,7 +120,7 @@ def measured(folder: Path) -> Iterator[Measured]:
         yield Measured(first.kind, "mb", first.amounts, bytes_there / 1e6)
         yield Measured(first.kind, "files", first.amounts, files_there)
     if (folder / "report.json").is_file():
-        start_s = (spent_s(folder) - sum(kernels_s)) / len(kernels_s)
+        start_s = (spent_s(folder) - sum(kernels_s) - workers_s) / len(kernels_s)
         yield Measured(START, "cpu_s", {"job": 1.0}, start_s)
 
 
