@@ -11,7 +11,6 @@ and kills when who asked is gone."""
 
 import ctypes
 import gc
-import importlib
 import json
 import os
 import runpy
@@ -27,8 +26,7 @@ from fly64lib.notebook.paths import private_folder
 
 _AT_START = ("PYTHON", "OMP_", "MKL_", "OPENBLAS_")  # variables read when modules are loaded
 _PR_SET_PDEATHSIG = 1
-# what a module imports beyond what kernels do: once here too, when the module is first asked for
-_NEEDS = {"fly64lib.methods.ptychi_worker": "ptychi.api.task"}
+_PTYCHI = "fly64lib.methods.ptychi_worker"
 
 
 def main() -> int:
@@ -52,7 +50,8 @@ def main() -> int:
                 asked, streams = _request(connection)
                 if asked:
                     _warm(asked["environment"])
-                    _fetch(_NEEDS.get(asked["arguments"][1]))
+                    if asked["arguments"][1:2] == [_PTYCHI]:
+                        _warm_ptychi()
                     if not (pid := os.fork()):
                         if not _watched(connection):
                             os._exit(0)
@@ -105,11 +104,12 @@ def _warm(environment: dict[str, str]) -> None:
         gc.freeze()  # else each forked process's collections would copy all pages
 
 
-def _fetch(module: str | None) -> None:
-    """Import a module; where it fails, whoever needs it will meet the error and say it."""
-    if module and module not in sys.modules:
+def _warm_ptychi() -> None:
+    """Import pty-chi once, when its worker is first asked for. By its import it changes nothing
+    that kernels see; where the import fails, the worker meets the error and says it."""
+    if "ptychi" not in sys.modules:
         with suppress(Exception):
-            importlib.import_module(module)
+            import ptychi.api.task  # noqa: F401
         gc.collect()
         gc.freeze()
 

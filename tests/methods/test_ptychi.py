@@ -2,7 +2,7 @@
 silent failures are errors.
 
 Each run is a real one, in a process of its own, on counts of the oracle's physics. Most of the
-processes are forks of one that has imported pty-chi.
+processes are forked by the project's server, as a study's are.
 """
 
 import importlib.util
@@ -10,11 +10,11 @@ import os
 import subprocess
 from dataclasses import replace
 
+import fork_served
 import numpy as np
 import oracle
 import pytest
 import torch
-from ptychi_forks import Fork
 from small_scan import seen_region, small_raw, small_scan
 
 from fly64lib.design import ScanDesign, split_file
@@ -31,9 +31,16 @@ from ptycho_torch.memmap_bridge import RawDataTorch, open_scan
 GEOMETRY = {"N": 32, "across": 7}
 
 
+@pytest.fixture(scope="module")
+def served():
+    with fork_served.served() as given:
+        yield given
+
+
 @pytest.fixture
-def forked(monkeypatch):
-    monkeypatch.setattr(subprocess, "Popen", Fork)
+def forked(monkeypatch, served):
+    for name, value in served.items():
+        monkeypatch.setenv(name, value)
 
 
 def quality(image: np.ndarray, raw: RawDataTorch) -> float:

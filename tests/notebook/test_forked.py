@@ -9,19 +9,18 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import fork_served
 import nbformat
 import psutil
 import pytest
+from fork_served import PLAIN
 from nbformat import v4
 
 from fly64lib.methods import forked
 from fly64lib.notebook import fork_server
 
-# The tests themselves may run under a server.
-PLAIN = {name: value for name, value in os.environ.items() if name != forked.SERVER}
 CLIENT = [sys.executable, "-I", "-S", forked.__file__]
 SERVER = [sys.executable, "-m", fork_server.__name__]
-WAITS = "import os, sys; print(os.environ[sys.argv[1]], flush=True); sys.stdin.read()"
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux only")
 SAYS = """import hashlib, json, os, random, sys, threading, warnings
 import lightning, matplotlib, numpy as np, torch
@@ -55,13 +54,8 @@ time.sleep(600)"""
 @pytest.fixture(scope="module")
 def served() -> Iterator[dict[str, str]]:
     """The environment of a fork server."""
-    command = [*SERVER, sys.executable, "-c", WAITS, forked.SERVER]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(command, **pipes, text=True) as server:
-        path = server.stdout.readline().strip()
-        yield PLAIN | {forked.SERVER: path, "JUPYTER_DEFAULT_PROVISIONER_NAME": "fly64"}
-        server.stdin.close()
-        assert server.wait(30) == 0 and not Path(path).parent.exists()
+    with fork_served.served() as given:
+        yield PLAIN | given
 
 
 def job(folder: Path, *cells: str) -> list[str]:
