@@ -127,6 +127,16 @@ def _legacy_parameters_restored():
 
 
 @pytest.fixture(scope="session")
+def served() -> Iterator[dict[str, str]]:
+    """The environment of a fork server, as a study's notebooks have it: papermill and kernels start
+    without the seconds of their imports."""
+    from run_notebook import fork_servers_environment
+
+    with fork_servers_environment() as environment:
+        yield environment
+
+
+@pytest.fixture(scope="session")
 def small_scan() -> Callable[..., object]:
     """`small_scan(dose=1e5, seed=0)`: 20 patterns of 64 x 64 px with truth, as `ScanData`; `kinds`
     as in that module."""

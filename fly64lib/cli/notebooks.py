@@ -1,7 +1,6 @@
 """`fly64 notebook` and `fly64 init`: a notebook executed, and copies of all to be edited."""
 
 import shutil
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +8,7 @@ from pydantic import Field
 from tyro.conf import Positional, UseAppendAction, arg
 
 from fly64lib.notebook import finished
-from fly64lib.notebook.paths import notebooks_folder
+from fly64lib.notebook.paths import notebooks_folder, without_iris
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.fields import config, literal
 
@@ -44,9 +43,7 @@ class Init:
 
 def run(asked: Notebook) -> int:
     """Execute a notebook and print the file that it wrote last."""
-    # jsonschema, where it finds this package, compiles a grammar of IRIs, in more than half of the
-    # time that this command takes to start. No field of a notebook is checked as an IRI.
-    sys.modules.setdefault("rfc3987_syntax", None)
+    without_iris()
     kept = asked.finished
     if kept:
         words = *(f"{name} {value}" for name, value in asked.parameter), asked.code
