@@ -5,6 +5,7 @@ that need it do not run, and the last lines of the report say so by name."""
 
 import copy
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -124,6 +125,14 @@ def _legacy_parameters_restored():
     yield
     params.cfg.clear()
     params.cfg.update(before)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_again():
+    """Two threads on arrays this small wait for each other longer than they work."""
+    yield
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture(scope="session")

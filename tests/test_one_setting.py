@@ -97,7 +97,7 @@ print(load_profile("smoke", sys.argv[1:]).training)
 
 def test_in_a_profile(copy):
     given = python(copy, "-c", _PROFILE, "training.new_knob=0.7")
-    assert given.stdout == "{'steps': 10, 'n_images': 200, 'new_knob': 0.7}\n", given.stderr
+    assert given.stdout == "{'steps': 10, 'n_images': 40, 'new_knob': 0.7}\n", given.stderr
     refused = python(copy, "-c", _PROFILE, "training.new_knop=0.7")
     assert "'new_knop' of a training; did you mean 'new_knob'?" in refused.stderr
 
