@@ -50,8 +50,11 @@ install_import_hook(
 )
 _not_run: list[str] = []
 # Whole studies and kernels, the longest first: one that starts last leaves the other workers idle.
-LONG = ("test_sweep", "test_extending", "test_notebooks", "test_faults", "test_training")
-LONG += ("test_packaging", "test_ptychi", "test_one_setting", "test_infer")
+# What shares a study or a fork server stands together, for a worker makes its own.
+LONG = ("test_faults", "test_sweep", "test_tutorial", "test_notebooks", "test_forked")
+LONG += ("test_cut_scan", "test_plan", "test_infer", "test_importing", "test_extending")
+LONG += ("test_own_scan", "test_training", "test_packaging", "test_ptychi", "test_site")
+LONG += ("test_one_setting", "test_interrupts")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
