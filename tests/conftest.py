@@ -48,6 +48,7 @@ install_import_hook(
     + [f"fly64lib.simulation.{name}" for name in SHAPED_STUDY],
     "beartype.beartype",
 )
+sys.modules.setdefault("rfc3987_syntax", None)  # as fly64lib.notebook.paths says
 _not_run: list[str] = []
 # Whole studies and kernels, the longest first: one that starts last leaves the other workers idle.
 # What shares a study or a fork server stands together, for a worker makes its own.

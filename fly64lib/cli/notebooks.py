@@ -8,7 +8,7 @@ from pydantic import Field
 from tyro.conf import Positional, UseAppendAction, arg
 
 from fly64lib.notebook import finished
-from fly64lib.notebook.paths import notebooks_folder, without_iris
+from fly64lib.notebook.paths import notebooks_folder
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.fields import config, literal
 
@@ -43,7 +43,6 @@ class Init:
 
 def run(asked: Notebook) -> int:
     """Execute a notebook and print the file that it wrote last."""
-    without_iris()
     kept = asked.finished
     if kept:
         words = *(f"{name} {value}" for name, value in asked.parameter), asked.code
