@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from one_process import told
 from small_scan import small_scan
 
 from ptycho_torch.data.contract import read_scan, write_scan
@@ -52,41 +53,16 @@ def package(tmp_path_factory) -> Path:
     return site
 
 
+def with_package(package: Path) -> dict[str, str]:
+    """The environment of a process that has the package installed."""
+    return os.environ | {"PYTHONPATH": f"{package}{os.pathsep}{ROOT}"}
+
+
 def fly64(package: Path, folder: Path, *arguments: object, module: str = "fly64lib.cli.main"):
-    """A command of the project in a process that has the package installed."""
-    return python(package, folder, "-m", module, *map(str, arguments))
-
-
-def python(package: Path, folder: Path, *arguments: str):
-    environment = os.environ | {"PYTHONPATH": f"{package}{os.pathsep}{ROOT}"}
-    command = [sys.executable, *arguments]
+    """A command of the project in such a process."""
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    environment = with_package(package)
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-
-
-_ASKED = """
-import io, json, sys
-from contextlib import redirect_stderr, redirect_stdout
-from importlib import import_module
-
-def said(module, *arguments):
-    texts = io.StringIO()
-    with redirect_stdout(texts), redirect_stderr(texts):
-        try:
-            status = import_module(module).main(list(arguments))
-        except SystemExit as end:
-            status = end.code
-    return status, texts.getvalue()
-
-print(json.dumps([said(*one) for one in json.loads(sys.argv[1])]))
-"""
-
-
-def told(package: Path, folder: Path, *asked: tuple[str, ...]) -> list[tuple[int, str]]:
-    """Exit code and words of modules' commands, one after another in one process: its start takes
-    longer than they do."""
-    run = python(package, folder, "-c", _ASKED, json.dumps(asked))
-    assert run.returncode == 0, run.stderr[-2000:]
-    return json.loads(run.stdout)
 
 
 @pytest.mark.slow
@@ -128,7 +104,7 @@ def test_the_help_of_a_command_names_the_entries_of_another_package(package, tmp
     ]
     helps = [(module, "--help") for module, *_ in entries]
     wrong = [(module, option, f"{name}s") for module, option, name in entries]
-    said = told(package, tmp_path, *helps, *wrong)
+    said = told(tmp_path, with_package(package), *helps, *wrong)
     for (_, _, name), (status, text), refused in zip(entries, said[:3], said[3:], strict=True):
         assert status == 0 and name in text
         assert refused[0] == 2 and re.search(rf"\b{name}\b", refused[1])
@@ -154,9 +130,9 @@ def test_a_format_of_another_package_is_exported_and_imported(package, tmp_path)
     write_scan(tmp_path / "scan.npz", scan)
     np.savez(tmp_path / "probe.npz", probeGuess=scan.probe)
     options = ("--probe", "probe.npz", "--orientation", "as-given")
-    commands = (("export", "scan.npz", "mine.scan.txt"),)
-    commands += (("import", "mine.scan.txt", "again.npz", *options),)
-    for code, said in told(package, tmp_path, *(("fly64lib.cli.main", *one) for one in commands)):
+    export = ("fly64lib.cli.main", "export", "scan.npz", "mine.scan.txt")
+    taken = ("fly64lib.cli.main", "import", "mine.scan.txt", "again.npz", *options)
+    for code, said in told(tmp_path, with_package(package), export, taken):
         assert code == 0, said
     again = read_scan(tmp_path / "again.npz")
     np.testing.assert_array_equal(np.rint(again.diffraction**2), np.rint(scan.diffraction**2))
