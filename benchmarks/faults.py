@@ -94,7 +94,7 @@ PHASES: dict[str, tuple[Callable[[], int], tuple[str, ...]]] = {
     ),
     "comparison": (
         _command(
-            comparison, f"{FOLDERS} --reconstruction-root F --output-root G {CELL} --no-limits"
+            comparison, f"{FOLDERS} --reconstruction-root F --output-root G {CELL} --limits none"
         ),
         ("G",),
     ),

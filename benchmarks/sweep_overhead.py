@@ -10,6 +10,7 @@ CPU time is overhead: starts, papermill, Snakemake. A full-size cell is estimate
 own trainings, scaled by optimiser steps and patterns."""
 
 import json
+import sys
 import tempfile
 from collections import defaultdict
 from pathlib import Path
@@ -67,15 +68,26 @@ def measured(folder: Path, start_s: float) -> dict[str, float]:
     kernels = [kernel_s(folder / name) for name in SweepFolder.of(folder).settings.notebooks()]
     runs = [json.loads(line) for line in (folder / "logs" / "runs.jsonl").read_text().splitlines()]
     everything = sum(run["cpu_s"] for run in runs)
-    work = sum(max(one - start_s, 0) for one in kernels)
+    in_kernels, workers = sum(max(one - start_s, 0) for one in kernels), workers_s(folder)
+    work = in_kernels + workers
     return {
         "notebooks": len(kernels),
         "all CPU s": everything,
         "bare work CPU s": work,
-        "kernels' starts CPU s": sum(kernels) - work,
-        "papermill and Snakemake CPU s": everything - sum(kernels),
+        "kernels' starts CPU s": sum(kernels) - in_kernels,
+        "papermill and Snakemake CPU s": everything - sum(kernels) - workers,
         "overhead / bare work": everything / work - 1,
     }
+
+
+def workers_s(folder: Path) -> float:
+    """CPU seconds of methods whose worker the server forked: a kernel's own do not hold them."""
+    study = SweepFolder.of(folder)
+    if study.executor != "local" or sys.platform != "linux":
+        return 0.0
+    chosen = [name for name in study.settings.methods if own_notebook(name)]
+    results = (path for name in chosen for path in folder.glob(f"replicate_*/phase_f/*/*/{name}"))
+    return sum(read_json(path / "result.json")["cpu_seconds"] for path in results)
 
 
 def full_size_cell(folder: Path, per_notebook_s: float) -> dict[str, float]:

@@ -22,13 +22,14 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from fly64lib import design
-from fly64lib.design import Doses, View, dose_folder
+from fly64lib.design import Doses, LimitsAsked, View, dose_folder
+from fly64lib.evaluation import limits as reach
 from fly64lib.evaluation.columns import aligned_text, table
 from fly64lib.evaluation.detector_grid import DetectorGrid
 from fly64lib.evaluation.faithful import resolved_limit
 from fly64lib.evaluation.gauge import Region, judged
 from fly64lib.evaluation.judgement import has_truth, judge, on_detector_grid, region_of
-from fly64lib.evaluation.limits import Limits, limits
+from fly64lib.evaluation.limits import Limits
 from fly64lib.evaluation.metrics import Pair
 from fly64lib.evaluation.rings import FRC, first_crossing
 from fly64lib.evaluation.scores import absences, json_rows
@@ -60,7 +61,7 @@ class Options:
     views: tuple[View, ...] = ()  # all that were reconstructed if none is named
     methods: tuple[str, ...] = ()  # all that are there if none is named
     gauge: Literal["known_probe", "unknown_probe"] = "known_probe"  # removed before scoring
-    no_limits: bool = False  # leave the two limits out
+    limits: LimitsAsked = "both"  # which of the two are computed
 
 
 class Conditions(NamedTuple):
@@ -123,7 +124,7 @@ def compare(
     view: str,
     methods: tuple[str, ...] | None = None,
     gauge: str = "known_probe",
-    with_limits: bool = True,
+    limits: LimitsAsked = "both",
 ) -> Comparison:
     """Judge the reconstructions of one condition; `methods` defaults to all that are there. Raises
     DataContractError where a reconstruction or data file is missing or made from other data."""
@@ -148,7 +149,7 @@ def compare(
             raise DataContractError(f"{text}; reconstruct them again")
     scored = judge(objects, raw, region=region, gauge=gauge, held_out=held_out)
     objects = {name: on_detector_grid(image, raw) for name, image in objects.items()}
-    bounds = _limits(raw, region, gauge == "known_probe") if with_limits else {}
+    bounds = limits_of(raw, region, gauge == "known_probe", limits)
     condition = {"dose": dose, "view": view, "gauge": gauge, "images": raw.n}
     condition |= {key: raw.metadata[key] for key in ("replicate", "simulation_seed")}
     provenance = raw.metadata["provenance"]
@@ -196,15 +197,23 @@ def _write_rows(path: Path, rows: list[dict]) -> Path:
     return path
 
 
-def _limits(raw: RawDataTorch, region: Region, probe_known: bool) -> dict[str, Limits]:
-    """Both limits; the prior is the spectrum of other draws of the class, or a base file's own."""
+def limits_of(
+    raw: RawDataTorch, region: Region, probe_known: bool, asked: LimitsAsked
+) -> dict[str, Limits]:
+    """The limits that are asked for; the prior is the spectrum of other draws of the class, or a
+    base file's own."""
+    if asked == "none":
+        return {}
     whole, name = raw.scan.object_guess, raw.metadata["provenance"]["specimen"]
     examples = [whole[DetectorGrid.of(raw).on_canvas(region)]]
     if name in SPECIMENS:
         examples = [SPECIMENS[name](raw.scan.canvas_shape, seed) for seed in _CLASS_SEEDS]
     place = whole, raw.geometry(whole=True), region
-    priors = {"cramer_rao": None, "bayesian": class_spectrum(examples)}
-    return {name: limits(*place, prior, probe_known=probe_known) for name, prior in priors.items()}
+    priors = {"cramer_rao": None} if asked == "both" else {}
+    priors["bayesian"] = class_spectrum(examples)
+    return {
+        name: reach.limits(*place, prior, probe_known=probe_known) for name, prior in priors.items()
+    }
 
 
 def _limit_row(name: str, bound: Limits, truth: np.ndarray) -> dict:
@@ -231,7 +240,7 @@ def _cost(result: dict) -> dict:
 def main(options: Options) -> int:
     """Compare every condition that the options name, and print the table."""
     roots = options.phase_c_root, options.phase_d_root, options.reconstruction_root
-    how = options.methods or None, options.gauge, not options.no_limits
+    how = options.methods or None, options.gauge, options.limits
     rows: list[dict] = []
     with folder_lock(options.output_root):
         conditions = conditions_of(*roots, options.doses, options.views)

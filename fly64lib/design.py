@@ -28,6 +28,8 @@ OVERLAPS = {"dense": 0.7, "sparse": 0.2}  # overlap views with names of their ow
 SINGLE = "single_"  # how the names of overlap views of single images begin
 CONTROLS = ("spread", "fluence")  # of an overlap view; single images
 SPLITS = ("train", "test")
+# on an object grid finer than the detector's the unbiased one takes minutes a condition
+LimitsAsked = Literal["both", "bayesian", "none"]
 Part = TypeVar("Part")
 
 

@@ -28,10 +28,10 @@ class Fork:
     """A `subprocess.Popen` of the worker, as far as the method uses it."""
 
     def __init__(self, command: list[str], stderr: IO[str], **options: Any) -> None:
-        assert command[1:3] == ["-m", "fly64lib.methods.ptychi_worker"]
+        assert command[-3:-1] == ["-m", "fly64lib.methods.ptychi_worker"]
         reader, writer = FORKS.Pipe(duplex=False)
         with reader, writer:
-            self.process = FORKS.Process(target=work, args=(command[3], writer, stderr.name))
+            self.process = FORKS.Process(target=work, args=(command[-1], writer, stderr.name))
             self.process.start()
             self.stdout = os.fdopen(os.dup(reader.fileno()))
         self.kill = self.process.kill

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fly64lib.notebook import fork_server, forked
+from fly64lib.methods import forked
+from fly64lib.notebook import fork_server
 
 # The tests themselves may run under a server.
 PLAIN = {name: value for name, value in os.environ.items() if name != forked.SERVER}

@@ -24,7 +24,7 @@ _PARAMETERS = {
         *("training_root", "artifact_root"),
     ],
     "compare": [
-        *("dose", "view", "method", "with_limits", "phase_c_root", "phase_d_root"),
+        *("dose", "view", "method", "limits", "phase_c_root", "phase_d_root"),
         *("reconstruction_root", "output_root"),
     ],
     "report": ["study_dir"],

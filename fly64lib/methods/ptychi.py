@@ -11,7 +11,6 @@ import importlib.util
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import threading
 from importlib.metadata import version
@@ -23,6 +22,7 @@ from pydantic import Field
 from tqdm import tqdm
 
 from fly64lib.methods.base import Cost, MethodResult, Scan
+from fly64lib.methods.forked import python
 from ptycho_torch.data.contract import write_scan
 from ptycho_torch.errors import (
     ConfigError,
@@ -34,6 +34,7 @@ from ptycho_torch.fields import Positive, Seed, Threads, config, to_dict
 from ptycho_torch.files import write_json
 
 Arrays = dict[str, np.ndarray]
+_OTHERS = ("MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _LAST_LINES = 15  # of the worker's messages, in an error
 _FLAT = 1e-6  # relative spread of |object - 1| under which nothing was reconstructed
 
@@ -99,18 +100,20 @@ class PtyChi:
         write_scan(files["dataset"], scan.scan)
         job, log = folder / "job.json", folder / "worker.log"
         write_json(job, files | {"settings": settings})
-        limits = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+        # the one that all of numpy's and torch's libraries read, and none that would overrule it
+        environment = {name: value for name, value in os.environ.items() if name not in _OTHERS}
+        environment["OMP_NUM_THREADS"] = str(self.threads)
         trace, late = [], threading.Event()
         with (
             log.open("w") as messages,
             subprocess.Popen(
-                [sys.executable, "-m", "fly64lib.methods.ptychi_worker", str(job)],
+                [*python(), "-m", "fly64lib.methods.ptychi_worker", str(job)],
                 stdout=subprocess.PIPE,
                 stderr=messages,
                 stdin=subprocess.DEVNULL,
                 text=True,
                 cwd=Path(__file__).parents[2],
-                env=os.environ | dict.fromkeys(limits, str(self.threads)),
+                env=environment,
             ) as worker,
         ):
             clock = threading.Timer(self.timeout_s, lambda: (late.set(), worker.kill()))

@@ -1,4 +1,4 @@
-"""Runs a command, and beside it a server that forks what is asked for by `fly64lib.notebook.forked`
+"""Runs a command, and beside it a server that forks what is asked for by `fly64lib.methods.forked`
 under that command: `python -m fly64lib.notebook.fork_server COMMAND ...`.
 
 A kernel and the process that runs a notebook in it import the same modules for seconds, each time.
@@ -22,15 +22,18 @@ import sys
 from contextlib import suppress
 from importlib import import_module
 
+from fly64lib.methods.forked import SERVER
 from fly64lib.notebook.code_hash import imports_of
-from fly64lib.notebook.forked import SERVER
 from fly64lib.notebook.paths import notebook, private_folder, without_iris
 
 _AT_START = ("PYTHON", "OMP_", "MKL_", "OPENBLAS_")  # variables read when modules are loaded
 _PR_SET_PDEATHSIG = 1
 _JOB = "fly64lib.cli.main", "notebook"
-# What modules import when they are first called.
-_LATER = {"fly64lib.training": "ptycho_torch.workflows.components"}
+# What modules import when they are first called, and what those that run as processes do.
+_LATER = {
+    "fly64lib.training": "ptycho_torch.workflows.components",
+    "fly64lib.methods.ptychi_worker": "ptychi.api.task",
+}
 
 
 def main() -> int:
@@ -112,9 +115,11 @@ def _warm(asked: dict) -> None:
 
 def _named(asked: dict) -> list[str]:
     """What the notebook that a job runs imports of the project: its first file of this kind, or one
-    of the project's by name."""
+    of the project's by name. And what a module needs that runs by itself."""
     with suppress(Exception):  # whatever is wrong with it, the job itself tells
         program, *words = asked["arguments"][1:]
+        if program in _LATER:
+            return [_LATER[program]]
         if (program, *words[:1]) == _JOB and not words[1].endswith(".ipynb"):
             source = notebook(words[1])
         else:

@@ -8,7 +8,7 @@ from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning import LocalProvisioner
 from traitlets import Callable
 
-from fly64lib.notebook.forked import SERVER, Forked
+from fly64lib.methods.forked import SERVER, Forked
 
 
 class ForkedKernel(LocalProvisioner):

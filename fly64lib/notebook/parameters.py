@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 
-from fly64lib.design import Dose, Doses, ScanDesign, View, ViewDesign, part_of
+from fly64lib.design import Dose, Doses, LimitsAsked, ScanDesign, View, ViewDesign, part_of
 from fly64lib.registries import METHODS
 from ptycho_torch.config import SETTINGS, TrainingConfig
 from ptycho_torch.errors import ConfigError
@@ -284,7 +284,7 @@ class CompareParameters:
     view: Views | None = None  # None: all that were reconstructed
     method: Methods | None = None  # None: all that are there
     gauge: Literal["known_probe", "unknown_probe"] = "known_probe"
-    with_limits: bool = True
+    limits: LimitsAsked = "both"
     phase_c_root: str = "runs/study/phase_c"
     phase_d_root: str = "runs/study/phase_d"
     reconstruction_root: str = "runs/study/phase_f"

@@ -20,8 +20,8 @@ from typing import IO
 import psutil
 from tqdm import tqdm
 
+from fly64lib.methods.forked import SERVER
 from fly64lib.notebook import fork_server
-from fly64lib.notebook.forked import SERVER
 from fly64lib.sweep.folder import SweepFolder
 from ptycho_torch.commands import STOPPED, cpu_seconds, interruptible
 from ptycho_torch.errors import MissingDependencyError

@@ -11,6 +11,7 @@ import yaml
 
 from fly64lib.design import (
     Doses,
+    LimitsAsked,
     StudyDesign,
     View,
     controlled_view,
@@ -69,7 +70,7 @@ class Profile:
     design: Settings = field(default_factory=dict)  # other fields of StudyDesign
     training: Settings = field(default_factory=dict)  # fields of TrainingConfig and ModelConfig
     settings: Settings = field(default_factory=dict)  # of methods, by their names
-    limits: bool = True
+    limits: LimitsAsked = "both"
     threads: Threads = 1  # of every job
     memory_mb: Positive = 3000  # of a job, asked of the cluster
     timeout_s: Positive = 900  # of a notebook, asked of the cluster too

@@ -75,7 +75,7 @@ def canvas_steps(
 def joint_steps(
     patterns: Patterns,
     start: Canvas,
-    steps: int,
+    passes: int | Sequence[int],
     smoothness: float = 0.0,
     observe: Callable[[int, Tensor, Patterns], None] | None = None,
     renew: Renew | None = None,
@@ -84,28 +84,34 @@ def joint_steps(
     that goes with it.
 
     The scale that the two may trade is fixed by keeping the probe's photons: without it, the
-    penalty would empty the object into the probe. `observe(step, canvas, patterns)` sees each step;
-    `renew` as in :func:`canvas_steps`."""
+    penalty would empty the object into the probe. `passes` and `renew` as in :func:`canvas_steps`;
+    `observe(pass, canvas, patterns)` sees each pass."""
+    schedule = [1] * passes if isinstance(passes, int) else list(passes)
     photons = patterns.geometry.probe.abs().square().sum()
     start = start, patterns.geometry.probe
     iteration = Nesterov(start, torch.ones((), dtype=torch.float64, device=start[0].device))
-    for step in range(steps):
-        if step % _RENEWAL == 0:
-            curvatures = _curvatures(patterns.geometry, iteration.reached[0], smoothness)
-        at, probe_at = iteration.at
-        slope, probe_slope = joint_gradient(at, probe_at, patterns)
-        slope = slope + smoothness * roughness_gradient(at)
-        probe = probe_at - probe_slope / curvatures[1]
-        probe = probe * (photons / probe.abs().square().sum()).sqrt()
-        iteration.move((slope, probe_slope), (at - slope / curvatures[0], probe))
-        patterns = patterns.under(iteration.reached[1])
-        if renew is not None and step % _FOUND == _FOUND - 1:
+    taken = _RENEWAL
+    for number, count in enumerate(schedule):
+        for step in steps_of_pass(patterns.geometry, count, 8 * smoothness):
+            if taken >= _RENEWAL:
+                curvatures = _curvatures(patterns.geometry, iteration.reached[0], smoothness)
+                taken = 0
+            at, probe_at = iteration.at
+            slopes = joint_gradient(at, probe_at, patterns, step.indices)
+            slope, probe_slope = (one / step.share for one in slopes)
+            slope = slope + smoothness * roughness_gradient(at)
+            probe = probe_at - probe_slope / curvatures[1]
+            probe = probe * (photons / probe.abs().square().sum()).sqrt()
+            iteration.move((slope, probe_slope), (at - slope / curvatures[0], probe))
+            patterns = patterns.under(iteration.reached[1])
+            taken += 1
+        if renew is not None and number % _FOUND == _FOUND - 1:
             patterns = renew(iteration.reached[0], patterns)
             # a mean brightness goes into the probe
             before, photons = photons, patterns.geometry.probe.abs().square().sum()
             iteration.scale(1, (photons / before).sqrt())
         if observe is not None:
-            observe(step, iteration.reached[0], patterns)
+            observe(number, iteration.reached[0], patterns)
     return iteration.reached[0], patterns
 
 

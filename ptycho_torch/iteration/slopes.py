@@ -53,15 +53,19 @@ def gradient(
 
 
 def joint_gradient(
-    canvas: Canvas, probe: Complex[Tensor, "modes M M"], patterns: Patterns
+    canvas: Canvas,
+    probe: Complex[Tensor, "modes M M"],
+    patterns: Patterns,
+    indices: Int[Tensor, " m"] | None = None,
 ) -> tuple[Canvas, Complex[Tensor, "modes M M"]]:
-    """Gradients of the negative log-likelihood by conj(O) and conj(P).
+    """Gradients of the negative log-likelihood by conj(O) and conj(P), of all patterns or of those
+    with the given indices.
 
     The waves are linear in each of the two, so that each gradient is an adjoint: of cutting, or of
     shifting the probe."""
     geometry = patterns.geometry.under(probe)
     by_object, by_probe = torch.zeros_like(canvas), torch.zeros_like(probe)
-    for chunk in geometry.chunks():
+    for chunk in geometry.chunks(indices):
         patches = geometry.patches(canvas, chunk)[:, None]
         shift = geometry.residual_px[chunk]
         probes = optics.shift_probe(probe, shift)

@@ -14,7 +14,7 @@ import pytest
 from nbformat import v4
 from run_notebook import CLIENT, PLAIN, SERVER
 
-from fly64lib.notebook import forked
+from fly64lib.methods import forked
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux only")
 SAYS = """import hashlib, json, os, random, sys, threading, warnings

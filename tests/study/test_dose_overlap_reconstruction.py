@@ -200,7 +200,7 @@ def test_without_a_view_what_was_reconstructed_is_compared_and_the_rest_named(
     roots = {"phase-c-root": C, "phase-d-root": D, "reconstruction-root": only_dense}
     roots["output-root"] = out
     given = [str(part) for name, value in roots.items() for part in (f"--{name}", value)]
-    assert comparison.main([*given, "--no-limits"]) == 0
+    assert comparison.main([*given, "--limits", "none"]) == 0
     table = json.loads((out / "comparison.json").read_text())["rows"]
     assert {(row["dose"], row["view"]) for row in table} == {(1e4, "dense")}
     said = capsys.readouterr().out

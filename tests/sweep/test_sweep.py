@@ -324,10 +324,10 @@ def test_a_base_file_is_found_from_the_study_and_brings_its_size(
 
 
 def test_settings_are_read_as_one_writes_them() -> None:
-    given = ["doses=1000,1e4", "views=baseline,dense", "train_images=None", "limits=False"]
+    given = ["doses=1000,1e4", "views=baseline,dense", "train_images=None", "limits=none"]
     given += ['training={"width": 32}', "batch_size=16", "classical_steps=40"]
     found = load_profile("quick", given)
-    assert (found.doses, found.views, found.limits) == ((1000, 1e4), ("baseline", "dense"), False)
+    assert (found.doses, found.views, found.limits) == ((1000, 1e4), ("baseline", "dense"), "none")
     training = {"start": "shipped", "steps": 10, "thinnings": 2, "learning_rate": 5e-4}
     assert found.training == training | {"n_images": None, "width": 32, "batch_size": 16}
     assert found.settings == {"lsqml": {"epochs": 30}, "classical": {"steps": 40}}

@@ -15,6 +15,11 @@ from select import select
 SERVER = "FLY64_FORK_SERVER"  # the environment variable that holds the server's socket
 
 
+def python() -> list[str]:
+    """The beginning of a command that runs this file, to be followed by `-m MODULE ...`."""
+    return [sys.executable, "-I", "-S", __file__]
+
+
 class Forked:
     """`python ARGUMENTS` as a forked process with this one's stdout and stderr, to be handled as a
     subprocess.Popen is. It dies with this process.
