@@ -25,11 +25,11 @@ def ended(step: str, served: dict[str, str]) -> int:
     assert program == "fly64" and (not otherwise or otherwise.startswith("echo "))
     if words[0] == "notebook":
         job = [*CLIENT, "-m", "fly64lib.cli.main", *words]
-        code = subprocess.run(job, env=served, timeout=300).returncode
+        code = subprocess.run(job, env=served, timeout=600).returncode
     elif step.startswith(TYPED):
         binaries = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         environment = os.environ | {"PATH": binaries, "PYTHONWARNINGS": "default"}
-        code = subprocess.run(["bash", "-c", step], env=environment, timeout=300).returncode
+        code = subprocess.run(["bash", "-c", step], env=environment, timeout=600).returncode
     else:
         code = main(words)
     return 0 if otherwise else code
