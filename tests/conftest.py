@@ -5,6 +5,7 @@ that need it do not run, and the last lines of the report say so by name."""
 
 import copy
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -47,10 +48,14 @@ install_import_hook(
     + [f"fly64lib.simulation.{name}" for name in SHAPED_STUDY],
     "beartype.beartype",
 )
+sys.modules.setdefault("rfc3987_syntax", None)  # as fly64lib.notebook.paths says
 _not_run: list[str] = []
 # Whole studies and kernels, the longest first: one that starts last leaves the other workers idle.
-LONG = ("test_sweep", "test_extending", "test_notebooks", "test_faults", "test_training")
-LONG += ("test_packaging", "test_ptychi", "test_one_setting", "test_infer")
+# What shares a study or a fork server stands together, for a worker makes its own.
+LONG = ("test_faults", "test_sweep", "test_tutorial", "test_notebooks", "test_forked")
+LONG += ("test_cut_scan", "test_plan", "test_infer", "test_importing", "test_extending")
+LONG += ("test_own_scan", "test_training", "test_packaging", "test_ptychi", "test_site")
+LONG += ("test_one_setting", "test_interrupts")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -124,6 +129,24 @@ def _legacy_parameters_restored():
     yield
     params.cfg.clear()
     params.cfg.update(before)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_again():
+    """Two threads on arrays this small wait for each other longer than they work."""
+    yield
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+@pytest.fixture(scope="session")
+def served() -> Iterator[dict[str, str]]:
+    """The environment of a fork server, as a study's notebooks have it: papermill and kernels start
+    without the seconds of their imports."""
+    from run_notebook import fork_servers_environment
+
+    with fork_servers_environment() as environment:
+        yield environment
 
 
 @pytest.fixture(scope="session")

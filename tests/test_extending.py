@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from one_process import told
 from small_scan import small_scan
 
 from ptycho_torch.data.contract import read_scan, write_scan
@@ -52,14 +53,15 @@ def package(tmp_path_factory) -> Path:
     return site
 
 
+def with_package(package: Path) -> dict[str, str]:
+    """The environment of a process that has the package installed."""
+    return os.environ | {"PYTHONPATH": f"{package}{os.pathsep}{ROOT}"}
+
+
 def fly64(package: Path, folder: Path, *arguments: object, module: str = "fly64lib.cli.main"):
-    """A command of the project in a process that has the package installed."""
-    return python(package, folder, "-m", module, *map(str, arguments))
-
-
-def python(package: Path, folder: Path, *arguments: str):
-    environment = os.environ | {"PYTHONPATH": f"{package}{os.pathsep}{ROOT}"}
-    command = [sys.executable, *arguments]
+    """A command of the project in such a process."""
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    environment = with_package(package)
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
@@ -93,27 +95,8 @@ def test_a_method_specimen_probe_and_metric_of_another_package_go_through_a_whol
     assert "phase bias" in executed and "blur" in executed  # a text table wraps its heads
 
 
-_ASKED = """
-import io, json, sys
-from contextlib import redirect_stderr, redirect_stdout
-from importlib import import_module
-
-def said(module, *arguments):
-    texts = io.StringIO()
-    with redirect_stdout(texts), redirect_stderr(texts):
-        try:
-            status = import_module(module).main(list(arguments))
-        except SystemExit as end:
-            status = end.code
-    return status, texts.getvalue()
-
-print(json.dumps([said(*one) for one in json.loads(sys.argv[1])]))
-"""
-
-
 @pytest.mark.slow
 def test_the_help_of_a_command_names_the_entries_of_another_package(package, tmp_path):
-    """All asked of one process, whose start takes longer than its answers."""
     entries = [
         ("fly64lib.reconstruction", "--method", "blur"),
         ("fly64lib.generation", "--specimen", "checkers"),
@@ -121,10 +104,7 @@ def test_the_help_of_a_command_names_the_entries_of_another_package(package, tmp
     ]
     helps = [(module, "--help") for module, *_ in entries]
     wrong = [(module, option, f"{name}s") for module, option, name in entries]
-    asked = json.dumps([*helps, *wrong])
-    told = python(package, tmp_path, "-c", _ASKED, asked)
-    assert told.returncode == 0, told.stderr[-2000:]
-    said = json.loads(told.stdout)
+    said = told(tmp_path, with_package(package), *helps, *wrong)
     for (_, _, name), (status, text), refused in zip(entries, said[:3], said[3:], strict=True):
         assert status == 0 and name in text
         assert refused[0] == 2 and re.search(rf"\b{name}\b", refused[1])
@@ -149,10 +129,11 @@ def test_a_format_of_another_package_is_exported_and_imported(package, tmp_path)
     scan = small_scan(1e4, N=32)
     write_scan(tmp_path / "scan.npz", scan)
     np.savez(tmp_path / "probe.npz", probeGuess=scan.probe)
-    assert fly64(package, tmp_path, "export", "scan.npz", "mine.scan.txt").returncode == 0
-    options = ["--probe", "probe.npz", "--orientation", "as-given"]
-    run = fly64(package, tmp_path, "import", "mine.scan.txt", "again.npz", *options)
-    assert run.returncode == 0, run.stderr
+    options = ("--probe", "probe.npz", "--orientation", "as-given")
+    export = ("fly64lib.cli.main", "export", "scan.npz", "mine.scan.txt")
+    taken = ("fly64lib.cli.main", "import", "mine.scan.txt", "again.npz", *options)
+    for code, said in told(tmp_path, with_package(package), export, taken):
+        assert code == 0, said
     again = read_scan(tmp_path / "again.npz")
     np.testing.assert_array_equal(np.rint(again.diffraction**2), np.rint(scan.diffraction**2))
     steps = [np.diff(one.positions, axis=0) for one in (again, scan)]

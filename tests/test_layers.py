@@ -69,7 +69,8 @@ STUDY = (
 RANK = {f"ptycho_torch.{room}": rank for rank, room in enumerate(ENGINE)} | {
     f"fly64lib.{room}": 100 + rank for rank, room in enumerate(STUDY)
 }
-BY_NAME = {"registry.py", "__init__.py", "main.py"}  # import what a name says: lazily, on request
+# import what a name says: lazily, on request
+BY_NAME = {"registry.py", "__init__.py", "main.py", "fork_server.py"}
 
 
 def room(name: str) -> str:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from one_process import told
 
 ROOT = Path(__file__).resolve().parents[1]
 FIRST = "    train_data_file: "
@@ -35,30 +36,31 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def with_copy(copy: Path) -> dict[str, str]:
+    """The environment of Python with the copy's packages."""
+    return os.environ | {"PYTHONPATH": str(copy), "COLUMNS": "200"}
+
+
 def python(copy: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Python in the copy's folder, with the copy's packages."""
-    environment = os.environ | {"PYTHONPATH": str(copy), "COLUMNS": "200"}
+    """Such a Python in the copy's folder."""
     command = [sys.executable, *arguments]
-    return subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
-
-
-def trained(copy: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    roots = ("--phase-c-root", "C", "--phase-d-root", "D", "--artifact-root", "A")
-    module = ("-m", "fly64lib.training", *roots, "--dose", "1000", "--dry-run")
-    return python(copy, *module, *options)
+    return subprocess.run(command, cwd=copy, env=with_copy(copy), capture_output=True, text=True)
 
 
 @pytest.mark.slow
 def test_on_the_command_line(copy):
-    helped = python(copy, "-m", "fly64lib.training", "--help").stdout
-    assert re.search(r"--new-knob FLOAT +of a test \(default: 0\.5\)", helped)
-    planned = trained(copy, "--new-knob", "0.7")
-    assert planned.returncode == 0, planned.stderr
-    assert "settings: new_knob 0.7\n" in planned.stdout and planned.stdout.count("planned") == 3
-    refused = trained(copy, "--new-knop", "0.7")
-    assert refused.returncode == 2 and "--new-knop" in refused.stderr
-    refused = trained(copy, "--new-knob", "much")
-    assert refused.returncode == 2 and "--new-knob" in refused.stderr
+    roots = ("--phase-c-root", "C", "--phase-d-root", "D", "--artifact-root", "A")
+    training = "fly64lib.training"
+    asked = [
+        (training, *roots, "--dose", "1000", "--dry-run", *given)
+        for given in (("--new-knob", "0.7"), ("--new-knop", "0.7"), ("--new-knob", "much"))
+    ]
+    helped, planned, unknown, wrong = told(copy, with_copy(copy), (training, "--help"), *asked)
+    assert re.search(r"--new-knob FLOAT +of a test \(default: 0\.5\)", helped[1])
+    assert planned[0] == 0, planned[1]
+    assert "settings: new_knob 0.7\n" in planned[1] and planned[1].count("planned") == 3
+    assert unknown[0] == 2 and "--new-knop" in unknown[1]
+    assert wrong[0] == 2 and "--new-knob" in wrong[1]
 
 
 _NOTEBOOK = """
@@ -97,7 +99,7 @@ print(load_profile("smoke", sys.argv[1:]).training)
 
 def test_in_a_profile(copy):
     given = python(copy, "-c", _PROFILE, "training.new_knob=0.7")
-    assert given.stdout == "{'steps': 10, 'n_images': 200, 'new_knob': 0.7}\n", given.stderr
+    assert given.stdout == "{'steps': 10, 'n_images': 40, 'new_knob': 0.7}\n", given.stderr
     refused = python(copy, "-c", _PROFILE, "training.new_knop=0.7")
     assert "'new_knop' of a training; did you mean 'new_knob'?" in refused.stderr
 

@@ -6,6 +6,7 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import get_type_hints
 
+from fly64lib.notebook.paths import without_iris
 from ptycho_torch.commands import run_options, stoppable
 from ptycho_torch.fields import nearest
 
@@ -61,6 +62,7 @@ def _run(argv: list[str]) -> int:
         print(f"error: fly64 has no command {name!r}{guess}", file=sys.stderr)
         return 2
     place, _ = COMMANDS[name]
+    without_iris()
     if name == "reconstruct" and any(text.startswith(("--bundle", "--data")) for text in rest):
         place = "notebook.infer:main"
     if name == "reconstruct" and any(text.startswith("--phase-c-root") for text in rest):

@@ -1,7 +1,6 @@
 """`fly64 notebook` and `fly64 init`: a notebook executed, and copies of all to be edited."""
 
 import shutil
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -46,9 +45,6 @@ class Init:
 
 def run(asked: Notebook) -> int:
     """Execute a notebook and print the file that it wrote last."""
-    # jsonschema, where it finds this package, compiles a grammar of IRIs, in more than half of the
-    # time that this command takes to start. No field of a notebook is checked as an IRI.
-    sys.modules.setdefault("rfc3987_syntax", None)
     failed = asked.output.with_suffix(".failed.ipynb")
     if asked.attempt > 1 and failed.is_file():
         text = f"{failed} is what this notebook left when it failed, and it would fail again:"

@@ -27,12 +27,23 @@ _MODULE = re.compile(rf"({'|'.join(_ROOTS)})(\.\w+)+")
 def code_hash(notebook: str | Path, entries: Iterable[Path] = ()) -> str:
     """Hash of a notebook's cells, of `entries` (files of the registry entries that it uses), and of
     all source files of the project that these reach."""
-    cells = json.loads(Path(notebook).read_bytes())["cells"]  # nbformat takes two seconds to import
-    code = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    code = _code(notebook)
     digest = hashlib.sha256(code.encode())
     for path in source_files(code, entries):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def imports_of(notebook: str | Path) -> list[str]:
+    """What the notebook's cells import of the project: modules, and names in them."""
+    names = _names(_code(notebook))
+    return sorted(name for name in names if name.partition(".")[0] in _ROOTS)
+
+
+def _code(notebook: str | Path) -> str:
+    """The code cells as one text."""
+    cells = json.loads(Path(notebook).read_bytes())["cells"]  # nbformat takes two seconds to import
+    return "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
 
 
 def source_files(source: str, entries: Iterable[Path] = ()) -> list[Path]:
@@ -48,6 +59,11 @@ def source_files(source: str, entries: Iterable[Path] = ()) -> list[Path]:
 
 @cache
 def _named(source: str) -> frozenset[Path]:
+    return frozenset(path for name in _names(source) for path in _files(name))
+
+
+def _names(source: str) -> set[str]:
+    """What Python text imports, or names as a module of the project."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -56,7 +72,7 @@ def _named(source: str) -> frozenset[Path]:
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Constant) and _MODULE.fullmatch(str(node.value)):
             names.add(str(node.value))
-    return frozenset(path for name in names for path in _files(name))
+    return names
 
 
 def _files(module: str) -> list[Path]:

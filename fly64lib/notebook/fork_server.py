@@ -2,9 +2,9 @@
 under that command: `python -m fly64lib.notebook.fork_server COMMAND ...`.
 
 A kernel and the process that runs a notebook in it import the same modules for seconds, each time.
-The server imports them once, when it is first asked, in the environment of who asks. It has one
-thread, for a fork takes no other along. Linux only: elsewhere system libraries do not survive a
-fork, and a process cannot ask to die with its parent.
+The server imports them once, when it is asked for the first notebook that names them, in the
+environment of who asked first. It has one thread, for a fork takes no other along. Linux only:
+elsewhere system libraries do not survive a fork, and a process cannot ask to die with its parent.
 
 Every forked process has a second one that watches over it: it passes signals on, reports the end,
 and kills when who asked is gone."""
@@ -20,13 +20,20 @@ import socket
 import subprocess
 import sys
 from contextlib import suppress
+from importlib import import_module
 
 from fly64lib.methods.forked import SERVER
-from fly64lib.notebook.paths import private_folder
+from fly64lib.notebook.code_hash import imports_of
+from fly64lib.notebook.paths import notebook, private_folder, without_iris
 
 _AT_START = ("PYTHON", "OMP_", "MKL_", "OPENBLAS_")  # variables read when modules are loaded
 _PR_SET_PDEATHSIG = 1
-_PTYCHI = "fly64lib.methods.ptychi_worker"
+_JOB = "fly64lib.cli.main", "notebook"
+# What modules import when they are first called, and what those that run as processes do.
+_LATER = {
+    "fly64lib.training": "ptycho_torch.workflows.components",
+    "fly64lib.methods.ptychi_worker": "ptychi.api.task",
+}
 
 
 def main() -> int:
@@ -49,9 +56,7 @@ def main() -> int:
                 connection, _ = listener.accept()
                 asked, streams = _request(connection)
                 if asked:
-                    _warm(asked["environment"])
-                    if asked["arguments"][1:2] == [_PTYCHI]:
-                        _warm_ptychi()
+                    _warm(asked)
                     if not (pid := os.fork()):
                         if not _watched(connection):
                             os._exit(0)
@@ -85,33 +90,43 @@ def _request(connection: socket.socket) -> tuple[dict, list[int]]:
     return json.loads(said) if size and len(said) == int.from_bytes(size, "big") else {}, streams
 
 
-def _warm(environment: dict[str, str]) -> None:
-    """Import what kernels and their clients need, once, as a process of this environment would."""
-    if "lightning" not in sys.modules:
-        _set_environment(environment)
+def _warm(asked: dict) -> None:
+    """Import what kernels and their clients need, and the project's modules that the notebook
+    names which is asked for: once, as a process of the first one's environment would."""
+    loaded = len(sys.modules)
+    if "ipykernel.kernelapp" not in sys.modules:
+        _set_environment(asked["environment"])
         # As in a kernel: ipykernel, matplotlib and Lightning look when they are imported.
         os.environ["JPY_PARENT_PID"] = str(os.getpid())
         os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
         sys.ps1 = "In : "
-        import lightning  # noqa: F401
+        without_iris()
         from ipykernel import ipkernel, kernelapp  # noqa: F401
 
-        from fly64lib import comparison, overlap  # noqa: F401
-        from fly64lib.notebook import data, reconstruct, runner, train  # noqa: F401
-        from fly64lib.report import report  # noqa: F401
-
+        from fly64lib.notebook import runner  # noqa: F401
+    for name in _named(asked):
+        # It may be a function's name; what else is wrong the notebook itself tells.
+        with suppress(Exception):
+            import_module(name)
+    if len(sys.modules) > loaded:
         gc.collect()
         gc.freeze()  # else each forked process's collections would copy all pages
 
 
-def _warm_ptychi() -> None:
-    """Import pty-chi once, when its worker is first asked for. By its import it changes nothing
-    that kernels see; where the import fails, the worker meets the error and says it."""
-    if "ptychi" not in sys.modules:
-        with suppress(Exception):
-            import ptychi.api.task  # noqa: F401
-        gc.collect()
-        gc.freeze()
+def _named(asked: dict) -> list[str]:
+    """What the notebook that a job runs imports of the project: its first file of this kind, or one
+    of the project's by name. And what a module needs that runs by itself."""
+    with suppress(Exception):  # whatever is wrong with it, the job itself tells
+        program, *words = asked["arguments"][1:]
+        if program in _LATER:
+            return [_LATER[program]]
+        if (program, *words[:1]) == _JOB and not words[1].endswith(".ipynb"):
+            source = notebook(words[1])
+        else:
+            source = next(text for text in words if text.endswith(".ipynb"))
+        found = imports_of(os.path.join(asked["cwd"], source))
+        return [*found, *(_LATER[name] for name in found if name in _LATER)]
+    return []
 
 
 def _set_environment(environment: dict[str, str]) -> None:

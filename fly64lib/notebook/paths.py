@@ -1,8 +1,9 @@
-"""Where the notebooks are: beside the packages in a checkout, in `fly64lib` in a wheel; and where
-the sockets of their kernels are."""
+"""Where the notebooks are: beside the packages in a checkout, in `fly64lib` in a wheel; where the
+sockets of their kernels are; and what their libraries need not import."""
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,3 +46,10 @@ def private_folder() -> Iterator[Path]:
     finally:
         if os.getpid() == maker:  # no process forked within
             shutil.rmtree(folder)
+
+
+def without_iris() -> None:
+    """In a process of one's own, before papermill is imported: jsonschema, where it finds this
+    package, compiles a grammar of IRIs, for two seconds. No field of a notebook is checked as an
+    IRI."""
+    sys.modules.setdefault("rfc3987_syntax", None)

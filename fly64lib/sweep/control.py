@@ -120,7 +120,7 @@ def how(study: SweepFolder) -> list[str]:
     if study.executor == "pbs":
         options += ["--executor", "cluster-generic"]
         for what in ("submit", "status", "cancel"):
-            script = f"{sys.executable} {HERE / 'pbs.py'} {what} {study.name}"
+            script = f"{sys.executable} -I -S {HERE / 'pbs.py'} {what} {study.name}"
             options += [f"--cluster-generic-{what}-cmd", script]
     return [*options, *study.options]
 

@@ -234,7 +234,9 @@ class Patterns:
 
     def under(self, probe: Complex[Tensor, "modes M M"]) -> "Patterns":
         """The same patterns under another probe."""
-        return replace(self, geometry=self.geometry.under(probe))
+        same = replace(self, geometry=self.geometry.under(probe))
+        same._kept.update(self._kept)  # counts know nothing of the probe
+        return same
 
 
 def _kept(

@@ -5,6 +5,8 @@ and (1 - p) I. A reconstruction made from the first can so be scored on the seco
 without favouring one that fits noise. Training, and every knob tuned without truth, rest on this.
 """
 
+import math
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -64,13 +66,16 @@ def perfect_deviance(expected: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """Mean of :func:`poisson_deviance` when the counts really come from `expected`: what a perfect
     model scores.
 
-    E[2 (n log n - n log I)] by summing the Poisson series, for I above 50 by its expansion 1 + 1/(6
-    I)."""
+    E[2 (n log n - n log I)] by summing the Poisson series, as far as the largest I asks, for I
+    above 50 by its expansion 1 + 1/(6 I)."""
     rate = expected.double().clamp_min(SMALLEST_COUNT)
-    low = rate.clamp_max(50.0)
-    log_p, total = -low, torch.zeros_like(low)
-    for n in range(1, 140):
-        log_p = log_p + torch.log(low / n)
-        total += log_p.exp() * n * torch.log(torch.full_like(low, n) / low)
-    series = 2 * (total)
-    return torch.where(rate <= 50.0, series, 1 + 1 / (6 * rate)).to(expected.dtype)
+    few = rate <= 50.0
+    low = rate[few]
+    log_low, share, total = torch.log(low), torch.exp(-low), torch.zeros_like(low)
+    most = float(low.max()) if len(low) else 0.0
+    for n in range(1, int(most + 12 * most**0.5 + 16)):
+        share.mul_(low).div_(n)  # of exposures that count n
+        total.addcmul_(share, math.log(n) - log_low, value=2 * n)
+    perfect = 1 + 1 / (6 * rate)
+    perfect[few] = total
+    return perfect.to(expected.dtype)

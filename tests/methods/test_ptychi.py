@@ -10,7 +10,6 @@ import os
 import subprocess
 from dataclasses import replace
 
-import fork_served
 import numpy as np
 import oracle
 import pytest
@@ -22,6 +21,7 @@ from fly64lib.evaluation.detector_grid import DetectorGrid
 from fly64lib.evaluation.gauge import align
 from fly64lib.evaluation.judgement import judge, on_detector_grid
 from fly64lib.generation import generate_datasets
+from fly64lib.methods.forked import SERVER
 from fly64lib.methods.ptychi import DM, LSQML, RPIE, LSQMLFine
 from fly64lib.simulation.probes import defocused
 from ptycho_torch.errors import ConfigError, DataContractError, MissingDependencyError, PtychoError
@@ -31,16 +31,9 @@ from ptycho_torch.memmap_bridge import RawDataTorch, open_scan
 GEOMETRY = {"N": 32, "across": 7}
 
 
-@pytest.fixture(scope="module")
-def served():
-    with fork_served.served() as given:
-        yield given
-
-
 @pytest.fixture
 def forked(monkeypatch, served):
-    for name, value in served.items():
-        monkeypatch.setenv(name, value)
+    monkeypatch.setenv(SERVER, served[SERVER])
 
 
 def quality(image: np.ndarray, raw: RawDataTorch) -> float:

@@ -252,16 +252,19 @@ def test_the_commands_of_the_document_do_what_it_says(tmp_path, monkeypatch, cap
     assert len(commands) >= 2
     for command in commands:
         words = shlex.split(command)
-        words += ["--no-model"] if words[0] == "reconstruct" else []  # for time
+        words += ["--no-model"] if words[0] == "reconstruct" else []  # for time, as one thread is
+        words += ["--threads", "1"]
         assert main(words) == 0, command
     assert (tmp_path / "reconstruction_cut" / "index.html").is_file()
 
 
 @pytest.mark.slow
-def test_the_notebook_gives_the_same_numbers(tmp_path):
+def test_the_notebook_gives_the_same_numbers(served, tmp_path):
     write_scan(tmp_path / "full.npz", full_scan(across=9))
     asked = {"shares": 0.1, "overlaps": 0.2, "replicates": 1, "methods": "flat"}
-    run = papermill(notebook("cut"), tmp_path, source="full.npz", output="by_notebook", **asked)
+    run = papermill(
+        notebook("cut"), tmp_path, served=served, source="full.npz", output="by_notebook", **asked
+    )
     assert run.returncode == 0, run.stderr
     one = cut_scan.cut_scan(tmp_path / "full.npz", tmp_path / "own", **asked)
     found = json.loads((tmp_path / "by_notebook" / "cut.json").read_text())

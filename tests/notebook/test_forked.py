@@ -6,24 +6,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import fork_served
 import nbformat
 import psutil
 import pytest
-from fork_served import PLAIN
 from nbformat import v4
+from run_notebook import CLIENT, PLAIN, SERVER
 
 from fly64lib.methods import forked
-from fly64lib.notebook import fork_server
 
-CLIENT = [sys.executable, "-I", "-S", forked.__file__]
-SERVER = [sys.executable, "-m", fork_server.__name__]
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux only")
 SAYS = """import hashlib, json, os, random, sys, threading, warnings
 import lightning, matplotlib, numpy as np, torch
+from fly64lib.training import run_training_job
 torch.manual_seed(0)
 image, layer = torch.randn(2, 4, 64, 64), torch.nn.Conv2d(4, 8, 3)
 layer(image).sum().backward()
@@ -49,13 +45,6 @@ pathlib.Path("written").write_text(str(os.getpid()))
 os.rename("written", "kernel")
 os.fork() or time.sleep(600)
 time.sleep(600)"""
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[dict[str, str]]:
-    """The environment of a fork server."""
-    with fork_served.served() as given:
-        yield PLAIN | given
 
 
 def job(folder: Path, *cells: str) -> list[str]:

@@ -79,7 +79,7 @@ def test_the_command_writes_a_scan_with_the_object_of_reconstruct_and_a_picture(
 
 
 @pytest.mark.slow
-def test_the_notebook_gives_the_same_file(work):
+def test_the_notebook_gives_the_same_file(served, work):
     assert (
         main(["reconstruct", "--bundle=bundle.pt", "--data=scan.npz", "--output", "by_shell.npz"])
         == 0
@@ -87,6 +87,7 @@ def test_the_notebook_gives_the_same_file(work):
     run = papermill(
         notebook("infer"),
         work,
+        served=served,
         bundle="bundle.pt",
         data_npz="scan.npz",
         output_npz="deep/by_notebook.npz",

@@ -131,10 +131,11 @@ def test_a_misspelt_parameter_fails_under_plain_papermill_within_seconds_and_is_
 
 
 @pytest.mark.slow
-def test_the_data_notebooks_make_phases_c_and_d_and_write_their_results_last(tmp_path):
+def test_the_data_notebooks_make_phases_c_and_d_and_write_their_results_last(served, tmp_path):
     run = papermill(
         notebook("generate"),
         tmp_path,
+        served=served,
         doses=1000,
         scan_step=6,
         simulation="matched",
@@ -169,6 +170,7 @@ def test_the_data_notebooks_make_phases_c_and_d_and_write_their_results_last(tmp
     run = papermill(
         notebook("overlap"),
         tmp_path,
+        served=served,
         phase_c_root="C",
         output_root="D",
         artifact_root="A",
@@ -206,11 +208,12 @@ def test_the_data_notebooks_make_phases_c_and_d_and_write_their_results_last(tmp
 
 @pytest.mark.slow
 def test_train_on_measured_patterns_fits_all_of_them_and_beside_it_one_half_for_the_other(
-    real_scan_path, tmp_path
+    served, real_scan_path, tmp_path
 ):
     run = papermill(
         notebook("train"),
         tmp_path,
+        served=served,
         train_npz=real_scan_path,
         steps=2,
         n_images=40,

@@ -197,8 +197,8 @@ def test_the_commands_of_the_document_do_what_it_says(tmp_path, monkeypatch, cap
 
 
 @pytest.mark.slow
-def test_the_notebook_gives_the_same_numbers(tmp_path):
-    run = papermill(notebook("plan"), tmp_path, output="out", photons=1000)
+def test_the_notebook_gives_the_same_numbers(served, tmp_path):
+    run = papermill(notebook("plan"), tmp_path, served=served, output="out", photons=1000)
     assert run.returncode == 0, run.stderr
     assert written_last(tmp_path / "out" / "plan.json", tmp_path / "out")
     found = json.loads((tmp_path / "out" / "plan.json").read_text())

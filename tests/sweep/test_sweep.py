@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import nbformat
@@ -93,12 +95,25 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict
     return root / "study", notebooks, results(root / "study")
 
 
-def planned(tmp_path: Path, profile: str, *options: str, **others: object) -> str:
-    """What Snakemake would do for a profile, from nothing."""
-    study = prepared(asked(tmp_path / profile, profile, **{"cores": 2} | others))
-    study.write()
-    command = [*control.snakemake(study), "--dry-run", *options]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """`planned(profile, *settings, cores=1)`: what Snakemake would do from nothing, asked once."""
+
+    @cache
+    def said(profile: str, *settings: str, cores: int = 1) -> str:
+        folder = tmp_path_factory.mktemp("planned") / "study"
+        study = prepared(
+            asked(folder, profile, settings=load_profile(profile, settings), cores=cores)
+        )
+        study.write()
+        command = [*control.snakemake(study), "--dry-run", "--printshellcmds"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    return said
+
+
+def commands_of(said: str) -> list[str]:
+    return [line for line in said.splitlines() if "fly64lib.cli.main notebook" in line]
 
 
 @pytest.mark.slow
@@ -149,9 +164,9 @@ def planned(tmp_path: Path, profile: str, *options: str, **others: object) -> st
     ],
 )
 def test_a_profile_asks_for_every_condition_and_method_once(
-    tmp_path: Path, profile: str, jobs: dict[str, int]
+    planned: Callable[..., str], profile: str, jobs: dict[str, int]
 ) -> None:
-    said = planned(tmp_path, profile, "--quiet", "rules")
+    said = planned(profile)
     counted = {
         name: int(number)
         for name, number in re.findall(r"^(\w+) +(\d+)$", said, re.MULTILINE)
@@ -163,20 +178,20 @@ def test_a_profile_asks_for_every_condition_and_method_once(
 
 @pytest.mark.slow
 def test_a_refined_method_uses_its_bases_network_and_the_shipped_one_is_not_trained(
-    tmp_path: Path,
+    planned: Callable[..., str],
 ) -> None:
     """The condition's own for `pinn` and `pinn+refine` together."""
     methods = ["methods=pinn,pinn+refine,pinn-sim+refine", "training.width=32"]
     profile = load_profile("smoke", methods)
-    said = planned(tmp_path, "smoke", "--printshellcmds", settings=profile)
-    commands = [line for line in said.splitlines() if "fly64lib.cli.main notebook" in line]
+    said = planned("smoke", *methods)
+    commands = commands_of(said)
     trainings = [
         line for line in commands if "/train_gs" in line.split(" --timeout-s")[0]
     ]  # baseline and sparse, once each
     assert len(trainings) == 2
     for line in trainings:
         found = json.loads(re.search(r"-p training '(.+?)'", line)[1])
-        assert found == {"steps": 10, "n_images": 200, "width": 32, "objective": "poisson"}
+        assert found == {"steps": 10, "n_images": 40, "width": 32, "objective": "poisson"}
     rules = re.findall(r"^rule reconstruct:\n    input: (.+)$", said, re.MULTILINE)
     for view, gridsize in (("baseline", 1), ("sparse", 2)):
         (needed,) = (line for line in rules if f"/{view}/" in line)
@@ -186,15 +201,12 @@ def test_a_refined_method_uses_its_bases_network_and_the_shipped_one_is_not_trai
 
 
 @pytest.mark.slow
-def test_the_number_of_cores_changes_no_job(tmp_path: Path) -> None:
-    commands = []
-    for cores in (1, 16):
-        said = planned(tmp_path / str(cores), "full", "--printshellcmds", cores=cores)
-        commands.append(
-            sorted(line for line in said.splitlines() if "fly64lib.cli.main notebook" in line)
-        )
-    assert len(commands[0]) == 1099 and "OMP_NUM_THREADS=4" in commands[0][0]
-    assert commands[0] == commands[1]
+def test_the_number_of_cores_changes_no_job(planned: Callable[..., str]) -> None:
+    full = commands_of(planned("full"))
+    assert len(full) == 1099 and "OMP_NUM_THREADS=4" in full[0]  # of one core
+    few, many = (commands_of(planned("smoke", "threads=4", cores=cores)) for cores in (1, 16))
+    assert len(few) == 11 and "OMP_NUM_THREADS=4" in few[0]
+    assert sorted(few) == sorted(many)
 
 
 def test_every_profile_is_within_its_limits() -> None:
@@ -390,9 +402,10 @@ def test_on_pbs_every_notebook_is_a_job_with_the_profiles_resources(
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     notebooks = write_toy_notebooks(tmp_path / "notebooks")
-    assert main(toy_command(tmp_path / "study", notebooks, "--executor", "pbs")) == 0
+    on_pbs = "--executor", "pbs", "--set=methods=flat"
+    assert main(toy_command(tmp_path / "study", notebooks, *on_pbs)) == 0
     asked = (tmp_path / "asked").read_text().splitlines()
-    assert len(asked) == len(TOY_JOBS)
+    assert len(asked) == len(SweepFolder.of(tmp_path / "study").settings.notebooks()) == 5
     assert all(
         "select=1:ncpus=1:mem=3000mb" in line and "walltime=00:16:00" in line for line in asked
     )
