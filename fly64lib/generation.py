@@ -31,7 +31,7 @@ from ptycho_torch.versions import software_versions
 
 HELD_OUT = "held_out"
 HELD_OUT_SEED = 7919  # apart from the scan's own draws
-_HELD_OUT_PATTERNS = 256
+HELD_OUT_PATTERNS = 256
 
 
 def generate_datasets(
@@ -144,8 +144,8 @@ def _between(positions_px: np.ndarray, design: ScanDesign) -> np.ndarray:
     """Random positions inside the rectangle of these."""
     rng = np.random.default_rng([design.seed(design.simulation_seed), HELD_OUT_SEED])
     (top, left), (bottom, right) = positions_px.min(axis=0), positions_px.max(axis=0)
-    x = rng.uniform(left, right, _HELD_OUT_PATTERNS)
-    return np.stack([rng.uniform(top, bottom, _HELD_OUT_PATTERNS), x], axis=1)
+    x = rng.uniform(left, right, HELD_OUT_PATTERNS)
+    return np.stack([rng.uniform(top, bottom, HELD_OUT_PATTERNS), x], axis=1)
 
 
 def _file(dose: float, split: str) -> str:

@@ -42,7 +42,7 @@ from fly64lib.design import (
 from fly64lib.plots.figures import draw_view
 from fly64lib.simulation.manifest import Manifest, intact, sha256_json
 from fly64lib.simulation.overlap_measures import fluence_figures, geometry_figures, scanned_region
-from fly64lib.simulation.probes import outer_half_maximum_diameter, power_radius
+from fly64lib.simulation.probes import Modes, outer_half_maximum_diameter, power_radius
 from fly64lib.simulation.views import View, choose_views
 from ptycho_torch.commands import command_line
 from ptycho_torch.data.checks import mean_photons
@@ -71,9 +71,7 @@ class _Plan:
     def of(cls, scan: ScanData, design: ViewDesign) -> "_Plan":
         """The plan of a split, from its scan at any dose."""
         positions, K = scan.positions, design.neighbor_count
-        # Probes of several doses differ by rounding, which must not reach the selection.
-        diameter = design.probe_diameter_px or round(outer_half_maximum_diameter(scan.probe), 3)
-        apart = round(2 * power_radius(scan.probe), 3)  # the guard band's measure of lit pixels
+        diameter, apart = reach(scan.probe, design)
         views, skipped = choose_views(positions, diameter, design, apart)
         figures = [geometry_figures(positions[v.images], v.groups, diameter, K) for v in views]
         return cls(positions, views, figures, skipped, diameter)
@@ -86,6 +84,14 @@ class _Plan:
             probe = scan.probe * np.float32(view.keep**0.5)
             fluence = fluence_figures(positions, probe, scan.canvas_shape, region)
             yield view, geometry | {"fluence": fluence}
+
+
+def reach(probe: Modes, design: ViewDesign) -> tuple[float, float]:
+    """Its diameter D, and the distance from which on two of it light no pixel together, px.
+
+    Rounded: probes of several doses differ by rounding, which must not reach the selection."""
+    diameter = design.probe_diameter_px or round(outer_half_maximum_diameter(probe), 3)
+    return diameter, round(2 * power_radius(probe), 3)  # the guard band's measure of lit pixels
 
 
 def generate_overlap_views(

@@ -4,8 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-from ptycho_torch.files import write_json
+from ptycho_torch.data.contract import ScanData, write_scan
+from ptycho_torch.files import sha256_file, write_json
 
 SLOPE = {
     "good": 10.0,
@@ -104,3 +106,28 @@ def planted_row(method: str, dose: float, view: str, replicate: int, **other: ob
     known = {"resolved": detail, "frc_half": min(1.0, detail + 0.02), "phase_psnr": psnr}
     known |= {"phase_ssim": 0.2 + 0.7 * detail, "pixel_nm": 56.0}
     return one | known | {"method": method} | other
+
+
+def write_objects(study: Path, rows: list[dict], image: ScanData) -> None:
+    """What the rows of :func:`write_study` come from, as far as explore.ipynb shows it: phase C's
+    scan, objects that are the truth with a phase error by method, and a view's overlap."""
+    rng = np.random.default_rng(0)
+    for one in rows:
+        replicate, dose = study / f"replicate_{one['replicate']}", f"dose_{one['dose']:.0f}"
+        scan = replicate / "phase_c" / dose / "patched_test.npz"
+        if not scan.is_file():
+            scan.parent.mkdir(parents=True)
+            write_scan(scan, image)
+        folder = replicate / "phase_f" / dose / one["view"] / one["method"]
+        folder.mkdir(parents=True)
+        error = rng.normal(0, 10 ** (-one["phase_psnr"] / 20), image.object_guess.shape)
+        np.savez(folder / "object.npz", object=image.object_guess * np.exp(1j * error))
+        write_json(folder / "result.json", {"object_sha256": sha256_file(folder / "object.npz")})
+        overlap = replicate / "overlap"
+        names = ("within_groups", "between_images", "between_groups")
+        measured = {name: {"mean_disc_overlap": 0.5} for name in names}
+        measured |= {"groups": 24, "probe_diameter_px": 16.0, "fluence": {"share_under_tenth": 0.1}}
+        write_json(overlap / dose / one["view"] / "overlap_test.json", measured)
+        picture = np.full((120, 160, 3), 200, np.uint8)
+        (overlap / "overlap").mkdir(exist_ok=True)
+        Image.fromarray(picture).save(overlap / "overlap" / f"{one['view']}_test.png")

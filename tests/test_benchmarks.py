@@ -1,5 +1,6 @@
 """What the benchmarks compute besides running others' programs."""
 
+import base64
 import importlib
 import inspect
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from fly64lib.sweep.profile import load_profile
 from ptycho_torch.commands import run_options
 from ptycho_torch.files import read_json
 
@@ -112,3 +114,53 @@ def test_a_phase_error_is_free_of_the_global_phase(benchmark):
     wrong[0, 0] *= np.exp(0.1j)
     errors = benchmark("survival").turned(wrong, truth)
     assert errors[0, 0] == pytest.approx(0.1, abs=0.01) and np.abs(errors[1:]).max() < 0.01
+
+
+def test_rates_are_those_that_the_jobs_were_made_from(benchmark):
+    """Seconds of 3 a job and 50 a unit; of a kind with jobs of one size only the first term."""
+    rates = benchmark("rates")
+    amounts = [{"runs": float(n), "job": 1.0, "canvas_mpx": 0.5 * n * n} for n in (1, 2, 5)]
+    rows = [
+        rates.Measured("reconstruct", "cpu_s", one, 50 * one["runs"] + 3 * one["job"])
+        for one in amounts
+    ]
+    rows += [rates.Measured("compare", "files", {"job": 1.0, "runs": 6.0}, 7.0)] * 3
+    found = rates.fitted(rows)
+    fit = found["reconstruct", "cpu_s"]
+    assert fit.rates == pytest.approx({"runs": 50, "job": 3, "canvas_mpx": 0}, abs=1e-6)
+    assert (fit.jobs, fit.most["runs"]) == (3, 5) and fit.spread < 1e-9
+    assert fit.of({"runs": 10.0, "job": 1.0, "canvas_mpx": 9.0}) == pytest.approx(503)
+    assert fit.beyond({"runs": 10.0, "job": 1.0, "canvas_mpx": 99.0}) == pytest.approx(2)
+    assert found["compare", "files"].rates == {"job": 7.0}
+
+
+@pytest.mark.parametrize(
+    ("file", "notebook"),
+    [
+        ("replicate_1/phase_c/dose_10/patched_test.npz", "replicate_1/generate"),
+        ("replicate_1/overlap/overlap.json", "replicate_1/overlap"),
+        ("replicate_0/phase_e/dose_10/dense/gs2/csv_log/metrics.csv", "{0}/dense/train_gs2"),
+        ("replicate_0/phase_f/dose_10/dense/pinn/object.npz", "{0}/dense/reconstruct"),
+        ("replicate_0/phase_f/dose_10/dense/lsqml/object.npz", "{0}/dense/reconstruct_lsqml"),
+        ("replicate_0/phase_f/dose_10/dense/lsqml.png", "{0}/dense/reconstruct_lsqml"),
+        ("replicate_0/phase_g/dose_10/dense/frc.png", "{0}/dense/compare"),
+        ("notebooks/replicate_0/dose_10/dense/compare.html", "{0}/dense/compare"),
+        ("logs/replicate_0/dose_10/dense/compare.log", "{0}/dense/compare"),
+        ("index.html", "report"),
+        ("logs/report.log", "report"),
+    ],
+)
+def test_a_file_of_a_study_is_counted_for_the_job_that_wrote_it(benchmark, file, notebook):
+    owner, parts = benchmark("rates").owner, tuple(file.split("/"))
+    expected = notebook.format("replicate_0/dose_10")
+    assert owner(parts, {"reconstruct_lsqml"}) == expected
+    name = base64.b64encode(file.encode()).decode()  # as Snakemake records an output
+    assert owner((".snakemake", "metadata", name), {"reconstruct_lsqml"}) == expected
+
+
+@pytest.mark.parametrize("by", ["replicates", "doses"])
+def test_a_profile_is_scaled_to_about_as_many_jobs_as_asked(benchmark, by):
+    graph = benchmark("sweep_graph")
+    for jobs in (1000, 10_000):
+        scaled = graph.scaled(load_profile("full"), jobs, by)
+        assert len(scaled.notebooks()) == pytest.approx(jobs, rel=0.1)

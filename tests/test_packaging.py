@@ -23,6 +23,18 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
+def test_the_paper_cites_what_its_bibliography_and_the_citation_file_have():
+    """No reference is missing in one of the three, none is there for nothing, and the version is
+    the package's."""
+    entries = re.split(r"^@", (ROOT / "paper.bib").read_text(encoding="utf-8"), flags=re.M)[1:]
+    dois = {re.search(r"{(\w+),", one)[1]: re.search(r"doi = {(.*)}", one)[1] for one in entries}
+    text = (ROOT / "paper.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"@(\w+)", text)) == set(dois) and len(dois) == len(entries)
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {one["doi"] for one in citation["references"]} == set(dois.values())
+    assert (citation["version"], citation["license"]) == (PROJECT["version"], PROJECT["license"])
+
+
 def test_the_conda_environment_is_the_projects_all_extra_on_the_same_python():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     conda = [item for item in environment["dependencies"] if isinstance(item, str)]

@@ -9,8 +9,8 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 from fly64lib.notebook import finished
 from fly64lib.notebook.paths import notebooks_folder
-from ptycho_torch.errors import ConfigError
-from ptycho_torch.fields import config, literal
+from ptycho_torch.errors import ConfigError, PtychoError
+from ptycho_torch.fields import Positive, config, literal
 
 Seconds = Annotated[float, Field(ge=1)]
 Pairs = UseAppendAction[tuple[tuple[str, str], ...]]
@@ -32,6 +32,8 @@ class Notebook:
     inputs: tuple[Path, ...] = ()
     outputs: tuple[Path, ...] = ()
     code: str = ""
+    # of a sweep's job; at a further one a notebook that failed by itself is not run again
+    attempt: Positive = 1
 
 
 @config
@@ -43,6 +45,11 @@ class Init:
 
 def run(asked: Notebook) -> int:
     """Execute a notebook and print the file that it wrote last."""
+    failed = asked.output.with_suffix(".failed.ipynb")
+    if asked.attempt > 1 and failed.is_file():
+        text = f"{failed} is what this notebook left when it failed, and it would fail again:"
+        raise PtychoError(f"{text} only jobs that were lost are tried again")
+    failed.unlink(missing_ok=True)
     kept = asked.finished
     if kept:
         words = *(f"{name} {value}" for name, value in asked.parameter), asked.code
@@ -51,11 +58,13 @@ def run(asked: Notebook) -> int:
             print(f"{asked.output} was finished by an earlier run, from the same inputs: taken")
             return 0
     from fly64lib.notebook.runner import run_notebook
+    from fly64lib.report.notebook_html import write_page
 
     given = {name: literal(text) for name, text in asked.parameter}
     limits = {"timeout_s": asked.timeout_s, "cell_timeout_s": asked.cell_timeout_s}
     result = run_notebook(asked.notebook, asked.output, given, **limits)
     if kept:
+        write_page(asked.output)  # here, where many jobs run at once, and not in the report
         finished.keep(kept, key, asked.outputs)
     print(f"{asked.output}  results: {result}")
     return 0

@@ -10,10 +10,11 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 from fly64lib.sweep import control
 from fly64lib.sweep import folder as study_folder
-from fly64lib.sweep.folder import Executor, SweepFolder
+from fly64lib.sweep.folder import Executor, Several, SweepFolder
 from fly64lib.sweep.profile import MAPPINGS, SHORT, Profile, load_profile
 from ptycho_torch.commands import STOPPED
 from ptycho_torch.config import SETTINGS
+from ptycho_torch.errors import ConfigError
 from ptycho_torch.fields import Positive, config, field_names
 
 _SETTINGS = (
@@ -32,14 +33,19 @@ class Run:
     Options after -- go to Snakemake."""
 
     profile: str  # smoke, quick, laptop or full
-    output: Path  # the study's folder
+    output: Path | None = None  # the study's folder
     set: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="KEY=VALUE", help=_SETTINGS)] = ()
+    estimate: bool = False  # print what it would take, by rates of finished studies; run nothing
     update: bool = False  # take changed settings, and rerun what they reach
     # run edited copies (fly64 init DIR) instead of the project's notebooks
     notebooks: str | None = None
     # jobs at a time are cores / the profile's threads
     cores: Positive = field(default_factory=lambda: len(os.sched_getaffinity(0)))
     executor: Executor = "local"
+    # submissions again of a cluster job that was lost; a notebook that failed is not run again
+    retries: Several = 2
+    # conditions (trainings, reconstructions, comparison) in one cluster job; 0: a job a notebook
+    group: Several = 0
 
 
 @config
@@ -60,10 +66,30 @@ class Folder:
 
 def run(asked: Run, further: tuple[str, ...] = ()) -> int:
     """Start a study, or do what is left of it; `further` options are Snakemake's."""
-    same = {name: getattr(asked, name) for name in ("profile", "cores", "executor", "notebooks")}
     settings = load_profile(asked.profile, asked.set)
+    if asked.estimate:
+        return _estimated(settings, asked)
+    if asked.output is None:
+        raise ConfigError("--output: the study needs a folder, such as --output runs/study")
+    if asked.group and asked.executor == "local":
+        raise ConfigError(f"--group {asked.group} is for a cluster: add --executor slurm or pbs")
+    names = ("profile", "cores", "executor", "notebooks", "retries", "group")
+    same = {name: getattr(asked, name) for name in names}
     study = SweepFolder(folder=asked.output, settings=settings, options=further, **same)
     return _driven(study_folder.prepared(study, asked.update))
+
+
+def _estimated(settings: Profile, asked: Run) -> int:
+    # Here: counting a design's patterns takes torch, which takes seconds to import.
+    from fly64lib.sweep.estimate import Rates, estimate, text_of
+
+    rates = Rates.read()
+    found = estimate(settings, rates)
+    if asked.executor != "local":
+        text = "not counted: on a cluster each job starts Snakemake and its kernel anew, some"
+        found.notes.append(f"{text} seconds of CPU time; --group makes one start of several")
+    print(text_of(found, settings, asked.cores, rates.source))
+    return 0
 
 
 def resume(asked: Resume) -> int:

@@ -27,7 +27,7 @@ class Forked:
     Raises ConnectionError where no server answers."""
 
     stdin = stdout = stderr = returncode = None
-    cpu_s = 0.0  # of the ended process and those that it has waited for
+    cpu_s = peak_mb = 0.0  # of the ended process and those that it has waited for
 
     def __init__(self, arguments: list[str], environment: dict[str, str], cwd: str) -> None:
         asked = {"arguments": arguments, "environment": environment, "cwd": cwd}
@@ -56,7 +56,8 @@ class Forked:
             with suppress(ConnectionError), self.connection:
                 said = self.connection.recv(1024)
             # Whoever watched the process was killed, and the process with it.
-            self.returncode, self.cpu_s = json.loads(said) if said else (-signal.SIGKILL, 0.0)
+            ended = json.loads(said) if said else (-signal.SIGKILL, 0.0, 0.0)
+            self.returncode, self.cpu_s, self.peak_mb = ended
         return self.returncode
 
     def send_signal(self, number: int) -> None:

@@ -18,6 +18,7 @@ from functools import partial
 from math import isfinite
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Complex
 from torch import Tensor
@@ -32,6 +33,7 @@ from ptycho_torch.iteration.image_prior import ImagePrior, logs_of, object_of
 from ptycho_torch.iteration.newton import Newton, State, start
 from ptycho_torch.iteration.prior_search import choose, split
 from ptycho_torch.iteration.slopes import mean_deviance
+from ptycho_torch.iteration.subsets import schedule
 from ptycho_torch.memmap_bridge import RawDataTorch
 from ptycho_torch.physics.geometry import Patterns
 
@@ -43,8 +45,11 @@ Canvas = Complex[Tensor, "1 H W"]
 
 
 @torch.no_grad()
-def reconstruct(scan: RawDataTorch, settings: Any) -> MethodResult:
-    """The object of a scan by the settings of a :class:`~fly64lib.methods.classical.Classical`."""
+def reconstruct(
+    scan: RawDataTorch, settings: Any, near: Complex[np.ndarray, "H W"] | None = None
+) -> MethodResult:
+    """The object of a scan by the settings of a :class:`~fly64lib.methods.classical.Classical`;
+    joint steps begin at an object that is `near`, where there is one."""
     torch.set_num_threads(settings.threads)
     probe = with_modes(starting_probe(scan, settings.probe_defocus_rad), settings.probe_modes)
     patterns = Patterns(scan.geometry().under(probe), scan.counts(slice(None)).__getitem__)
@@ -57,7 +62,7 @@ def reconstruct(scan: RawDataTorch, settings: Any) -> MethodResult:
         if settings.joint:
             sought = ["probe"] * (settings.probe == "refine") + list(settings.unknown)
             with bar(desc=f"object, {', '.join(sought)}", total=settings.joint_steps) as steps:
-                canvas, patterns = _joint(patterns, settings, trace, steps)
+                canvas, patterns = _joint(patterns, settings, near, trace, steps)
             logs = logs_of(canvas, patterns.geometry.fluence())
         else:
             logs = start(patterns)
@@ -99,13 +104,21 @@ def reconstruct(scan: RawDataTorch, settings: Any) -> MethodResult:
 
 
 def _joint(
-    patterns: Patterns, settings: Any, trace: list[dict[str, float]], bar: tqdm
+    patterns: Patterns,
+    settings: Any,
+    near: Complex[np.ndarray, "H W"] | None,
+    trace: list[dict[str, float]],
+    bar: tqdm,
 ) -> tuple[Canvas, Patterns]:
-    """Accelerated steps on all that is to be found, from an object stepped under what the file
-    says, lest the two part ways; the patterns come back with what was found of them."""
+    """Accelerated steps on all that is to be found, on subsets of the patterns at first, from an
+    object stepped under what the file says, lest the two part ways; the patterns come back with
+    what was found of them."""
     geometry, weight, steps = patterns.geometry, settings.tikhonov, settings.joint_steps
-    refined = settings.probe == "refine"
-    canvas = canvas_steps(patterns, empty(geometry), _ALONE, smoothness=weight)
+    refined, passes = settings.probe == "refine", schedule(geometry, steps)
+    if near is None:
+        canvas = canvas_steps(patterns, empty(geometry), _ALONE, smoothness=weight)
+    else:
+        canvas = geometry.crop(torch.from_numpy(near))
     bar.reset()  # the time left is told from the steps that are counted
     found = Unknown(patterns, settings.unknown, MOST_STEP * geometry.M / geometry.N, not refined)
     renew = found if settings.unknown else None
@@ -116,10 +129,10 @@ def _joint(
         bar.update()
 
     if refined:
-        return joint_steps(patterns, canvas, steps, weight, observe, renew)
+        return joint_steps(patterns, canvas, passes, weight, observe, renew)
 
     def seen(step: int, canvas: Canvas) -> None:
         observe(step, canvas, found.patterns)
 
-    canvas = canvas_steps(patterns, canvas, steps, smoothness=weight, observe=seen, renew=renew)
+    canvas = canvas_steps(patterns, canvas, passes, smoothness=weight, observe=seen, renew=renew)
     return canvas, found.patterns

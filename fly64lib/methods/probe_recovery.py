@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Complex
 from torch import Tensor
 
+from fly64lib.methods import penalised_fit
 from fly64lib.methods.base import MethodResult, measured
 from fly64lib.methods.classical import Classical
-from fly64lib.methods.penalised_fit import MOST_STEP
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.iteration.exposures import Unknown, positions_of
 from ptycho_torch.iteration.prior_search import clearly_less
@@ -88,7 +88,8 @@ def recover_probe(
         before, seconds = kept.object, kept.cost.cpu_seconds
         if progress:
             print("2 of 2: the object together with what is sought", file=sys.stderr)
-    found = Classical(**common, **sought).reconstruct(fine.subset(~held))
+    near = before if before.shape == fine.scan.canvas_shape else None
+    found = penalised_fit.reconstruct(fine.subset(~held), Classical(**common, **sought), near)
     seconds += found.cost.cpu_seconds
     objects = [torch.from_numpy(image)[None] for image in (before, found.object)]
     with measured() as cost:
@@ -138,7 +139,7 @@ def _with_exposures(scan: RawDataTorch, held: np.ndarray, found: MethodResult) -
 def _told(canvas: Tensor, patterns: Patterns, of_each: tuple[str, ...]) -> Patterns:
     """The patterns with what their counts tell of their positions and brightness under an object
     and a probe."""
-    most = MOST_STEP * patterns.geometry.M / patterns.geometry.N
+    most = penalised_fit.MOST_STEP * patterns.geometry.M / patterns.geometry.N
     find = Unknown(patterns, of_each, most, probe_known=True)
     for _ in range(_ROUNDS):
         patterns = find(canvas, patterns)

@@ -96,7 +96,8 @@ def browser(study: StudyRows, first: Mapping) -> object:
         advice = "choosing needs ipywidgets: pip install 'fly64[lab]'"
         raise MissingDependencyError(advice) from error
     menus = {}
-    for key, options in choices(study).items():
+    for key, values in choices(study).items():
+        options = [(f"{one:,.10g}" if key == "dose" else str(one), one) for one in values]
         menus[key] = ipywidgets.Dropdown(options=options, value=first[key], description=key)
     output = ipywidgets.interactive_output(lambda **choice: show(study, choice), menus)
     return ipywidgets.VBox([ipywidgets.HBox(list(menus.values())), output])

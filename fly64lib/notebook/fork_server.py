@@ -158,9 +158,9 @@ def _watched(connection: socket.socket) -> bool:
             except ProcessLookupError:  # has no group of its own yet
                 os.kill(pid, number)
     _, status, usage = ended
-    cpu_s = usage.ru_utime + usage.ru_stime
+    took = [usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e6]  # Linux: in KiB
     with suppress(ConnectionError):
-        connection.send(json.dumps([os.waitstatus_to_exitcode(status), cpu_s]).encode())
+        connection.send(json.dumps([os.waitstatus_to_exitcode(status), *took]).encode())
     return False
 
 

@@ -15,7 +15,9 @@ class ForkedKernel(LocalProvisioner):
     """A kernel of this Python, forked by the server that the environment names. Any other kernel,
     and without a server each, is started as usual."""
 
-    ended = Callable(lambda cpu_s: None, help="told a forked kernel's CPU seconds").tag(config=True)
+    ended = Callable(lambda process: None, help="given the forked kernel that ended").tag(
+        config=True
+    )
 
     async def launch_kernel(self, cmd: list[str], **given: Any) -> KernelConnectionInfo:
         python, *options = cmd
@@ -28,5 +30,5 @@ class ForkedKernel(LocalProvisioner):
     async def wait(self) -> int | None:
         process, code = self.process, await super().wait()
         if isinstance(process, Forked):
-            self.ended(process.cpu_s)
+            self.ended(process)
         return code

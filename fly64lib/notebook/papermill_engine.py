@@ -6,6 +6,8 @@ a client would wait for ever for an answer that lies there. papermill imports th
 is itself imported (its entry points), so import papermill first."""
 
 import math
+import resource
+import sys
 import time
 from queue import Empty
 from typing import Any
@@ -16,6 +18,7 @@ from papermill.engines import NBClientEngine
 from traitlets import Type
 from traitlets.config import Config
 
+from fly64lib.methods.forked import Forked
 from fly64lib.notebook.paths import private_folder
 from ptycho_torch.commands import cpu_seconds
 
@@ -47,7 +50,7 @@ class PrivateKernelEngine(NBClientEngine):
     """papermill's engine with sockets in a private folder, and a limit for the whole notebook:
     `notebook_timeout` beside papermill's `execution_timeout` of a cell, in seconds. The executed
     notebook's metadata say under `fly64` what CPU time its kernel took, its child processes
-    included."""
+    included, and the most memory that one of these held."""
 
     @classmethod
     def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **options: Any) -> Any:
@@ -61,10 +64,18 @@ class PrivateKernelEngine(NBClientEngine):
         with private_folder() as folder:
             sockets = {"transport": "ipc", "connection_file": str(folder / "k.json")}
             sockets["client_class"] = f"{__name__}.{WatchedClient.__name__}"
-            forked_s: list[float] = []
-            config = Config(KernelManager=sockets, ForkedKernel={"ended": forked_s.append})
+            forked: list[Forked] = []
+            config = Config(KernelManager=sockets, ForkedKernel={"ended": forked.append})
             options |= {"config": config, "timeout_func": seconds_for}
             before_s = cpu_seconds(own=False)
             super().execute_managed_notebook(nb_man, kernel_name, **options)
-            taken_s = cpu_seconds(own=False) - before_s + sum(forked_s)
-            nb_man.nb.metadata["fly64"] = {"cpu_seconds": round(taken_s, 2)}
+            taken_s = cpu_seconds(own=False) - before_s + sum(one.cpu_s for one in forked)
+            held_mb = max([_started_mb(), *(one.peak_mb for one in forked)])
+            took = {"cpu_seconds": round(taken_s, 2), "peak_memory_mb": round(held_mb)}
+            nb_man.nb.metadata["fly64"] = took
+
+
+def _started_mb() -> float:
+    """The most resident memory, MB, of a process that this one has started and waited for."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit / 1e6

@@ -3,8 +3,10 @@
 Not all of Markdown: headings are headings, the rest stays as it was written. Widgets and scripts
 are left out: the page needs none."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from html import escape
 from pathlib import Path
 
@@ -18,12 +20,25 @@ img { max-width: 100%; } table { border-collapse: collapse; }
 td, th { padding: .2rem .6rem; text-align: right; }
 """
 _IMAGES = ("image/png", "image/jpeg", "image/webp")
+_END = 65_536  # bytes of a notebook that hold its metadata, outputs excluded
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*m")  # colours of a terminal
 
 
 def page_of(notebook: str) -> str:
     """Where a notebook's page lies, from where the notebook does."""
     return f"{notebook.removesuffix('.ipynb')}.html"
+
+
+def metadata_of(notebook: Path) -> dict:
+    """What a notebook's metadata say. nbformat writes them behind the cells, so that of a large
+    study's notebooks only the ends are read."""
+    with notebook.open("rb") as file:
+        file.seek(max(0, notebook.stat().st_size - _END))
+        _, key, rest = file.read().rpartition(b'\n "metadata": {')
+    if key:
+        with suppress(ValueError):
+            return json.loads(b'{"metadata": {' + rest)["metadata"]
+    return read_json(notebook).get("metadata", {})
 
 
 def write_page(notebook: Path) -> Path:

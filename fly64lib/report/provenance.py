@@ -10,6 +10,7 @@ from typing import Any
 from pandas import DataFrame
 
 from fly64lib.report import answers
+from fly64lib.report.notebook_html import metadata_of
 from fly64lib.report.rows import StudyRows
 from ptycho_torch.files import read_json
 
@@ -40,7 +41,7 @@ def executed(root: Path) -> DataFrame:
     for path in sorted(root.rglob("*.ipynb")):
         # The report's own is being written.
         if ".ipynb_checkpoints" not in path.parts and not path.name.startswith(".tmp-"):
-            metadata = read_json(path).get("metadata", {})
+            metadata = metadata_of(path)
             ran, spent = metadata.get("papermill", {}), metadata.get("fly64", {})
             failed = bool(ran.get("exception")) or path.name.endswith(".failed.ipynb")
             about = path.relative_to(root).as_posix(), path.stem.split("_")[0], failed

@@ -1,11 +1,13 @@
 """The study's report: one self-contained page, `DIR/index.html`, from the rows of a study folder,
-and a page beside each executed notebook; `DIR/report.json` last."""
+and a page beside each executed notebook that has none; `DIR/report.json` last.
+
+Rows come from `comparison.json` files. Of notebooks the ends alone are read, for what they took."""
 
 from pathlib import Path
 
 from fly64lib.evaluation.columns import columns
 from fly64lib.report import answers
-from fly64lib.report.notebook_html import write_page
+from fly64lib.report.notebook_html import page_of, write_page
 from fly64lib.report.provenance import executed
 from fly64lib.report.rows import collect
 from fly64lib.report.study_page import Targets, page_html
@@ -25,7 +27,9 @@ def write_report(study_dir: str | Path, targets: Targets = TARGETS) -> Path:
     refuse_unknown(targets, columns(), "the report's targets")
     study = collect(study_dir)
     for link in executed(study.root).link:
-        write_page(study.root / link)
+        notebook, page = study.root / link, study.root / page_of(link)
+        if not page.is_file() or page.stat().st_mtime < notebook.stat().st_mtime:
+            write_page(notebook)  # else the notebook's own job has made it
     page = study.root / "index.html"
     with atomic_path(page) as temporary:
         temporary.write_text(page_html(study, targets), encoding="utf-8")

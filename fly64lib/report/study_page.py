@@ -97,7 +97,7 @@ def _answer(study: StudyRows, rows: DataFrame, targets: Targets, maps: bool) -> 
         "probability": 1 - 2.0 ** (1 - replicates),
         "choices": [_choice(rows, *one, pixel_nm, more, maps) for one in chosen],
         "first": next((k for k, one in enumerate(chosen) if one[1] == targets[one[0]]), 0),
-        "limits": LIMITS,
+        "limits": _limits(rows),
         "gaps": absent + answers.missing(rows, study.named_views) + study.failed,
         "standing": answers.standing(rows),
         "elsewhere": _elsewhere(study, rows, dict(list(known.items())[:1])),

@@ -30,6 +30,8 @@ from ptycho_torch.files import folder_lock
 HERE = Path(__file__).parent
 TAG = "FLY64_STUDY"  # the environment variable that holds the study's name
 _STEPS = re.compile(r"^(\d+) of (\d+) steps")
+# A condition's rules: its jobs wait for one another, and may be one cluster job.
+_OF_CONDITION = ("train", "reconstruct", "reconstruct_iterative", "compare")
 _ALIVE = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED")  # Slurm's states
 
 
@@ -73,7 +75,7 @@ def _run(study: SweepFolder, environment: dict, log: IO[str], progress: bool) ->
     started, cpu_before_s = time.time(), cpu_seconds(own=False)
     streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     reading = {"text": True, "errors": "replace"}
-    command = [*snakemake(study), *_how(study)]
+    command = [*snakemake(study), *how(study)]
     if study.executor == "local" and sys.platform == "linux":
         command = [sys.executable, "-m", fork_server.__name__, *command]
     with subprocess.Popen(command, env=environment, **streams, **reading) as process:
@@ -93,12 +95,18 @@ def _run(study: SweepFolder, environment: dict, log: IO[str], progress: bool) ->
     return process.returncode
 
 
-def _how(study: SweepFolder) -> list[str]:
+def how(study: SweepFolder) -> list[str]:
     """Snakemake's options: how and where jobs run."""
-    options = ["--rerun-incomplete", "--keep-going", "--scheduler", "greedy"]
+    # No output of a study is temporary, and after each job Snakemake would look for some among all
+    # files of the jobs that it depends on.
+    options = ["--rerun-incomplete", "--keep-going", "--scheduler", "greedy", "--notemp"]
     options += ["--max-checksum-file-size", "64GB"]  # the same bytes made again rerun nothing
     if study.executor != "local":
         options += ["--jobs", str(study.cores), "--latency-wait", "60"]
+        options += ["--retries", str(study.retries)]
+    if study.executor != "local" and study.group:
+        options += ["--groups", *(f"{rule}=condition" for rule in _OF_CONDITION)]
+        options += ["--group-components", f"condition={study.group}"]
     if study.executor == "slurm":
         # sacct may be there and fail, where Slurm keeps no accounts
         tried = shutil.which("sacct") and subprocess.run(["sacct", "-n"], capture_output=True)
@@ -106,6 +114,9 @@ def _how(study: SweepFolder) -> list[str]:
         options += ["--executor", "slurm", "--slurm-jobname-prefix", study.name]
         options += ["--slurm-status-command", "sacct" if accounts else "squeue"]
         options += ["--slurm-init-seconds-before-status-checks", "10"]
+        if "--slurm-requeue" not in study.options:
+            # Snakemake submits a lost job again; from Slurm too, twins would write the same files.
+            options.append("--slurm-no-requeue")
     if study.executor == "pbs":
         options += ["--executor", "cluster-generic"]
         for what in ("submit", "status", "cancel"):

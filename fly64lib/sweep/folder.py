@@ -3,17 +3,19 @@
 import secrets
 from dataclasses import field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import psutil
+from pydantic import Field
 
 from fly64lib.sweep.profile import Profile
 from ptycho_torch.data.contract import read_scan
 from ptycho_torch.errors import ConfigError
-from ptycho_torch.fields import Positive, config, flat, from_dict, to_dict
+from ptycho_torch.fields import Positive, Whole, config, flat, from_dict, to_dict
 from ptycho_torch.files import lock_holder, read_json, write_json
 
 Executor = Literal["local", "slurm", "pbs"]
+Several = Annotated[Whole, Field(ge=0, le=1000)]
 
 
 @config
@@ -26,6 +28,8 @@ class SweepFolder:
     settings: Profile
     cores: Positive
     executor: Executor = "local"
+    retries: Several = 2  # of a job that a cluster lost
+    group: Several = 0  # conditions in one cluster job; 0: each notebook is one
     options: tuple[str, ...] = ()  # further ones, for Snakemake
     notebooks: str | None = None  # a folder of edited copies, run instead of the project's
 

@@ -102,7 +102,10 @@ def joint_steps(
             slope = slope + smoothness * roughness_gradient(at)
             probe = probe_at - probe_slope / curvatures[1]
             probe = probe * (photons / probe.abs().square().sum()).sqrt()
-            iteration.move((slope, probe_slope), (at - slope / curvatures[0], probe))
+            curvature = curvatures[0]
+            if step.indices is not None:  # a subset may light a pixel more than its share
+                curvature = torch.maximum(curvature, 2 / step.length)
+            iteration.move((slope, probe_slope), (at - slope / curvature, probe))
             patterns = patterns.under(iteration.reached[1])
             taken += 1
         if renew is not None and number % _FOUND == _FOUND - 1:

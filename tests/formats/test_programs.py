@@ -1,7 +1,9 @@
 """Files of cdtools, pty-chi, PtychoShelves and PtyPy: their signs, axes, units and origins."""
 
+import bz2
 import subprocess
 import sys
+from io import BytesIO
 from pathlib import Path
 
 import h5py
@@ -83,3 +85,22 @@ def test_ptypys_chunks_are_joined_and_its_optics_give_the_pixel(
     np.testing.assert_array_equal(got.diffraction, np.sqrt(made["counts"]).astype(np.float32))
     assert np.ptp(got.positions - made["positions"], axis=0).max() < 1e-5
     assert got.metadata["label"] == "star"
+
+
+def test_a_file_that_ptypy_itself_wrote_is_explained_as_given(made, imported, probe_file):
+    """The first 50 patterns of the small scan, from arrays, by PtyPy 0.5's own PtyScan: two chunks,
+    weights of every pattern, numpy's kinds of None."""
+    packed = Path(__file__).with_name("written_by_ptypy.ptyd.bz2")
+    got = imported(packed, f"--probe {probe_file}")
+    about = got.metadata["import"]
+    assert about["orientation"] == "as-given" and about["probe_scaled_by"] == 1
+    first, second, *_ = sorted(about["deviance"].values())
+    assert first == about["deviance"]["as-given"] < second / 3
+    with h5py.File(BytesIO(bz2.decompress(packed.read_bytes()))) as file:
+        counts = np.concatenate([file[f"chunks/{number}/data"][()] for number in "01"])
+    np.testing.assert_array_equal(got.diffraction, np.sqrt(counts).astype(np.float32))
+    assert np.ptp(got.positions - made["positions"][:50], axis=0).max() < 1e-5
+    pixel_nm = 1.23984193 / 8.0 * 2.0 / (32 * 75e-6)
+    assert got.metadata["object_pixel_nm"] == pytest.approx(pixel_nm, rel=1e-6)
+    assert got.metadata["label"] == "star"
+    np.testing.assert_array_equal(got.scan_index, np.arange(50))

@@ -2,7 +2,7 @@
 silent failures are errors.
 
 Each run is a real one, in a process of its own, on counts of the oracle's physics. Most of the
-processes are forks of one that has imported pty-chi.
+processes are forked by the project's server, as a study's are.
 """
 
 import importlib.util
@@ -14,7 +14,6 @@ import numpy as np
 import oracle
 import pytest
 import torch
-from ptychi_forks import Fork
 from small_scan import seen_region, small_raw, small_scan
 
 from fly64lib.design import ScanDesign, split_file
@@ -22,6 +21,7 @@ from fly64lib.evaluation.detector_grid import DetectorGrid
 from fly64lib.evaluation.gauge import align
 from fly64lib.evaluation.judgement import judge, on_detector_grid
 from fly64lib.generation import generate_datasets
+from fly64lib.methods.forked import SERVER
 from fly64lib.methods.ptychi import DM, LSQML, RPIE, LSQMLFine
 from fly64lib.simulation.probes import defocused
 from ptycho_torch.errors import ConfigError, DataContractError, MissingDependencyError, PtychoError
@@ -32,8 +32,8 @@ GEOMETRY = {"N": 32, "across": 7}
 
 
 @pytest.fixture
-def forked(monkeypatch):
-    monkeypatch.setattr(subprocess, "Popen", Fork)
+def forked(monkeypatch, served):
+    monkeypatch.setenv(SERVER, served[SERVER])
 
 
 def quality(image: np.ndarray, raw: RawDataTorch) -> float:

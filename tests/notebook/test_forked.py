@@ -87,6 +87,7 @@ def test_a_forked_kernel_computes_and_shows_what_a_started_one_does_with_fresh_r
         assert (code, said) == (0, "out.ipynb  results: result\n")
         executed = nbformat.read(tmp_path / name / "out.ipynb", as_version=4)
         assert 1.5 <= executed.metadata.fly64.cpu_seconds < 60
+        assert 50 < executed.metadata.fly64.peak_memory_mb < 20_000
     seen = [json.loads((tmp_path / name / "said.json").read_text()) for name in folders]
     for name, (same, _) in zip(folders, seen, strict=True):
         assert same.pop("folder") == str(tmp_path / name)

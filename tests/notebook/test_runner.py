@@ -58,6 +58,7 @@ def test_a_run_gives_the_executed_notebook_and_the_result_that_it_wrote(tmp_path
     ]
     executed = nbformat.read(tmp_path / "out.ipynb", as_version=4)
     assert 0.1 < executed.metadata.fly64.cpu_seconds < 60  # what a kernel takes to start, at least
+    assert 20 < executed.metadata.fly64.peak_memory_mb < 20_000
     said = executed.cells[2].outputs[0].text
     assert (
         '"transport": "ipc"' in said and "fly64-" in said

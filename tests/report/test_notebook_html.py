@@ -2,7 +2,7 @@
 
 import nbformat
 
-from fly64lib.report.notebook_html import notebook_html, page_of, write_page
+from fly64lib.report.notebook_html import metadata_of, notebook_html, page_of, write_page
 from ptycho_torch.files import write_json
 
 
@@ -38,3 +38,17 @@ def test_a_page_holds_what_the_notebook_holds_and_no_script(tmp_path):
 
 def test_a_notebook_without_cells_is_an_empty_page():
     assert "</body>" in notebook_html({"metadata": {}}, "empty")
+
+
+def test_what_a_notebook_took_is_read_without_its_cells(tmp_path):
+    path = tmp_path / "run.ipynb"
+    cell = nbformat.v4.new_code_cell("1", metadata={"tags": ["parameters"]})
+    cell.outputs = [nbformat.v4.new_output("stream", text='\n "metadata": {"no": 1}' * 9000)]
+    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"fly64": {"cpu_seconds": 2.5}})
+    nbformat.write(notebook, path)
+    assert metadata_of(path) == notebook.metadata
+    whole = path.read_bytes()
+    path.write_bytes(b"not JSON" + whole[8:])
+    assert metadata_of(path) == notebook.metadata
+    write_json(path, notebook)  # in another layout it is read whole
+    assert metadata_of(path) == notebook.metadata

@@ -1,14 +1,11 @@
 """The page is whole, offline, says what the rows say, and fits a phone."""
 
-import json
 import re
-import shutil
-import subprocess
-from html import unescape
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from chromium import WINDOWS, assert_fits, chromium
 from made_up_study import write_study
 from PIL import Image
 
@@ -36,6 +33,11 @@ def test_matched_and_fine_stand_beside_each_other_and_are_never_pooled(tmp_path)
     }
     page = page_html(study, TARGETS)
     assert "siemens star, matched simulation" in page and "siemens star, fine simulation" in page
+
+
+SECTIONS = (
+    "answer claims reading-it experiment images curves controls tables cost provenance notebooks"
+).split()
 
 
 class Links(HTMLParser):
@@ -123,10 +125,6 @@ def test_targets_that_are_no_column_or_out_of_range_are_refused(tmp_path):
 
 @pytest.mark.browser
 def test_the_page_fits_a_phone_and_a_desk_in_a_real_browser(tmp_path):
-    chromium = next(
-        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-    )
-    assert chromium, "no Chromium here: apt-get install chromium"
     views = ("baseline", "dense", "sparse", "dense_spread")
     curves = {"amplitude_psnr": 20.0, "phase_ms_ssim": 0.5}
     study = write_study(tmp_path / "study", replicates=2, views=views, **curves)
@@ -138,73 +136,20 @@ def test_the_page_fits_a_phone_and_a_desk_in_a_real_browser(tmp_path):
         )
     write_report(study)
     page = (study / "index.html").read_text(encoding="utf-8").replace("<details", "<details open")
-    flags = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-sync",
-        "--hide-scrollbars",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--host-resolver-rules=MAP * ~NOTFOUND",
-        "--allow-file-access-from-files",
-    ]  # offline, whatever the machine is
-
-    def browser(what: str, width: int, height: int) -> str:
-        profile = [
-            f"--user-data-dir={tmp_path / f'profile-{width}-{what[2:6]}'}",
-            f"--window-size={max(width, 500)},{height}",
-        ]
-        return subprocess.run(
-            [chromium, *flags, *profile, what, (study / "frame.html").as_uri()],
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=True,
-        ).stdout
-
     (study / "opened.html").write_text(page, encoding="utf-8")
-    for width, height in (
-        (390, 844),
-        (1280, 900),
-    ):  # a window is never narrower than 500 px: a frame is the phone
-        (study / "frame.html").write_text(
-            '<body style="margin:0"><iframe src="opened.html" style="border:0"'
-            f' width="{width}" height="{height}"></iframe><script>onload = () => {{ const inner'
-            " = document.querySelector('iframe').contentDocument;const seen = part =>"
-            " part.offsetHeight > 40 && part.offsetWidth > 300;document.body.dataset.found ="
-            " JSON.stringify({ width: inner.documentElement.scrollWidth,images:"
-            " inner.images.length, broken: [...inner.images].filter(image =>"
-            " !image.naturalWidth).length,sections:"
-            " [...inner.querySelectorAll('section')].filter(seen).map(part => part.id),answer:"
-            " inner.querySelector('.answer p').innerText.split('\\n')[0],tables:"
-            " [...inner.querySelectorAll('table')].filter(seen).length }) }</script>",
-            encoding="utf-8",
-        )
-        found = json.loads(
-            unescape(re.search(r'data-found="([^"]*)"', browser("--dump-dom", width, height))[1])
-        )
-        assert (found["width"], found["broken"]) == (width, 0) and found["images"] > 20
-        assert found["sections"] == [
-            "answer",
-            "claims",
-            "reading-it",
-            "experiment",
-            "images",
-            "curves",
-            "controls",
-            "tables",
-            "cost",
-            "provenance",
-            "notebooks",
-        ]
-        assert found["answer"].startswith("good resolves") and "per object pixel" in found["answer"]
-        assert found["tables"] >= 8
-    shot = tmp_path / "shot.png"
-    browser(f"--screenshot={shot}", 390, 844)
-    with Image.open(shot) as picture:
-        assert (
-            picture.size == (500, 844) and np.asarray(picture.convert("L")).std() > 10
-        )  # not blank
+    seen = "filter(part => part.offsetHeight > 40 && part.offsetWidth > 300)"
+    with chromium(tmp_path) as page:
+        for width, height in WINDOWS:
+            page.open((study / "opened.html").as_uri(), width, height)
+            assert_fits(page, width)
+            assert page.value("document.images.length") > 20
+            sections = f"[...document.querySelectorAll('section')].{seen}.map(part => part.id)"
+            assert page.value(sections) == SECTIONS
+            answer = page.value("document.querySelector('.answer p').innerText.split('\\n')[0]")
+            assert answer.startswith("good resolves") and "per object pixel" in answer
+            assert page.value(f"[...document.querySelectorAll('table')].{seen}.length") >= 8
+            shot = page.picture(tmp_path / f"page_{width}.png")
+            with Image.open(shot) as picture:
+                assert picture.size == (width, height)
+                assert np.asarray(picture.convert("L")).std() > 10  # not blank
+        assert not page.errors
