@@ -13,6 +13,7 @@ on the measured scan as given 0.90, positions off by 0.75 px rms 0.77 to 0.80, b
 leaves 0.58: neighbouring positions are tried as well."""
 
 from dataclasses import dataclass, replace
+from math import inf
 
 import numpy as np
 import torch
@@ -190,7 +191,9 @@ def better_step(scan: ScanData, fit: Fit) -> Step | None:
         for by in (1, -1, 2, -2, 3, -3) if high - low == n else (1, -1):
             own = every[(every + by >= 0) & (every + by < n)]
             y, x = scan.ycoords[own + by], scan.xcoords[own + by]
-            shares[by] = worst_fit(replace(scan.subset(own), ycoords=y, xcoords=x)).share or 0.0
+            moved = replace(scan.subset(own), ycoords=y, xcoords=x)
+            # what explains less than this is no step, however little it is
+            shares[by] = worst_fit(moved, max(shares[0], GOOD)).share or 0.0
             if shares[by] > max(SURE, shares[0]):
                 break
         best = max(shares, key=shares.get)
@@ -199,11 +202,20 @@ def better_step(scan: ScanData, fit: Fit) -> Step | None:
     return None
 
 
-def worst_fit(scan: ScanData) -> Fit:
+def worst_fit(scan: ScanData, least: float = -inf) -> Fit:
     """Of the patterns about the first, middle and last sixth of the sequence, the part that fits
-    worst: what goes wrong in the course of a scan shows there."""
+    worst: what goes wrong in the course of a scan shows there. The first part that explains less
+    than `least` ends the search."""
     if scan.n <= 3 * NEIGHBOURS:
         return fit_of(scan)
-    places = [scan.positions[int(scan.n * at)] for at in (1 / 6, 1 / 2, 5 / 6)]
-    fits = [fit_of(scan, place, OF_EACH) for place in places]
-    return min(fits, key=lambda fit: 1.0 if fit.share is None else fit.share)
+    fits = []
+    for at in (1 / 6, 1 / 2, 5 / 6):
+        fits.append(fit_of(scan, scan.positions[int(scan.n * at)], OF_EACH))
+        if _known(fits[-1]) < least:
+            break
+    return min(fits, key=_known)
+
+
+def _known(fit: Fit) -> float:
+    """Its share; 1 where nothing can be told."""
+    return 1.0 if fit.share is None else fit.share

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from ptycho_torch.iteration.nesterov import Nesterov
 from ptycho_torch.iteration.slopes import Canvas, gradient, joint_gradient, roughness_gradient
-from ptycho_torch.iteration.subsets import steps_of_pass
+from ptycho_torch.iteration.subsets import Step, steps_of_pass
 from ptycho_torch.physics.geometry import Geometry, Patterns
 
 _RENEWAL = 10  # joint steps between two renewals of the preconditioner, while the probe changes
+_WHOLE = Step(None, 1.0, torch.ones(()))  # of joint steps, whose curvatures give the length
 _FOUND = 5  # steps between two looks at what is unknown of the exposures
 
 Renew = Callable[[Tensor, Patterns], Patterns]
@@ -92,14 +93,18 @@ def joint_steps(
     iteration = Nesterov(start, torch.ones((), dtype=torch.float64, device=start[0].device))
     taken = _RENEWAL
     for number, count in enumerate(schedule):
-        for step in steps_of_pass(patterns.geometry, count, 8 * smoothness):
+        steps = [_WHOLE]
+        if count > 1:
+            steps = steps_of_pass(patterns.geometry, count, 8 * smoothness)
+        for step in steps:
             if taken >= _RENEWAL:
                 curvatures = _curvatures(patterns.geometry, iteration.reached[0], smoothness)
                 taken = 0
             at, probe_at = iteration.at
             slopes = joint_gradient(at, probe_at, patterns, step.indices)
             slope, probe_slope = (one / step.share for one in slopes)
-            slope = slope + smoothness * roughness_gradient(at)
+            if smoothness:
+                slope = slope + smoothness * roughness_gradient(at)
             probe = probe_at - probe_slope / curvatures[1]
             probe = probe * (photons / probe.abs().square().sum()).sqrt()
             curvature = curvatures[0]

@@ -402,7 +402,7 @@ def test_on_pbs_every_notebook_is_a_job_with_the_profiles_resources(
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     notebooks = write_toy_notebooks(tmp_path / "notebooks")
-    on_pbs = "--executor", "pbs", "--set=methods=flat"
+    on_pbs = "--executor", "pbs", "--set=methods=lsqml"
     assert main(toy_command(tmp_path / "study", notebooks, *on_pbs)) == 0
     asked = (tmp_path / "asked").read_text().splitlines()
     assert len(asked) == len(SweepFolder.of(tmp_path / "study").settings.notebooks()) == 5
