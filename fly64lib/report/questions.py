@@ -14,7 +14,7 @@ from fly64lib.plots.styles import label
 from fly64lib.report.answers import Needed, methods, named, needed_photons, usable
 from fly64lib.report.dose_map import columns_of, place
 from fly64lib.report.intervals import with_interval
-from fly64lib.report.sentences import PEER
+from fly64lib.report.sentences import peer_of
 
 _STEPS = (1, 2, 5)
 _SAME = 1e-9  # of log(photons): rounding
@@ -111,7 +111,7 @@ def by_exposure(
             value_text(metric, best.values, pixel_nm),
             number(dose * best.share),
             f"{label(least.method)}, {place(least.view)}" if least else "none of those tried",
-            _of_peer(found, metric, pixel_nm),
+            _of_peer(found, peer_of(methods(rows)), metric, pixel_nm),
         ]
 
 
@@ -127,7 +127,7 @@ def by_budget(rows: DataFrame, metric: str, pixel_nm: float | None) -> Iterator[
                 value_text(metric, best.values, pixel_nm),
                 f"{label(best.method)}, {place(best.view)}",
                 number(photons / best.share),
-                _of_peer(found, metric, pixel_nm),
+                _of_peer(found, peer_of(methods(rows)), metric, pixel_nm),
             ]
 
 
@@ -135,10 +135,10 @@ def gains(rows: DataFrame, metric: str, target: float) -> tuple[list[str], list[
     """Heads and lines: by how much each method needs fewer photons than the peer, in each view."""
     rows = named(rows)
     needs, views = needed_photons(rows, metric, target), columns_of(rows)
-    lines = []
+    lines, peer = [], peer_of(methods(rows))
     for name in methods(rows):
-        cells = [_gain(needs.get((name, v), []), needs.get((PEER, v), [])) for v in views]
-        if name != PEER:
+        cells = [_gain(needs.get((name, v), []), needs.get((peer, v), [])) for v in views]
+        if name != peer:
             lines.append([label(name), *cells])
     return [place(view) for view in views], lines
 
@@ -162,8 +162,8 @@ def _gain(own: list[Needed], peer: list[Needed]) -> str:
     return "undecided"
 
 
-def _of_peer(found: list[Option], metric: str, pixel_nm: float | None) -> str:
-    own = next((one for one in found if one.method == PEER), None)
+def _of_peer(found: list[Option], peer: str, metric: str, pixel_nm: float | None) -> str:
+    own = next((one for one in found if one.method == peer), None)
     return f"{value_text(metric, own.values, pixel_nm)} {place(own.view)}" if own else "not run"
 
 

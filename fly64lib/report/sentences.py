@@ -1,6 +1,6 @@
 """One sentence a method: what it resolves, with how many photons, where, and beside the peer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ from fly64lib.report.answers import Needed, Needs, best_view, methods, named, ne
 from fly64lib.report.dose_map import columns_of, place
 from fly64lib.report.intervals import times, with_interval
 
-PEER = "lsqml"  # what a user would pick instead
+PEERS = ("lsqml-fine", "lsqml")  # what a user would pick instead, on our grid if it was run there
 
 
 class Sentence(NamedTuple):
@@ -72,30 +72,35 @@ def need_words(needs: Sequence[Needed]) -> str:
     return with_interval([need.photons for need in needs])
 
 
+def peer_of(names: Iterable[str]) -> str:
+    """The peer among methods."""
+    there = set(names)
+    return next((name for name in PEERS if name in there), PEERS[-1])
+
+
 def beside_peer(needs: Needs, name: str, view: str) -> str:
     """What share of the peer's fewest photons that is, replicates' extremes against each other."""
-    if name == PEER:
+    there = {method for method, _ in needs}
+    its_name = peer_of(there)
+    said = label(its_name)
+    if name == its_name:
         return "."
-    peers = [key for key in needs if key[0] == PEER]
-    if not peers:
-        return f"; {label(PEER)} was not run here."
-    best = best_view(needs, PEER)
+    if its_name not in there:
+        return f"; {said} was not run here."
+    best = best_view(needs, its_name)
     if best is None:
-        return f"; {label(PEER)} does not get there."
-    own, peer = needs[name, view], needs[PEER, best[0]]
+        return f"; {said} does not get there."
+    own, peer = needs[name, view], needs[its_name, best[0]]
     bounded = {need.kind for need in (*own, *peer)} != {"="}
     ratio = float(np.median([n.photons for n in own]) / best[1])
     if bounded and all(need.kind == "<" for need in peer):
-        return (
-            f"; {label(PEER)} meets it at the fewest tried too: the doses start too high to"
-            " compare."
-        )
+        return f"; {said} meets it at the fewest tried too: the doses start too high to compare."
     low = min(n.photons for n in own) / max(n.photons for n in peer)
     high = max(n.photons for n in own) / min(n.photons for n in peer)
     if len(own) > 1 and low < 1 < high:
-        return f": as many as {label(PEER)}'s within the intervals."
+        return f": as many as {said}'s within the intervals."
     spread = f" ({low:.2g} to {high:.2g})" if len(own) > 1 else ""
-    return f": {'at most ' if bounded else ''}{times(ratio)} {label(PEER)}'s{spread}."
+    return f": {'at most ' if bounded else ''}{times(ratio)} {said}'s{spread}."
 
 
 def _least(rows: DataFrame, needs: Needs, name: str, best: str) -> str:

@@ -23,7 +23,7 @@ from fly64lib.report.gallery import data_url, drawn, gallery
 from fly64lib.report.notebook_html import page_of
 from fly64lib.report.offline import templates
 from fly64lib.report.rows import SETTING, StudyRows
-from fly64lib.report.sentences import PEER, goal, sentences, short_goal
+from fly64lib.report.sentences import goal, peer_of, sentences, short_goal
 
 Targets = Mapping[str, float]
 Part = dict[str, Any]  # of the page: what a section's template shows
@@ -102,7 +102,7 @@ def _answer(study: StudyRows, rows: DataFrame, targets: Targets, maps: bool) -> 
         "standing": answers.standing(rows),
         "elsewhere": _elsewhere(study, rows, dict(list(known.items())[:1])),
         "taught": [name for name in answers.methods(rows) if name not in answers.usable(rows)],
-        "peer": PEER,
+        "peer": peer_of(answers.methods(rows)),
     }
 
 

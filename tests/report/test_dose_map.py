@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from made_up_study import CRITICAL, planted_row, share, write_study
+from pandas import concat
 
 from fly64lib.plots.dose_map import panel
 from fly64lib.report.dose_map import columns_of, dose_map, head
@@ -109,6 +110,21 @@ def test_three_people_get_the_planted_answer(tmp_path):
     (name, *cells) = gained[0]
     assert name == "good" and cells[heads.index("at 50% overlap")] == "5.0"
     assert any(cell.startswith("at least") for cell in cells) or "5.0" in cells
+
+
+def test_the_peer_on_our_own_grid_is_the_peer_where_it_was_run(tmp_path):
+    rows = planted(tmp_path, replicates=3)
+    fine = rows[rows.method == "good"].assign(method="lsqml-fine")
+    rows = concat([rows, fine], ignore_index=True)
+    texts = {one.method: one.text for one in sentences(rows, "resolved", 0.5, 56.0, {})}
+    assert "as many as lsqml-fine's within the intervals" in texts["good"]
+    assert "5.0 times lsqml-fine's" in texts["lsqml"]
+    assert "lsqml" not in texts["lsqml-fine"]
+    heads, gained = gains(rows, "resolved", 0.5)
+    assert {name for name, *_ in gained} == {"good", "lsqml"}
+    assert dict((name, cells) for name, *cells in gained)["lsqml"][
+        heads.index("at 50% overlap")
+    ].startswith("0.2")
 
 
 def test_controls_separate_overlap_from_fluence(tmp_path):
