@@ -2,37 +2,45 @@
 
     python reports/make_reference.py runs/quick [reports/reference]
 
-Writes `index.html` (the study's page; its links to notebooks hold), `README.md` (the answer and how
-it was made), `rows.csv`, `report.json`, `study.json`, `figures/` (objects, FRC and error spectra of
-every condition) and `notebooks/` (executed, their pictures as JPEG, each with a page to read).
-Paths of the machine are cut at the study's folder. Fails when the whole is larger than 15 MB."""
+Writes `index.html` (the study's page, its pictures smaller), `README.md` (the answer and how it was
+made), `rows.csv`, `report.json`, `study.json`, and of the first replicate's first, middle and last
+dose and view `figures/` (objects, FRC and error spectra) and `notebooks/` (executed, their pictures
+as JPEG, each with a page to read); the page links these alone. Paths of the machine are cut at the
+study's folder. Fails when the whole is larger than 15 MB."""
 
 import base64
 import io
 import json
+import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
+from urllib.parse import unquote
 
 import tyro
 from pandas import DataFrame
 from PIL import Image
 
+from fly64lib.design import dose_folder
 from fly64lib.evaluation.columns import markdown_table
 from fly64lib.plots.styles import label
 from fly64lib.report import answers
+from fly64lib.report.gallery import data_url
 from fly64lib.report.notebook_html import write_page
 from fly64lib.report.provenance import commit
 from fly64lib.report.report import TARGETS
 from fly64lib.report.rows import collect
 from fly64lib.sweep.folder import SweepFolder, status
+from fly64lib.sweep.profile import Profile
 from ptycho_torch.commands import run_options
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.fields import config, to_dict
 from ptycho_torch.files import read_json, write_json
 
+T = TypeVar("T")
 LIMIT_MB = 15
-WIDTH_PX = 340
+WIDTH_PX, PAGE_PX = 340, 1100  # of pictures beside the page and in it, at most
 OUTPUT = Path(__file__).with_name("reference")
 
 
@@ -54,16 +62,17 @@ def make(study_dir: Path, output: Path) -> float:
     if output.exists():
         shutil.rmtree(output)
     root, rows = str(study.folder), collect(study.folder).table
+    conditions = kept_conditions(study.settings)
     for name in study.settings.notebooks():
-        _write(output / name, _smaller_notebook(study.folder / name, root))
-        write_page(output / name)
-    for path in sorted(study.folder.glob("replicate_*/phase_g/*/*/*.png")):
-        _, _, dose, view = path.relative_to(study.folder).parent.parts
-        _picture(path, output / "figures" / f"{path.parts[-5]}_{dose}_{view}_{path.stem}.jpg")
-    _write(
-        output / "index.html",
-        (study.folder / "index.html").read_text(encoding="utf-8").replace(root, "."),
-    )
+        if str(Path(name).parent).removeprefix("notebooks/") in ("notebooks", *conditions):
+            _write(output / name, _smaller_notebook(study.folder / name, root))
+            write_page(output / name)
+    for condition in conditions[1:]:
+        replicate, dose, view = condition.split("/")
+        for path in sorted((study.folder / replicate / "phase_g" / dose / view).glob("*.png")):
+            _picture(path, output / "figures" / f"{replicate}_{dose}_{view}_{path.stem}.jpg")
+    page = (study.folder / "index.html").read_text(encoding="utf-8").replace(root, ".")
+    _write(output / "index.html", _smaller_page(page, output))
     write_json(output / "report.json", read_json(study.folder / "report.json"))
     rows.to_csv(output / "rows.csv", index=False)
     _write(output / "README.md", _readme(study, rows))
@@ -77,6 +86,36 @@ def make(study_dir: Path, output: Path) -> float:
             " pictures"
         )
     return size_mb
+
+
+def kept_conditions(profile: Profile) -> list[str]:
+    """The first replicate's folder, and in it those of the first, middle and last dose and view,
+    and of all controls at these doses."""
+    doses, views = _ends(sorted(profile.doses)), _ends(profile.every_view)
+    views = [*views, "controls", *profile.controls]
+    return ["replicate_0", *(f"replicate_0/{dose_folder(d)}/{v}" for d in doses for v in views)]
+
+
+def _ends(values: Sequence[T]) -> list[T]:
+    return list(dict.fromkeys((values[0], values[len(values) // 2], values[-1])))
+
+
+def _smaller_page(page: str, folder: Path) -> str:
+    """The study's page with smaller pictures, and no link to what is not in the folder."""
+
+    def smaller(found: re.Match) -> str:
+        with Image.open(io.BytesIO(base64.b64decode(found[1]))) as image:
+            image = image.convert("RGB")
+            image.thumbnail((PAGE_PX, 10 * PAGE_PX))
+            data = io.BytesIO()
+            image.save(data, "WEBP", quality=70, method=6)
+        return data_url("image/webp", data.getvalue())
+
+    def held(found: re.Match) -> str:
+        return found[0] if (folder / unquote(found[1])).is_file() else found[2]
+
+    page = re.sub(r"data:image/(?:webp|png);base64,([A-Za-z0-9+/=]+)", smaller, page)
+    return re.sub(r'<a href="(notebooks/[^"]+)">([^<]*)</a>', held, page)
 
 
 def _write(path: Path, text: str) -> None:
@@ -119,10 +158,11 @@ def _readme(study: SweepFolder, rows: DataFrame) -> str:
     parts = [
         f"# Reference results: profile `{study.profile}`\n",
         f"`fly64 run --profile {study.profile} --output STUDY`, then `python"
-        f" reports/make_reference.py STUDY`; {commit()}. {len(study.settings.notebooks())}"
-        " executed notebooks are in `notebooks/`, every number in `rows.csv`; open"
-        " `index.html` for the whole report. These results are of this profile's scan; other"
-        " profiles' are never compared with them.\n",
+        f" reports/make_reference.py STUDY`; {commit()}. Of {len(study.settings.notebooks())}"
+        " executed notebooks those of the first replicate's first, middle and last dose and view"
+        " are in `notebooks/`; every number is in `rows.csv`; open `index.html` for the whole"
+        " report. These results are of this profile's scan; other profiles' are never compared"
+        " with them.\n",
     ]
     for metric, target in TARGETS.items():
         needs = answers.needed_photons(rows, metric, target)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from chromium import WAIT_S, Page
 
+CELLS_S = 600  # for hung cells: far above what a loaded machine needs
 NOTEBOOK = "document.querySelector('.jp-NotebookPanel:not(.lm-mod-hidden)')"
 # Started cells show [*], ended ones their number.
 _PROMPTS = (
@@ -86,6 +87,6 @@ def run_all(page: Page) -> None:
     page.click("document.querySelector('.lm-Menu-item[data-command=\"runmenu:run-all\"]')")
     ended = f"{_PROMPTS}.length > 0 && {_PROMPTS}.every(text => /\\[\\d+\\]/.test(text))"
     asks = "document.querySelector('.jp-Dialog')"
-    page.wait("end of all cells", f"{TRACEBACKS}.length > 0 || !!{asks} || {ended}")
+    page.wait("end of all cells", f"{TRACEBACKS}.length > 0 || !!{asks} || {ended}", CELLS_S)
     failed = page.value(f"{TRACEBACKS}.concat({asks} ? {asks}.innerText : [])")
     assert not failed, "\n".join(failed)

@@ -28,6 +28,7 @@ COLUMNS = ("kind", "quantity", "term", "rate", "jobs", "spread", "most")
 _NOT_FOLLOWED = ("network", "width", "depth", "devices", "num_workers")
 _FOLLOWED = ("epochs", "device", "seed", "threads", "progress")  # of a method
 START = "start of a job"  # kind: what papermill and Snakemake take beside a job's kernel
+_SHARE = 0.01  # of a quantity; a term that is less of it does not count as one
 _BEYOND = 1.5  # a job so many times the largest measured is marked
 
 
@@ -43,9 +44,10 @@ class Rate(NamedTuple):
         return sum(rate * amounts[term] for term, rate in self.rates.items())
 
     def beyond(self, amounts: Amounts) -> float:
-        """How many times the largest measured amount is asked, at most."""
-        asked = [amounts[term] / self.most[term] for term, rate in self.rates.items() if rate]
-        return max(asked, default=0.0)
+        """How many times the largest measured amount is asked, at most, of terms that matter."""
+        least = _SHARE * self.of(amounts)
+        matter = [term for term, rate in self.rates.items() if rate * amounts[term] > least]
+        return max((amounts[term] / self.most[term] for term in matter), default=0.0)
 
 
 class Rates(NamedTuple):

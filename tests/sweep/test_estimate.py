@@ -78,8 +78,9 @@ def test_what_was_not_measured_is_named_and_not_made_up(small: Profile) -> None:
     assert "not counted, for no finished study had it: method lsqml (CPU time)" in text
     assert "GPU hours: 0" in text and text.endswith("somewhere")
     on_gpu = load_profile("smoke", [*SMALL, "accelerator=auto"])
-    (note,) = estimate(on_gpu, rates_of(small, 1.0)).notes
-    assert note.startswith("GPU hours: not measured. accelerator=auto")
+    of_gpu, of_settings = estimate(on_gpu, rates_of(small, 1.0)).notes
+    assert of_gpu.startswith("GPU hours: not measured. accelerator=auto")
+    assert of_settings.endswith("the cost of training.start")
 
 
 def test_a_job_larger_than_any_measured_is_marked(small: Profile) -> None:
