@@ -63,16 +63,20 @@ class Page:
 
     def call(self, method: str, **parameters: object) -> dict:
         """The browser's answer to one command of the protocol."""
+        number = self._send(method, parameters)
+        until = time.monotonic() + CALL_S
+        while (answer := self._next(until, method)).get("id") != number:
+            self._note(answer)
+        assert "error" not in answer, f"{method}: {answer['error']}"
+        return answer["result"]
+
+    def _send(self, method: str, parameters: dict) -> int:
         self._number += 1
         message = {"id": self._number, "method": method, "params": parameters}
         if self._session:
             message["sessionId"] = self._session
         os.write(self._outward, json.dumps(message).encode() + b"\0")
-        until = time.monotonic() + CALL_S
-        while (answer := self._next(until, method)).get("id") != self._number:
-            self._note(answer)
-        assert "error" not in answer, f"{method}: {answer['error']}"
-        return answer["result"]
+        return self._number
 
     def _next(self, until: float, method: str) -> dict:
         try:
@@ -83,9 +87,11 @@ class Page:
         return answer
 
     def _note(self, event: dict) -> None:
-        """Keep what the console would show in red."""
+        """Keep what the console would show in red; leave a page that asks whether to."""
         about = event.get("params", {})
-        if event.get("method") == "Runtime.exceptionThrown":
+        if event.get("method") == "Page.javascriptDialogOpening":
+            self._send("Page.handleJavaScriptDialog", {"accept": about["type"] == "beforeunload"})
+        elif event.get("method") == "Runtime.exceptionThrown":
             details = about["exceptionDetails"]
             self.errors.append(details.get("exception", {}).get("description", details["text"]))
         elif event.get("method") == "Runtime.consoleAPICalled" and about["type"] == "error":
