@@ -46,10 +46,11 @@ class Init:
 def run(asked: Notebook) -> int:
     """Execute a notebook and print the file that it wrote last."""
     failed = asked.output.with_suffix(".failed.ipynb")
-    if asked.attempt > 1 and failed.is_file():
-        text = f"{failed} is what this notebook left when it failed, and it would fail again:"
-        raise PtychoError(f"{text} only jobs that were lost are tried again")
-    failed.unlink(missing_ok=True)
+    if failed.is_file():
+        if asked.attempt > 1:
+            text = f"{failed} is what this notebook left when it failed, and it would fail again:"
+            raise PtychoError(f"{text} only jobs that were lost are tried again")
+        failed.unlink()
     kept = asked.finished
     if kept:
         words = *(f"{name} {value}" for name, value in asked.parameter), asked.code
