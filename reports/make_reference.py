@@ -32,15 +32,15 @@ from fly64lib.report.provenance import commit
 from fly64lib.report.report import TARGETS
 from fly64lib.report.rows import collect
 from fly64lib.sweep.folder import SweepFolder, status
-from fly64lib.sweep.profile import Profile
+from fly64lib.sweep.profile import Profile, load_profile
 from ptycho_torch.commands import run_options
 from ptycho_torch.errors import ConfigError
-from ptycho_torch.fields import config, to_dict
+from ptycho_torch.fields import config, flat, to_dict
 from ptycho_torch.files import read_json, write_json
 
 T = TypeVar("T")
 LIMIT_MB = 15
-WIDTH_PX, PAGE_PX = 340, 1100  # of pictures beside the page and in it, at most
+WIDTH_PX, PAGE_PX = 340, 900  # of pictures beside the page and in it, at most
 OUTPUT = Path(__file__).with_name("reference")
 
 
@@ -108,7 +108,7 @@ def _smaller_page(page: str, folder: Path) -> str:
             image = image.convert("RGB")
             image.thumbnail((PAGE_PX, 10 * PAGE_PX))
             data = io.BytesIO()
-            image.save(data, "WEBP", quality=70, method=6)
+            image.save(data, "WEBP", quality=60, method=4)
         return data_url("image/webp", data.getvalue())
 
     def held(found: re.Match) -> str:
@@ -157,7 +157,7 @@ def _readme(study: SweepFolder, rows: DataFrame) -> str:
     views = list(rows["view"].unique())
     parts = [
         f"# Reference results: profile `{study.profile}`\n",
-        f"`fly64 run --profile {study.profile} --output STUDY`, then `python"
+        f"`fly64 run --profile {study.profile} --output STUDY{_changes(study)}`, then `python"
         f" reports/make_reference.py STUDY`; {commit()}. Of {len(study.settings.notebooks())}"
         " executed notebooks those of the first replicate's first, middle and last dose and view"
         " are in `notebooks/`; every number is in `rows.csv`; open `index.html` for the whole"
@@ -173,6 +173,17 @@ def _readme(study: SweepFolder, rows: DataFrame) -> str:
         parts.append(f"Photons per object pixel for {metric} ≥ {target:g}:\n")
         parts.append(markdown_table(["", *views], lines) + "\n")
     return "\n".join(parts)
+
+
+def _changes(study: SweepFolder) -> str:
+    """The settings that are not the profile's own, as options."""
+    own, taken = (flat(to_dict(one)) for one in (load_profile(study.profile), study.settings))
+    changed = {key: value for key, value in taken.items() if own.get(key) != value}
+    return "".join(f" --set {key}={_as_text(value)}" for key, value in changed.items())
+
+
+def _as_text(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 @config
