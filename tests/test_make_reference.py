@@ -42,7 +42,13 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     profile = load_profile("smoke")
     SweepFolder(folder=root, profile="smoke", settings=profile, cores=1).write()
     write_study(root, methods=("good", "flat"))
-    (root / "replicate_0/phase_g/dose_1000/baseline/objects.png").write_bytes(picture())
+    for place in (
+        "dose_10000/baseline",
+        "dose_1000/baseline",
+    ):  # the second is none of the profile's
+        drawn = root / "replicate_0/phase_g" / place / "objects.png"
+        drawn.parent.mkdir(parents=True, exist_ok=True)
+        drawn.write_bytes(picture())
     for name in profile.notebooks():
         cell = nbformat.v4.new_code_cell("1")
         shown = {"image/png": base64.b64encode(picture(450)).decode(), "text/plain": "<Image>"}
@@ -80,7 +86,7 @@ def test_a_reference_can_be_read_on_its_own(study, tmp_path):
             and "/home/me" not in text
         )
     (figure,) = (reference / "figures").iterdir()
-    assert figure.name == "replicate_0_dose_1000_baseline_objects.jpg"
+    assert figure.name == "replicate_0_dose_10000_baseline_objects.jpg"
     assert Image.open(io.BytesIO(figure.read_bytes())).width == make_reference.WIDTH_PX
     with (reference / "rows.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -114,3 +120,22 @@ def test_a_study_that_is_not_finished_or_too_large_is_refused(study, tmp_path, m
     shutil.rmtree(tmp_path / "study" / "notebooks" / "replicate_0" / "dose_10000")
     with pytest.raises(ConfigError, match="not finished; go on with: fly64 resume"):
         make_reference.make(tmp_path / "study", tmp_path / "reference")
+
+
+def test_of_a_large_study_the_ends_and_the_middle_are_kept_and_only_they_are_linked(tmp_path):
+    laptop = load_profile("laptop", ["replicates=2"])
+    kept = make_reference.kept_conditions(laptop)
+    doses, views = ("300", "3000", "100000"), ("single_0.8", "single_0.5", "single_0", "controls")
+    assert kept == ["replicate_0", *(f"replicate_0/dose_{d}/{v}" for d in doses for v in views)]
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "a.html").touch()
+    links = '<a href="notebooks/a.html">a</a> <a href="notebooks/b.html">b</a>'
+    page = make_reference._smaller_page(links, tmp_path)
+    assert page == '<a href="notebooks/a.html">a</a> b'
+
+
+def test_the_settings_that_are_not_the_profiles_own_are_said(tmp_path):
+    changed = load_profile("smoke", ["replicates=2", "training.steps=11", "doses=500,1000"])
+    study = SweepFolder(folder=tmp_path / "s", profile="smoke", settings=changed, cores=1)
+    said = make_reference._changes(study)
+    assert said == " --set doses=500.0,1000.0 --set replicates=2 --set training.steps=11"
