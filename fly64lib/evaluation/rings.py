@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 from scipy import fft
+from scipy.signal.windows import hann, tukey
 
 from fly64lib.evaluation.gauge import TooSmall, has_contrast
 from ptycho_torch.errors import DataContractError
@@ -60,20 +61,12 @@ def scored_rings(shape: tuple[int, int]) -> slice:
 
 
 def tukey_window(shape: tuple[int, int], taper: float = TUKEY_TAPER) -> Window:
-    return np.outer(*(_tukey(size, taper) for size in shape))
+    return np.outer(*(tukey(size, taper) for size in shape))
 
 
 def hann_window(shape: tuple[int, int]) -> Window:
     """Without its two zeros on each axis."""
-    return np.outer(*(_tukey(size + 2, 1.0)[1:-1] for size in shape))
-
-
-def _tukey(size: int, taper: float) -> Float[np.ndarray, " size"]:
-    """1 between two halves of a Hann window, which have a share `taper` of the points together. As
-    scipy.signal has it, which takes half a second to import."""
-    inward = np.minimum(np.arange(size), np.arange(size)[::-1]) / (size - 1)
-    rising = inward < taper / 2
-    return np.where(rising, 0.5 - 0.5 * np.cos(2 * np.pi * inward / (taper or 1.0)), 1.0)
+    return np.outer(*(hann(size + 2)[1:-1] for size in shape))
 
 
 def varying(image: np.ndarray, window: Window) -> np.ndarray:

@@ -12,7 +12,7 @@ one disc's area. With C = 1 an image is its own group. Everything goes through K
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy import fft
+from scipy.signal import fftconvolve
 from scipy.spatial import cKDTree
 
 from fly64lib.simulation.probes import Modes
@@ -99,10 +99,7 @@ def fluence_map(positions_px: Positions, probe: Modes, canvas_shape: tuple[int, 
     N = len(intensity)
     corners = np.zeros((canvas_shape[0] - N + 1, canvas_shape[1] - N + 1))
     np.add.at(corners, tuple(np.rint(positions_px - N / 2).astype(np.int64).T), 1)
-    sizes = [fft.next_fast_len(edge, real=True) for edge in canvas_shape]
-    spectrum = fft.rfft2(corners, sizes) * fft.rfft2(intensity, sizes)
-    height, width = canvas_shape
-    return np.maximum(fft.irfft2(spectrum, sizes)[:height, :width], 0)
+    return np.maximum(fftconvolve(corners, intensity), 0)
 
 
 def scanned_region(positions_px: Positions) -> Region:
