@@ -100,9 +100,10 @@ class PtyChi:
         write_scan(files["dataset"], scan.scan)
         job, log = folder / "job.json", folder / "worker.log"
         write_json(job, files | {"settings": settings})
-        # the one that all of numpy's and torch's libraries read, and none that would overrule it
-        environment = {name: value for name, value in os.environ.items() if name not in _OTHERS}
-        environment["OMP_NUM_THREADS"] = str(self.threads)
+        # all libraries read the first; where another is set, it would overrule it. Not one more is
+        # set: a server forks only what has its own environment
+        limits = ["OMP_NUM_THREADS", *(name for name in _OTHERS if name in os.environ)]
+        environment = os.environ | dict.fromkeys(limits, str(self.threads))
         trace, late = [], threading.Event()
         with (
             log.open("w") as messages,

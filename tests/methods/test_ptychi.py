@@ -71,6 +71,25 @@ def test_from_bright_data_lsqml_puts_the_object_on_our_canvas_to_a_fiftieth_of_a
     assert "pty-chi" in result.note
 
 
+@pytest.mark.parametrize("further", ["1", "4"])
+def test_a_worker_gets_the_threads_asked_for_and_else_the_environment_that_a_server_has(
+    monkeypatch, further
+):
+    seen = {}
+
+    def started(command, **given):
+        seen.update(given["env"])
+        raise OSError("not started")
+
+    monkeypatch.setattr(subprocess, "Popen", started)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("MKL_NUM_THREADS", further)  # as Snakemake does
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    with pytest.raises(OSError, match="not started"):
+        LSQML(threads=1).reconstruct(small_raw(1e4, N=32, across=3))
+    assert seen == os.environ | {"MKL_NUM_THREADS": "1"}
+
+
 @pytest.mark.slow
 def test_lsqml_refines_a_defocused_probe_and_returns_it_in_photons(forked):
     raw = small_raw(1e6, **GEOMETRY)
