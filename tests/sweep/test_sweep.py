@@ -153,7 +153,7 @@ def commands_of(said: str) -> list[str]:
                 "overlap": 3,
                 "train": 420,
                 "reconstruct": 210,
-                "reconstruct_iterative": 210,
+                "reconstruct_iterative": 420,
                 "reconstruct_controls": 21,
                 "compare": 210,
                 "compare_controls": 21,
@@ -203,7 +203,7 @@ def test_a_refined_method_uses_its_bases_network_and_the_shipped_one_is_not_trai
 @pytest.mark.slow
 def test_the_number_of_cores_changes_no_job(planned: Callable[..., str]) -> None:
     full = commands_of(planned("full"))
-    assert len(full) == 1099 and "OMP_NUM_THREADS=4" in full[0]  # of one core
+    assert len(full) == 1309 and "OMP_NUM_THREADS=4" in full[0]  # of one core
     few, many = (commands_of(planned("smoke", "threads=4", cores=cores)) for cores in (1, 16))
     assert len(few) == 11 and "OMP_NUM_THREADS=4" in few[0]
     assert sorted(few) == sorted(many)
@@ -330,7 +330,7 @@ def test_settings_are_read_as_one_writes_them() -> None:
     assert (found.doses, found.views, found.limits) == ((1000, 1e4), ("baseline", "dense"), "none")
     training = {"start": "shipped", "steps": 10, "thinnings": 2, "learning_rate": 5e-4}
     assert found.training == training | {"n_images": None, "width": 32, "batch_size": 16}
-    assert found.settings == {"lsqml": {"epochs": 30}, "classical": {"steps": 40}}
+    assert found.settings == {"lsqml-fine": {"epochs": 30}, "classical": {"steps": 40}}
     assert load_profile("quick", ["doses=1000"]).doses == (1000,)
 
 
