@@ -95,7 +95,7 @@ def scored(
     raw, region = open_scan(study.file(dose, view, "test")), study.region(dose)
     for name in names:
         if name == "bayesian":
-            bound = limits_of(raw, region, probe_known=True, asked="bayesian")[name]
+            bound = limits_of(raw, region, probe_known=True, asked="bayesian")[0][name]
             yield {
                 "row": name,
                 "phase_psnr": bound.phase.psnr,

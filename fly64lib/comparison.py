@@ -28,6 +28,7 @@ from fly64lib.evaluation.columns import aligned_text, table
 from fly64lib.evaluation.detector_grid import DetectorGrid
 from fly64lib.evaluation.faithful import resolved_limit
 from fly64lib.evaluation.gauge import Region, judged
+from fly64lib.evaluation.information import Unbounded
 from fly64lib.evaluation.judgement import has_truth, judge, on_detector_grid, region_of
 from fly64lib.evaluation.limits import Limits
 from fly64lib.evaluation.metrics import Pair
@@ -149,7 +150,7 @@ def compare(
             raise DataContractError(f"{text}; reconstruct them again")
     scored = judge(objects, raw, region=region, gauge=gauge, held_out=held_out)
     objects = {name: on_detector_grid(image, raw) for name, image in objects.items()}
-    bounds = limits_of(raw, region, gauge == "known_probe", limits)
+    bounds, unbounded = limits_of(raw, region, gauge == "known_probe", limits)
     condition = {"dose": dose, "view": view, "gauge": gauge, "images": raw.n}
     condition |= {key: raw.metadata[key] for key in ("replicate", "simulation_seed")}
     provenance = raw.metadata["provenance"]
@@ -160,6 +161,10 @@ def compare(
     rows = [{**condition, **row, **cost.get(row["method"], {})} for row in scored]
     truth = on_detector_grid(raw.scan.object_guess, raw)
     inside = truth[region][judged(gauge)]
+    rows += [
+        {**condition, "method": name, "absent": f"no {name} at {dose_folder(dose)} {view}: {why}"}
+        for name, why in unbounded.items()
+    ]
     rows += [{**condition, **_limit_row(name, bound, inside)} for name, bound in bounds.items()]
     return Comparison(dose, view, region, truth, objects, rows, bounds)
 
@@ -199,11 +204,12 @@ def _write_rows(path: Path, rows: list[dict]) -> Path:
 
 def limits_of(
     raw: RawDataTorch, region: Region, probe_known: bool, asked: LimitsAsked
-) -> dict[str, Limits]:
-    """The limits that are asked for; the prior is the spectrum of other draws of the class, or a
-    base file's own."""
+) -> tuple[dict[str, Limits], dict[str, str]]:
+    """The limits that are asked for, and why others of them do not exist, as the unbiased one does
+    not where pixels are dark; the prior is the spectrum of other draws of the class, or a base
+    file's own."""
     if asked == "none":
-        return {}
+        return {}, {}
     whole, name = raw.scan.object_guess, raw.metadata["provenance"]["specimen"]
     examples = [whole[DetectorGrid.of(raw).on_canvas(region)]]
     if name in SPECIMENS:
@@ -211,9 +217,13 @@ def limits_of(
     place = whole, raw.geometry(whole=True), region
     priors = {"cramer_rao": None} if asked == "both" else {}
     priors["bayesian"] = class_spectrum(examples)
-    return {
-        name: reach.limits(*place, prior, probe_known=probe_known) for name, prior in priors.items()
-    }
+    bounds, unbounded = {}, {}
+    for name, prior in priors.items():
+        try:
+            bounds[name] = reach.limits(*place, prior, probe_known=probe_known)
+        except Unbounded as error:
+            unbounded[name] = str(error)
+    return bounds, unbounded
 
 
 def _limit_row(name: str, bound: Limits, truth: np.ndarray) -> dict:

@@ -119,10 +119,11 @@ def interruptible(*signals: signal.Signals) -> Iterator[None]:
 
 
 def stoppable(command: Callable[[], int]) -> int:
-    """The exit code of a command, which Ctrl-C ends with a line and no traceback."""
+    """The exit code of a command, which Ctrl-C, or SIGTERM, ends with a line and no traceback, and
+    with what it was in the middle of put in order."""
     if threading.current_thread() is not threading.main_thread():
         return command()  # signals are the main thread's
-    with interruptible(signal.SIGINT):
+    with interruptible(signal.SIGINT, signal.SIGTERM):
         try:
             return command()
         except KeyboardInterrupt:

@@ -33,6 +33,10 @@ Probes = Complex[Tensor, "k modes M M"]
 Unknowns = Complex[Tensor, "k unknowns"]  # canvas and, if unknown, probe, one behind the other
 
 
+class Unbounded(DataContractError):
+    """Pixels of the region get no light: without a prior their error has no bound."""
+
+
 class Information:
     """F, with a prior F + C^-1, on the canvas and, if unknown, the probe behind it.
 
@@ -73,7 +77,7 @@ class Information:
             self.prior_power = torch.as_tensor(power).to(fluence.dtype)
             self.prior_gain = 1 / (2 * fluence[region].mean() + 1 / self.prior_power)
         elif dark := int((fluence[region] <= least).sum()):
-            raise DataContractError(
+            raise Unbounded(
                 f"{dark} pixels of the region get no more than {_LIT} of its median fluence:"
                 " score a smaller region, or give a prior_spectrum for a finite bound"
             )

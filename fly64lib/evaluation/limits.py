@@ -108,9 +108,9 @@ def limits(
     to a relative preconditioned residual of `tolerance` (1e-2 leaves less than 0.01 dB), in
     `object`'s precision.
 
-    Raises :class:`DataContractError` for arrays that don't fit each other, or a region with unlit
-    pixels and no prior (infinite variance); :class:`PtychoError` if the solver hasn't converged
-    after `iterations`."""
+    Raises :class:`DataContractError` for arrays that don't fit each other, its `Unbounded` for a
+    region with unlit pixels and no prior (infinite variance); :class:`PtychoError` if the solver
+    hasn't converged after `iterations`."""
     grid, margin = DetectorGrid.of(geometry), 0 if probe_known else MAX_SHIFT_PX
     canvas = _checked(object, geometry)
     scored = grid.image(canvas)

@@ -1,4 +1,5 @@
-"""Ctrl-C, once or twice, in a command as a shell starts it: no traceback, no process left."""
+"""Ctrl-C, once or twice, or SIGTERM, in a command as a shell starts it: no traceback, no process
+left."""
 
 import os
 import signal
@@ -6,10 +7,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
+from reported_scan import reported_scan
 
 from ptycho_torch.commands import STOPPED
 
@@ -37,9 +41,13 @@ def until(true: Callable[[], object]) -> None:
 
 
 def interrupted(
-    arguments: list[str], folder: Path, started: Callable[[], object], pause_s: float
+    arguments: list[str],
+    folder: Path,
+    started: Callable[[], object],
+    pause_s: float,
+    by: signal.Signals = signal.SIGINT,
 ) -> None:
-    """Run `fly64 ARGUMENTS` and send its group SIGINT twice, as a terminal does."""
+    """Run `fly64 ARGUMENTS` and send its group SIGINT twice, as a terminal does, or another one."""
     mark = str(folder)
     command = subprocess.Popen(
         [sys.executable, "-m", "fly64lib.cli.main", *arguments],
@@ -52,10 +60,11 @@ def interrupted(
     )
     try:
         until(lambda: started() or command.poll() is not None)
-        os.killpg(command.pid, signal.SIGINT)
-        time.sleep(pause_s)
+        os.killpg(command.pid, by)
+        with suppress(subprocess.TimeoutExpired):
+            command.wait(pause_s)
         if command.poll() is None:
-            os.killpg(command.pid, signal.SIGINT)
+            os.killpg(command.pid, by)
         said, _ = command.communicate(timeout=_LIMIT_S)
     finally:
         if command.poll() is None:
@@ -63,13 +72,27 @@ def interrupted(
     assert "Traceback" not in said, said
     assert "stopped" in said
     # the second may meet an interpreter that is ending: the same to a shell
-    assert command.returncode in (STOPPED, -signal.SIGINT)
+    assert command.returncode in (STOPPED, -by)
     until(lambda: not marked(mark))
 
 
 def test_ctrl_c_ends_a_phase_with_a_line(tmp_path: Path) -> None:
     lock = tmp_path / "C" / ".lock"
     interrupted(["generate", "--output-root", "C"], tmp_path, lock.exists, pause_s=0)
+
+
+def test_a_terminated_import_leaves_nothing_behind(tmp_path: Path) -> None:
+    source = reported_scan()
+    keys = {"diff3d": source["counts"], "probeGuess": source["probe"]}
+    keys |= {"ycoords": source["at"][:, 0], "xcoords": source["at"][:, 1]}
+    np.savez(tmp_path / "raw.npz", **keys)
+    asked = ["import", "raw.npz", "scan.npz", "--zero-frequency", "centre"]
+
+    def working() -> bool:
+        return any(tmp_path.glob(".fly64-import-*"))
+
+    interrupted(asked, tmp_path, working, pause_s=_LIMIT_S, by=signal.SIGTERM)
+    assert [path.name for path in tmp_path.iterdir()] == ["raw.npz"]
 
 
 @pytest.mark.slow

@@ -207,6 +207,25 @@ def test_without_a_view_what_was_reconstructed_is_compared_and_the_rest_named(
     assert said.endswith("not reconstructed, so not compared: dose_10000 baseline\n")
 
 
+def test_where_pixels_are_dark_the_unbiased_limit_is_absent_and_its_reason_is_said(
+    study, tmp_path, capsys
+):
+    C, D, F = study[0], tmp_path / "D", tmp_path / "F"
+    few = view_file(C, D, 1e4, "0", "test")
+    few.parent.mkdir(parents=True)
+    write_scan(few, read_scan(split_file(C, 1e4, "test")).subset(np.arange(0, 182, 40)))
+    folders, asked = (C, D, F), {"view": "0", "method": "classical", "steps": "5"}
+    assert run(reconstruction, folders, F, **asked) == 0
+    capsys.readouterr()
+    assert run(comparison, folders, tmp_path / "G", view="0") == 0
+    said = capsys.readouterr().out
+    assert "no cramer_rao at dose_10000 0: " in said and "pixels of the region get no more" in said
+    table = json.loads((tmp_path / "G" / "comparison.json").read_text())["rows"]
+    rows = {row["method"]: row for row in table}
+    assert set(rows) == {"classical", "flat", "truth", "cramer_rao", "bayesian"}
+    assert "phase_psnr" not in rows["cramer_rao"] and rows["bayesian"]["phase_psnr"] > 0
+
+
 def test_an_object_of_other_patterns_is_not_compared(study, reconstructed, tmp_path):
     C, D, F = study
     other = view_file(C, tmp_path, 1e4, "dense", "test")
