@@ -147,7 +147,7 @@ def positions(of: Measurements) -> Verdict:
     """Patterns and positions belong together: an object fitted to neighbours explains them, as far
     as counts allow, and no position lies apart from the scan."""
     fit, apart = of.fit, of.outliers
-    values = asdict(fit) | {"share": fit.share, "apart": apart.tolist()}
+    values = asdict(fit) | {"share": fit.share, "apart": apart.tolist(), "scale": of.scale}
     if len(apart):
         row, column = of.scan.positions[apart[0]]
         found = f"{len(apart)} positions lie apart from all others: {_first_five(apart.tolist())};"
@@ -156,6 +156,12 @@ def positions(of: Measurements) -> Verdict:
         advice = f"import the source again without them: --drop-patterns {numbers}"
         return Verdict(False, found, values, advice)
     where = "" if of.scan.n <= 2 else f"patterns {fit.patterns[0]} to {fit.patterns[1]}: "
+    if of.scale:
+        found = f"{where}{fit.text()}; times {of.scale:g} the positions fit clearly better"
+        advice = "the object's pixel, or the positions' unit, is off by about that factor: import"
+        advice += " the source again with the right --energy-kev, --distance-m and"
+        advice += " --detector-pixel-um, or --pixel-size-nm"
+        return Verdict(False, found, values, advice)
     return Verdict(fit.share is None or fit.share > GOOD, where + fit.text(), values)
 
 

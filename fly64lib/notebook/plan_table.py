@@ -12,16 +12,16 @@ Methods, and the Cramer-Rao limit of the very specimen. `plan_rows.csv` comes wi
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import tyro
-from pandas import DataFrame, read_csv
+from pandas import DataFrame, concat, notna, read_csv
 
 from fly64lib.report.rows import collect
 from ptycho_torch.commands import command_line
 from ptycho_torch.errors import DataContractError
-from ptycho_torch.fields import config
+from ptycho_torch.fields import SEVERAL, config
 from ptycho_torch.files import atomic_path
 
 _WHERE = ("study", "specimen", "simulation", "method", "view", "replicate", "dose")
@@ -69,13 +69,18 @@ def curves(table: DataFrame) -> dict[str, list[Curve]]:
 
 
 def table_of(study: str | Path) -> DataFrame:
-    """The rows of a study's folder. DataContractError where it has no comparison."""
-    found, name = list(_rows(Path(study))), Path(study).resolve().name
-    return DataFrame([{"study": name} | row for row in found], columns=list(COLUMNS))
+    """The rows of a study's folder, or of the `rows.csv` of its report. DataContractError where it
+    has no comparison."""
+    path = Path(study).resolve()
+    rows, name = (
+        (read_csv(path).to_dict("records"), path.parent.name)
+        if path.is_file()
+        else (collect(study).rows, path.name)
+    )
+    return DataFrame([{"study": name} | row for row in _rows(rows)], columns=list(COLUMNS))
 
 
-def _rows(study: Path) -> Iterator[dict]:
-    rows = collect(study).rows
+def _rows(rows: list[dict]) -> Iterator[dict]:
     where = ("replicate", "specimen", "simulation", "gauge", "dose", "view")
     contrast = {
         tuple(row[name] for name in where): row["phase_mse"] ** 0.5
@@ -83,7 +88,7 @@ def _rows(study: Path) -> Iterator[dict]:
         if row["method"] == "flat"
     }
     for row in rows:
-        if row["method"] not in _LEFT_OUT and row.get("frc_half") is not None:
+        if row["method"] not in _LEFT_OUT and notna(row.get("frc_half")):
             of = {name: row[name] for name in COLUMNS if name in row}
             yield of | {"contrast_rad": contrast[tuple(row[name] for name in where)]}
 
@@ -106,14 +111,21 @@ def read_table(path: Path) -> DataFrame:
 class TableOptions:
     """The measured rows of a study, for fly64 plan."""
 
-    study: tyro.conf.Positional[Path]  # folder with phase_g's comparisons
+    study: tyro.conf.Positional[Path]  # folder with phase_g's comparisons, or its report's rows.csv
     target: tyro.conf.Positional[Path]  # CSV
+    methods: Annotated[tuple[str, ...], SEVERAL] = ()  # these only, if any is named
+    views: Annotated[tuple[str, ...], SEVERAL] = ()  # likewise
+    add: bool = False  # to the rows that TARGET has
 
 
 @command_line("python -m fly64lib.notebook.plan_table")
 def main(options: TableOptions) -> int:
     """Write the table."""
     table = table_of(options.study)
+    for names, column in ((options.methods, "method"), (options.views, "view")):
+        table = table[table[column].isin(names)] if names else table
+    if options.add:
+        table = concat([read_table(options.target), table]).drop_duplicates()
     with atomic_path(options.target) as temporary:
         table.to_csv(temporary, index=False, float_format="%.5g")
     print(f"{len(table)} rows: {options.target}")

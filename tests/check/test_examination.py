@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
-from reported_scan import reported_scan, write_cxi
+from reported_scan import DETECTOR, DISTANCE_M, reported_scan, write_cxi
 from small_scan import small_scan
 
 from fly64lib.check.examination import examine_scan
@@ -213,6 +214,34 @@ def test_a_beam_beside_the_middle_is_cured_by_the_options_that_the_check_names(t
     options = re.search(r"--centre \d+ \d+ --crop \d+", beam.advice).group(0)
     assert main([*into, *options.split()]) == 0
     assert examine_scan(tmp_path / "a.npz").verdicts["beam centre"].good
+
+
+@pytest.mark.parametrize("wrong", [2.0, 1.25, 0.8, 0.5])
+def test_positions_in_pixels_of_another_size_are_told_and_cured_by_an_option_that_is_named(
+    tmp_path, wrong
+):
+    source = write_cxi(tmp_path / "a.cxi", reported_scan())
+    with h5py.File(source, "a") as file:
+        file[f"{DETECTOR}/distance"][...] = wrong * DISTANCE_M
+    into = ["import", str(source), str(tmp_path / "a.npz"), "--picture", "none", "--overwrite"]
+    assert main([*into, "--orientation", "as-given"]) == 0
+    places = examine_scan(tmp_path / "a.npz").verdicts["positions"]
+    assert not places.good and places.values["scale"] == wrong
+    assert f"times {wrong:g} the positions fit clearly better" in places.found
+    assert "--distance-m" in places.advice
+    assert main([*into, "--distance-m", str(DISTANCE_M)]) == 0
+    places = examine_scan(tmp_path / "a.npz").verdicts["positions"]
+    assert places.good and places.values["scale"] is None
+
+
+def test_wide_steps_are_no_reason_to_believe_in_wider_ones(clean, tmp_path):
+    """Patterns too far apart to share an object fit at any positions, under a wrong probe too."""
+    wider = np.pad(clean.object_guess, 64, constant_values=1)
+    rough = clean.probe * np.exp(1j * np.linspace(0, 2, 64)[:, None] ** 2).astype(np.complex64)
+    y, x = clean.ycoords + 64, clean.xcoords + 64
+    scan = replace(clean, object_guess=wider, ycoords=y, xcoords=x, probe=rough)
+    write_scan(tmp_path / "scan.npz", scan)
+    assert examine_scan(tmp_path / "scan.npz").verdicts["positions"].values["scale"] is None
 
 
 def test_few_patterns_and_positions_on_a_line_are_examined_too(clean, tmp_path):

@@ -151,6 +151,23 @@ def test_the_table_of_a_study_holds_its_rows_and_the_flat_objects_error_as_contr
     assert planning.plan(settings(study=str(study)))["studies"] == ["study"]
 
 
+def test_a_reports_rows_are_a_study_too_and_join_a_table_that_is_there(tmp_path, capsys):
+    study, out = write_study(tmp_path / "study", phase_mse=0.04), tmp_path / "rows.csv"
+    report = tmp_path / "report" / "rows.csv"
+    report.parent.mkdir()
+    collect(study).table.to_csv(report, index=False)
+    assert plan_table.main([str(study), str(out), "--methods", "good"]) == 0
+    assert plan_table.main([str(report), str(out), "--methods", "poor", "--add"]) == 0
+    table, of_study = plan_table.read_table(out), plan_table.table_of(study)
+    assert set(table.method) == {"good", "poor"} and set(table.study) == {"study", "report"}
+    for name, own in table.groupby("method"):
+        whole = of_study[of_study.method == name]
+        assert own.frc_half.tolist() == pytest.approx(whole.frc_half.tolist(), rel=1e-4)
+    view = of_study["view"].iloc[0]
+    assert plan_table.main([str(report), str(out), "--views", view]) == 0
+    assert set(plan_table.read_table(out)["view"]) == {view}
+
+
 def test_the_shipped_table_says_where_it_comes_from():
     table = plan_table.shipped_table()
     assert {"classical", "pinn-sim+refine"} <= set(table.method) and table.study.notna().all()
