@@ -72,11 +72,12 @@ def table_of(study: str | Path) -> DataFrame:
     """The rows of a study's folder, or of the `rows.csv` of its report. DataContractError where it
     has no comparison."""
     path = Path(study).resolve()
-    rows, name = (
-        (read_csv(path).to_dict("records"), path.parent.name)
-        if path.is_file()
-        else (collect(study).rows, path.name)
-    )
+    if path.is_file():
+        needed = {*COLUMNS, "gauge", "phase_mse"} - {"study", "contrast_rad"}
+        how = "expected a study's folder, or the rows.csv of its report"
+        rows, name = _columns(path, needed, how).to_dict("records"), path.parent.name
+    else:
+        rows, name = collect(study).rows, path.name
     return DataFrame([{"study": name} | row for row in _rows(rows)], columns=list(COLUMNS))
 
 
@@ -100,9 +101,17 @@ def shipped_table() -> DataFrame:
 
 def read_table(path: Path) -> DataFrame:
     """A table of measured rows; DataContractError for one without its columns."""
-    table = read_csv(path)
-    if missing := sorted(set(COLUMNS) - set(table.columns)):
-        how = "python -m fly64lib.notebook.plan_table STUDY OUT.csv writes one"
+    how = "python -m fly64lib.notebook.plan_table STUDY OUT.csv writes one"
+    return _columns(path, set(COLUMNS), how)
+
+
+def _columns(path: Path, needed: set[str], how: str) -> DataFrame:
+    """A CSV file that has these columns, or the error that says what to do."""
+    try:
+        table = read_csv(path)
+    except ValueError as error:  # no table, no text
+        raise DataContractError(f"{path}: no CSV table ({error}); {how}") from error
+    if missing := sorted(needed - set(table.columns)):
         raise DataContractError(f"{path}: it has no {', '.join(missing)}; {how}")
     return table
 
@@ -125,7 +134,8 @@ def main(options: TableOptions) -> int:
     for names, column in ((options.methods, "method"), (options.views, "view")):
         table = table[table[column].isin(names)] if names else table
     if options.add:
-        table = concat([read_table(options.target), table]).drop_duplicates()
+        both = concat([read_table(options.target), table])
+        table = both.drop_duplicates(list(_WHERE), keep="last")
     with atomic_path(options.target) as temporary:
         table.to_csv(temporary, index=False, float_format="%.5g")
     print(f"{len(table)} rows: {options.target}")

@@ -163,9 +163,22 @@ def test_a_reports_rows_are_a_study_too_and_join_a_table_that_is_there(tmp_path,
     for name, own in table.groupby("method"):
         whole = of_study[of_study.method == name]
         assert own.frc_half.tolist() == pytest.approx(whole.frc_half.tolist(), rel=1e-4)
+    written = out.read_bytes()
+    assert plan_table.main([str(report), str(out), "--methods", "poor", "--add"]) == 0
+    assert out.read_bytes() == written  # what it has already is not there twice
     view = of_study["view"].iloc[0]
     assert plan_table.main([str(report), str(out), "--views", view]) == 0
     assert set(plan_table.read_table(out)["view"]) == {view}
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"a,b\n1,2\n", b"\x89HDF\r\n\x1a\n\xff\xfe", b"a\n1,2\n3,4,5\n"]
+)
+def test_a_file_that_is_no_table_of_rows_is_refused_with_what_is_one(tmp_path, capsys, content):
+    (tmp_path / "other.csv").write_bytes(content)
+    assert main(["plan", *WORDS, "--study", str(tmp_path / "other.csv")]) == 2
+    said = capsys.readouterr().err
+    assert "other.csv: " in said and "expected a study's folder, or the rows.csv of its" in said
 
 
 def test_the_shipped_table_says_where_it_comes_from():
