@@ -12,7 +12,7 @@ from pathlib import Path
 
 from common import Rows, SmallStudy, decibels, main, trained
 
-from fly64lib.design import StudyDesign, gridsize_of
+from fly64lib.design.study import StudyDesign, gridsize_of
 from fly64lib.evaluation.judgement import judge
 from fly64lib.methods.learned import Learned
 from ptycho_torch.fields import Positive, config

@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TypeVar
 
 import torch
 
-from fly64lib.design import StudyDesign, gridsize_of, held_out_file, split_file, view_file
+from fly64lib.design.study import StudyDesign, gridsize_of, held_out_file, split_file, view_file
 from fly64lib.evaluation.judgement import Region, region_of
 from fly64lib.generation import generate_datasets
 from fly64lib.overlap import generate_overlap_views

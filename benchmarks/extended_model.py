@@ -27,7 +27,7 @@ import torch
 from common import Rows, SmallStudy, decibels, fresh, main, table
 from tyro.conf import Positional
 
-from fly64lib.design import StudyDesign
+from fly64lib.design.study import StudyDesign
 from fly64lib.evaluation.judgement import judge
 from fly64lib.evaluation.limits import limits
 from fly64lib.methods.base import measured

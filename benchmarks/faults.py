@@ -33,7 +33,7 @@ from tyro.conf import UseAppendAction
 
 import ptycho_torch.workflows.components  # noqa: F401  likewise
 from fly64lib import comparison, generation, overlap, reconstruction, training
-from fly64lib.design import StudyDesign
+from fly64lib.design.study import StudyDesign
 from ptycho_torch.commands import run_command
 from ptycho_torch.fields import Whole, config
 from ptycho_torch.files import folder_lock, read_json, write_json

@@ -18,12 +18,12 @@ import numpy as np
 from common import Rows, decibels, main, trained
 from tyro.conf import Positional
 
-from fly64lib.design import StudyDesign
+from fly64lib.design.registries import METHODS
+from fly64lib.design.study import StudyDesign
 from fly64lib.evaluation.judgement import judge, region_of
 from fly64lib.evaluation.limits import limits
 from fly64lib.evaluation.spectrum import class_spectrum
 from fly64lib.methods.by_name import network_of
-from fly64lib.registries import METHODS
 from fly64lib.simulation.experiment import Experiment, draw_amplitudes, expected_patterns
 from fly64lib.simulation.scans import snake_scan
 from fly64lib.simulation.views import choose_views

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from common import fresh, main, table
 
-from fly64lib.design import ScanDesign
+from fly64lib.design.study import ScanDesign
 from fly64lib.simulation.experiment import embedded_experiment, expected_patterns
 from ptycho_torch.fields import Positive, config
 

@@ -19,7 +19,7 @@ import numpy as np
 from common import Rows, SmallStudy, decibels, main, trained
 
 from fly64lib.comparison import limits_of
-from fly64lib.design import StudyDesign
+from fly64lib.design.study import StudyDesign
 from fly64lib.evaluation.columns import markdown_table
 from fly64lib.evaluation.judgement import judge
 from fly64lib.methods.classical import Classical

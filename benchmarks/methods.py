@@ -15,9 +15,9 @@ from common import fresh, main, table
 from tqdm import tqdm
 from tyro.conf import Positional
 
+from fly64lib.design.registries import METHODS
 from fly64lib.evaluation.judgement import judge
 from fly64lib.methods.base import MethodResult
-from fly64lib.registries import METHODS
 from ptycho_torch.fields import SEVERAL, Threads, config
 from ptycho_torch.files import write_json
 from ptycho_torch.memmap_bridge import open_scan

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from common import Rows, SmallStudy, decibels, main, table
 
-from fly64lib.design import StudyDesign
+from fly64lib.design.study import StudyDesign
 from fly64lib.evaluation.judgement import judge
 from fly64lib.methods.base import measured
 from ptycho_torch.fields import config

@@ -22,7 +22,7 @@ import numpy as np
 from common import Rows, SmallStudy, main, trained
 from pydantic import Field
 
-from fly64lib.design import StudyDesign
+from fly64lib.design.study import StudyDesign
 from fly64lib.evaluation.judgement import judge
 from fly64lib.methods.classical import Classical
 from fly64lib.methods.learned import Learned

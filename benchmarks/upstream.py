@@ -33,7 +33,7 @@ import torch
 from common import PLAIN, SmallStudy, main, table
 from scipy.ndimage import map_coordinates
 
-from fly64lib.design import StudyDesign, dose_folder, gridsize_of
+from fly64lib.design.study import StudyDesign, dose_folder, gridsize_of
 from fly64lib.evaluation.judgement import judge
 from fly64lib.evaluation.scores import json_rows
 from fly64lib.plots import figures

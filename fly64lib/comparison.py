@@ -21,8 +21,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from fly64lib import design
-from fly64lib.design import Doses, LimitsAsked, View, dose_folder
+from fly64lib.design import study
+from fly64lib.design.registries import SPECIMENS
+from fly64lib.design.study import Doses, LimitsAsked, View, dose_folder
 from fly64lib.evaluation import limits as reach
 from fly64lib.evaluation.columns import aligned_text, table
 from fly64lib.evaluation.detector_grid import DetectorGrid
@@ -37,7 +38,6 @@ from fly64lib.evaluation.scores import absences, json_rows
 from fly64lib.evaluation.spectrum import class_spectrum
 from fly64lib.plots import figures
 from fly64lib.reconstruction import load_object
-from fly64lib.registries import SPECIMENS
 from ptycho_torch.commands import command_line
 from ptycho_torch.errors import DataContractError
 from ptycho_torch.fields import config
@@ -129,13 +129,13 @@ def compare(
 ) -> Comparison:
     """Judge the reconstructions of one condition; `methods` defaults to all that are there. Raises
     DataContractError where a reconstruction or data file is missing or made from other data."""
-    raw = open_scan(design.view_file(phase_c_root, phase_d_root, dose, view, "test"))
+    raw = open_scan(study.view_file(phase_c_root, phase_d_root, dose, view, "test"))
     if not has_truth(raw):
         kind = raw.metadata.get("object_kind")
         text = f"{raw.source}: its object is not the truth (object_kind {kind!r}); methods can be"
         raise DataContractError(f"{text} compared on simulated data only")
-    region = region_of(open_scan(design.split_file(phase_c_root, dose, "test")))
-    held_out = open_scan(design.held_out_file(phase_c_root, dose))
+    region = region_of(open_scan(study.split_file(phase_c_root, dose, "test")))
+    held_out = open_scan(study.held_out_file(phase_c_root, dose))
     folder = Path(reconstruction_root) / dose_folder(dose) / view
     names = methods or tuple(sorted(path.parent.name for path in folder.glob("*/result.json")))
     if not names:

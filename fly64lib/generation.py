@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from fly64lib.design import SPLITS, ScanDesign, held_out_file, part_of, split_file
+from fly64lib.design.study import SPLITS, ScanDesign, held_out_file, part_of, split_file
 from fly64lib.simulation import experiment as simulated
 from fly64lib.simulation.experiment import Experiment
 from fly64lib.simulation.imperfections import PERFECT, Imperfections

@@ -29,7 +29,7 @@ import torch
 from jaxtyping import Float
 from tqdm import tqdm
 
-from fly64lib.design import (
+from fly64lib.design.study import (
     SPLITS,
     Doses,
     ViewDesign,

@@ -15,9 +15,9 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from fly64lib.design import GridOptions, StudyDesign, conditions, dose_folder
-from fly64lib.methods.base import Method, attribute
-from fly64lib.registries import METHODS
+from fly64lib.design.registries import METHODS
+from fly64lib.design.study import GridOptions, StudyDesign, conditions, dose_folder
+from fly64lib.methods.base import Method, Scan, attribute
 from ptycho_torch.commands import command_line, run_in_order
 from ptycho_torch.errors import ConfigError, DataContractError
 from ptycho_torch.fields import Positive, Settings, Threads, Whole, config
@@ -123,17 +123,34 @@ def build_reconstruction_jobs(
     ]
 
 
-def run_reconstruction_job(job: ReconstructionJob, settings: MethodSettings) -> dict:
+class LastScan:
+    """The file that was opened last, for the jobs on it that follow each other: what one method
+    made of the scan serves the next."""
+
+    def __init__(self) -> None:
+        self._opened: tuple[Path, Scan, Scan] | None = None
+
+    def of(self, path: Path, *, whole: bool) -> Scan:
+        """The scan of a file, `whole` or without its truth."""
+        from ptycho_torch.memmap_bridge import open_scan
+
+        if self._opened is None or self._opened[0] != path:
+            scan = open_scan(path)
+            self._opened = path, scan, scan.without_truth()
+        return self._opened[1 if whole else 2]
+
+
+def run_reconstruction_job(
+    job: ReconstructionJob, settings: MethodSettings, last: LastScan | None = None
+) -> dict:
     """Reconstruct one view by one method, write object and result, and return the result's row.
 
-    The method gets the scan without its truth; a reference such as `truth` gets it whole."""
-    from ptycho_torch.memmap_bridge import open_scan
-
+    The method gets the scan without its truth; a reference such as `truth` gets it whole. Jobs on
+    one file are run sooner with the `last` scan kept between them."""
     method = settings.method(job)
     with folder_lock(job.artifact_dir):
-        scan = open_scan(job.dataset)
         whole = attribute(type(method), "sees_truth")
-        found = method.reconstruct(scan if whole else scan.without_truth())
+        found = method.reconstruct((last or LastScan()).of(job.dataset, whole=whole))
         path = job.artifact_dir / "object.npz"
         names = ("object", "probe", "positions", "brightness", "background")
         arrays = {name: value for name in names if (value := getattr(found, name)) is not None}
@@ -195,12 +212,13 @@ def main(options: Options) -> int:
         return 1
     manifest = None if options.dry_run else options.artifact_root / "reconstruction_manifest.json"
     keys = ("dose", "view", "method")
+    last = LastScan()
     about = {"phase": "F", "keys": keys, "skipped": skipped, "settings": asdict(options.how)}
 
     def run(job: ReconstructionJob) -> dict:
         if options.dry_run:
             return {"status": "planned"}
-        row = run_reconstruction_job(job, options.how)
+        row = run_reconstruction_job(job, options.how, last)
         return {key: value for key, value in row.items() if key != "trace"}
 
     def row_of(job: ReconstructionJob) -> dict:

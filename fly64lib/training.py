@@ -18,7 +18,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fly64lib.design import SPLITS, GridOptions, StudyDesign, conditions, dose_folder, gridsize_of
+from fly64lib.design.study import (
+    SPLITS,
+    GridOptions,
+    StudyDesign,
+    conditions,
+    dose_folder,
+    gridsize_of,
+)
 from fly64lib.methods.by_name import method_of, network_of
 from ptycho_torch import params
 from ptycho_torch.commands import run_in_order, run_options

@@ -18,6 +18,7 @@ from torch import Tensor
 from ptycho_torch.data.checks import mean_photons
 from ptycho_torch.data.container import refused
 from ptycho_torch.data.contract import ScanData, read_scan
+from ptycho_torch.data.once import Once
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.physics.geometry import Detector, Geometry, Patterns
 from ptycho_torch.physics.optics import backpropagate, propagate
@@ -51,10 +52,11 @@ class RawDataTorch:
 
     `probe` (modes, M, M) and `object_guess` (H, W) complex64; `positions` (n, 2) float64 patch
     centres (y, x), px; `groups` (G, C) and `scan_index` (n,) int64 arrays or None; `metadata` dict;
-    `scan` the arrays behind them."""
+    `scan` the arrays behind them; `once` what methods made of it
+    (:class:`ptycho_torch.data.once.Once`)."""
 
     def __init__(self, scan: ScanData, source: Path | str) -> None:
-        self.source, self.scan = source, scan
+        self.source, self.scan, self.once = source, scan, Once()
         self.n, self.N, self.M, self.metadata = scan.n, scan.N, scan.M, scan.metadata
         self.groups, self.scan_index = scan.groups, scan.scan_index
         self.probe: Complex[Tensor, "modes M M"] = torch.tensor(scan.probe)

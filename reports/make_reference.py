@@ -22,7 +22,7 @@ import tyro
 from pandas import DataFrame
 from PIL import Image
 
-from fly64lib.design import dose_folder
+from fly64lib.design.study import dose_folder
 from fly64lib.evaluation.columns import markdown_table
 from fly64lib.plots.styles import label
 from fly64lib.report import answers

@@ -78,7 +78,7 @@ def foreign_metric(tmp_path: Path) -> Iterator[str]:
     """The name of a metric of another installed package: the mean wrapped phase error."""
     from other_package import installed
 
-    from fly64lib.registries import METRICS
+    from fly64lib.design.registries import METRICS
 
     with installed(tmp_path / "installed", METRICS, "phase_bias", FOREIGN_METRIC):
         yield "phase_bias"

@@ -12,7 +12,7 @@ import oracle
 import torch
 from torch import Tensor
 
-from fly64lib.registries import SPECIMENS
+from fly64lib.design.registries import SPECIMENS
 from fly64lib.simulation.probes import ZonePlate, zone_plate_probe
 from ptycho_torch.data.contract import ScanData
 from ptycho_torch.memmap_bridge import RawDataTorch

@@ -11,7 +11,7 @@ import pytest
 from reference.regression import DifferentNumbers, check, column, store
 from references import FOLDER, REFERENCES, check_cell, sanitized
 
-from fly64lib.design import StudyDesign
+from fly64lib.design.study import StudyDesign
 from fly64lib.generation import generate_datasets
 from fly64lib.notebook import train as trainbook
 from fly64lib.notebook.parameters import GenerateParameters, TrainParameters

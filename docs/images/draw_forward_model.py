@@ -12,7 +12,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from fly64lib.design import ScanDesign
+from fly64lib.design.study import ScanDesign
 from fly64lib.simulation.experiment import embedded_experiment, expected_patterns
 from ptycho_torch.physics.geometry import Detector, Geometry
 from ptycho_torch.physics.optics import propagate

@@ -5,7 +5,7 @@ python docs/images/draw_objects.py runs/objects"""
 import sys
 from pathlib import Path
 
-from fly64lib.design import StudyDesign, split_file, view_file
+from fly64lib.design.study import StudyDesign, split_file, view_file
 from fly64lib.evaluation.judgement import judge, on_detector_grid, region_of
 from fly64lib.generation import generate_datasets
 from fly64lib.methods.by_name import reconstruct

@@ -11,7 +11,7 @@ from itertools import zip_longest
 from textwrap import wrap
 from typing import Literal
 
-from fly64lib.registries import METRICS
+from fly64lib.design.registries import METRICS
 
 LIMITS = ("cramer_rao", "bayesian")
 REFERENCES = ("flat", "truth", *LIMITS)  # methods of rows that are no reconstructions

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
+from fly64lib.design.registries import METRICS
 from fly64lib.evaluation.detector_grid import DetectorGrid
 from fly64lib.evaluation.gauge import Region, scored_region
 from fly64lib.evaluation.metrics import Pair
 from fly64lib.evaluation.scores import score_table
-from fly64lib.registries import METRICS
 from ptycho_torch.inference.apply import data_deviance
 from ptycho_torch.memmap_bridge import RawDataTorch
 

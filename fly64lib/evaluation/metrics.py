@@ -2,8 +2,8 @@
 
 A metric is an object with its column (name, label, unit, format, which way is better) and what it
 computes from an aligned pair. Called with (reconstruction, truth), both complex (H, W) and cropped
-to the scored region, it first aligns them as with a known probe. The registry
-`fly64lib.registries.METRICS` holds all by name; another package enters its own (docs/extending.md):
+to the scored region, it first aligns them as with a known probe. All are in the registry
+`fly64lib.design.registries.METRICS`; another package enters its own (docs/extending.md):
 
     @metric("phase bias", "rad", higher_is_better=False)
     def phase_bias(pair):

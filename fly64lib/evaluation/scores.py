@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from fly64lib.design.registries import METRICS
 from fly64lib.evaluation.gauge import TooSmall
 from fly64lib.evaluation.metrics import Object, Pair
-from fly64lib.registries import METRICS
 from ptycho_torch.errors import DataContractError
 
 Objects = Mapping[str, Object]

@@ -1,7 +1,7 @@
 """What a file format is to import and export, and which one a file has.
 
-A format is a :class:`Format`, named by one line of :data:`fly64lib.registries.FORMATS` or by an
-entry point of another package."""
+A format is a :class:`Format`, named by one line of :data:`fly64lib.design.registries.FORMATS` or
+by an entry point of another package."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -11,9 +11,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from fly64lib.design.registries import FORMATS
 from fly64lib.formats.hdf5 import Hdf5File, open_hdf5
 from fly64lib.formats.raw import Arrays, RawScan
-from fly64lib.registries import FORMATS
 from ptycho_torch.data.checks import check_layout
 from ptycho_torch.data.container import refused
 from ptycho_torch.data.npz import open_npz

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from fly64lib.design.registries import FORMATS
 from fly64lib.formats.base import Format, Optics, writer_of
 from fly64lib.formats.options import ExportOptions
 from fly64lib.formats.raw import as_modes, as_object, need, optional
-from fly64lib.registries import FORMATS
 from ptycho_torch.data.container import refused
 from ptycho_torch.data.contract import read_scan, write_scan
 from ptycho_torch.data.npz import open_npz

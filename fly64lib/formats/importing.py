@@ -11,12 +11,12 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from fly64lib.design.registries import FORMATS
 from fly64lib.formats.base import Access, Format, opened_arrays, reader_of
 from fly64lib.formats.conversion import converted
 from fly64lib.formats.options import ImportOptions
 from fly64lib.formats.orientation import OrientationChoice
 from fly64lib.formats.tables import unused
-from fly64lib.registries import FORMATS
 from ptycho_torch.data.container import BOMB_BYTES, BOMB_RATIO, MAX_BYTES, refused
 from ptycho_torch.data.contract import write_scan
 from ptycho_torch.data.npz import CHUNK

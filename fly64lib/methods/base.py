@@ -4,7 +4,7 @@
 
 A method is a configuration of its settings. It gets a scan without its truth: counts, positions,
 the probe to start from, and the size of the object. It starts from an empty object. Every method
-sees the same counts, positions and canvas. `fly64lib.registries.METHODS` lists them by name. A
+sees the same counts, positions and canvas. `fly64lib.design.registries.METHODS` lists them. A
 method's module imports torch when it reconstructs: plans of a study only read its settings."""
 
 import re
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 import numpy as np
 from jaxtyping import Complex, Float
 
-from fly64lib.design import dose_folder, gridsize_of, linear_overlap
+from fly64lib.design.study import dose_folder, gridsize_of, linear_overlap
 
 if TYPE_CHECKING:
     from ptycho_torch.memmap_bridge import RawDataTorch
@@ -87,11 +87,17 @@ def attribute(method: type[Method], name: str) -> Any:
 
 
 @contextmanager
-def measured() -> Iterator[Cost]:
-    """Wall and CPU time (all threads) of a block, and this process's peak memory (VmHWM) so far."""
+def measured(scan: Scan | None = None) -> Iterator[Cost]:
+    """Wall and CPU time (all threads) of a block, and this process's peak memory (VmHWM) so far.
+
+    What an earlier method made of the `scan` counts as if it had been made again."""
     cost, wall, cpu = Cost(), time.perf_counter(), time.process_time()
+    before = scan.once.spared if scan else (0.0, 0.0)
     yield cost
-    cost.seconds, cost.cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
+    after = scan.once.spared if scan else before
+    spared = [now - then for now, then in zip(after, before, strict=True)]
+    cost.seconds = time.perf_counter() - wall + spared[0]
+    cost.cpu_seconds = time.process_time() - cpu + spared[1]
     status = Path("/proc/self/status")
     if status.is_file():
         peak = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())

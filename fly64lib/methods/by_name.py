@@ -3,13 +3,13 @@
 from collections.abc import Iterable
 from typing import Any
 
+from fly64lib.design.registries import METHODS
 from fly64lib.methods.base import MethodResult, Network, Scan, attribute
-from fly64lib.registries import METHODS
 from ptycho_torch.errors import ConfigError
 
 
 def reconstruct(scan: Scan, method: str, **settings: Any) -> MethodResult:
-    """The object of a scan by a method of :data:`fly64lib.registries.METHODS` and its settings.
+    """The object of a scan by a name of :data:`fly64lib.design.registries.METHODS` and settings.
 
     A truth that the scan holds is withheld from the method, unless it is the reference. Raises
     :class:`ptycho_torch.errors.PtychoError`."""

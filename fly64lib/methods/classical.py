@@ -49,6 +49,11 @@ class Classical:
         """Whether more than the object is to be found."""
         return self.probe == "refine" or bool(self.unknown)
 
+    @property
+    def as_filed(self) -> bool:
+        """Whether the object is fitted under the file's own probe and exposures."""
+        return not self.joint and not self.probe_defocus_rad
+
     def reconstruct(self, scan: Scan) -> MethodResult:
         """The object of a scan; `settings` holds the prior used, and the deviance of each tried.
 

@@ -32,7 +32,7 @@ class Learned:
         torch.set_num_threads(self.threads)
         bundle = load_bundle(self.bundle or shipped(scan.N, scan.M))
         whole = replace(bundle.config, n_images=None, n_groups=None)
-        with measured() as cost:
+        with measured(scan) as cost:
             found = (refine if self.refined else reconstruct)(bundle.model, scan, whole)
         if not torch.isfinite(torch.view_as_real(found.object)).all():
             which = self.bundle or "the network of the package"

@@ -31,7 +31,7 @@ from ptycho_torch.iteration.canvas import canvas_steps, empty, joint_steps
 from ptycho_torch.iteration.exposures import Unknown, positions_of
 from ptycho_torch.iteration.image_prior import ImagePrior, logs_of, object_of
 from ptycho_torch.iteration.newton import Newton, State, start
-from ptycho_torch.iteration.prior_search import choose, split
+from ptycho_torch.iteration.prior_search import choose, choose_alone, split
 from ptycho_torch.iteration.slopes import mean_deviance
 from ptycho_torch.iteration.subsets import schedule
 from ptycho_torch.memmap_bridge import RawDataTorch
@@ -58,7 +58,7 @@ def reconstruct(
     # A bar for each stage: their steps cost differently, and how many priors will be tried is
     # not known, so that one bar for all would tell the time left wrongly.
     bar = partial(tqdm, disable=not settings.progress)
-    with measured() as cost:
+    with measured(scan) as cost:
         if settings.joint:
             sought = ["probe"] * (settings.probe == "refine") + list(settings.unknown)
             with bar(desc=f"object, {', '.join(sought)}", total=settings.joint_steps) as steps:
@@ -68,9 +68,12 @@ def reconstruct(
             logs = start(patterns)
         tried: dict[ImagePrior, float] = {}
         if settings.weight is None:
-            parts = split(scan, patterns, settings.keep, settings.seed)
+            photons = settings.keep, settings.seed
             with bar(desc="priors tried", unit="") as priors:
-                chosen = choose(*parts, tried=priors.update)
+                if settings.as_filed:
+                    chosen = choose_alone(scan, *photons, tried=priors.update)
+                else:
+                    chosen = choose(*split(scan, patterns, *photons), tried=priors.update)
             prior, tried = chosen.prior, chosen.tried
         done = trace[-1]["step"] if trace else 0
 

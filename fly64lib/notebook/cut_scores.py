@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Complex
 
+from fly64lib.design.registries import METHODS
 from fly64lib.evaluation.gauge import Region
 from fly64lib.evaluation.judgement import on_detector_grid
 from fly64lib.evaluation.metrics import Pair
@@ -15,7 +16,6 @@ from fly64lib.evaluation.rings import first_crossing
 from fly64lib.methods.base import MethodResult
 from fly64lib.methods.by_name import reconstruct
 from fly64lib.overlap import thinned_scan
-from fly64lib.registries import METHODS
 from ptycho_torch.fields import field_names
 from ptycho_torch.memmap_bridge import RawDataTorch
 

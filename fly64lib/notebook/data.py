@@ -8,7 +8,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
-from fly64lib.design import SPLITS, split_file
+from fly64lib.design.study import SPLITS, split_file
 from fly64lib.evaluation.columns import markdown_table
 from fly64lib.simulation.overlap_measures import fluence_map, scanned_region
 from fly64lib.simulation.probes import outer_half_maximum_diameter

@@ -4,11 +4,11 @@ import hashlib
 import json
 from pathlib import Path
 
-from fly64lib.design import SPLITS, ScanDesign, ViewDesign, controlled_view, view_file
+from fly64lib.design.registries import PROBES, SPECIMENS
+from fly64lib.design.study import SPLITS, ScanDesign, ViewDesign, controlled_view, view_file
 from fly64lib.generation import generate_datasets
 from fly64lib.notebook.code_hash import source_files
 from fly64lib.overlap import generate_overlap_views
-from fly64lib.registries import PROBES, SPECIMENS
 from fly64lib.simulation.imperfections import PERFECT, Imperfections
 from ptycho_torch.fields import to_dict
 

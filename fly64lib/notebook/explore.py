@@ -7,7 +7,7 @@ from pathlib import Path
 from IPython.display import Image, Markdown, display
 from matplotlib.figure import Figure
 
-from fly64lib.design import dose_folder
+from fly64lib.design.study import dose_folder
 from fly64lib.evaluation.columns import REFERENCES, markdown_table, number, table
 from fly64lib.evaluation.rings import frc_curve
 from fly64lib.notebook.parameters import ExploreParameters

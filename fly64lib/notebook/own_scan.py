@@ -25,6 +25,7 @@ from tqdm import tqdm
 from tyro.conf import Positional
 
 from fly64lib.check.examination import examine_scan
+from fly64lib.design.registries import FORMATS, METHODS
 from fly64lib.evaluation.detector_grid import scan_on_detector_grid
 from fly64lib.formats.base import Optics, is_data001
 from fly64lib.formats.importing import import_scan
@@ -35,7 +36,6 @@ from fly64lib.methods.probe_recovery import held_out
 from fly64lib.methods.scan_model import ADDITIONS, ScanModel, find_model
 from fly64lib.notebook.parameters import OwnScanParameters, OwnScanSettings
 from fly64lib.plots import figures
-from fly64lib.registries import FORMATS, METHODS
 from fly64lib.report.offline import write_page
 from fly64lib.simulation.overlap_measures import scanned_region
 from ptycho_torch.data.contract import write_scan

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 
-from fly64lib.design import Dose, Doses, LimitsAsked, ScanDesign, View, ViewDesign, part_of
-from fly64lib.registries import METHODS
+from fly64lib.design.registries import METHODS
+from fly64lib.design.study import Dose, Doses, LimitsAsked, ScanDesign, View, ViewDesign, part_of
 from ptycho_torch.config import SETTINGS, TrainingConfig
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.fields import (

@@ -13,7 +13,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from pandas import DataFrame
 
-from fly64lib.design import gridsize_of
+from fly64lib.design.registries import METRICS
+from fly64lib.design.study import gridsize_of
 from fly64lib.evaluation.columns import markdown_table, table
 from fly64lib.evaluation.judgement import judge, region_of
 from fly64lib.evaluation.scores import absences, json_rows
@@ -22,12 +23,12 @@ from fly64lib.notebook.datasets import made
 from fly64lib.notebook.parameters import RobustnessParameters, given
 from fly64lib.plots.styles import method_colour
 from fly64lib.reconstruction import (
+    LastScan,
     MethodSettings,
     ReconstructionJob,
     load_object,
     run_reconstruction_job,
 )
-from fly64lib.registries import METRICS
 from fly64lib.simulation.imperfections import Imperfections
 from fly64lib.training import TrainingJob, run_training_job
 from ptycho_torch.errors import ConfigError
@@ -82,9 +83,10 @@ def _condition(parameters: RobustnessParameters, name: str, strength: float, fol
     methods = given(parameters, field_names(MethodSettings))
     settings = MethodSettings(training_root=str(training), **methods)
     objects, cost = {}, {}
+    last = LastScan()
     for method in parameters.method:
         job = ReconstructionJob(dose, view, "test", method, files["test"], folder / method)
-        cost[method] = run_reconstruction_job(job, settings)["cpu_seconds"]
+        cost[method] = run_reconstruction_job(job, settings, last)["cpu_seconds"]
         objects[method] = load_object(job.artifact_dir)
     scored = judge(objects, open_scan(files["test"]), region=region_of(open_scan(files["whole"])))
     about = {"imperfection": name, "strength": strength}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fly64lib.design import SPLITS, gridsize_of
+from fly64lib.design.study import SPLITS, gridsize_of
 from fly64lib.evaluation import beam
 from fly64lib.evaluation.judgement import has_truth, judge, region_of
 from fly64lib.evaluation.scores import json_rows

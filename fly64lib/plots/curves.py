@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pandas import DataFrame
 
-from fly64lib.design import controlled_view
+from fly64lib.design.study import controlled_view
 from fly64lib.evaluation.columns import LIMITS, REFERENCES, Column, columns
 from fly64lib.plots.styles import Style, reference_styles
 

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from fly64lib.design import controlled_view
+from fly64lib.design.registries import METHODS
+from fly64lib.design.study import controlled_view
 from fly64lib.evaluation.columns import LIMITS
 from fly64lib.methods.by_name import base_of
-from fly64lib.registries import METHODS
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from pandas import DataFrame
 
-from fly64lib.design import controlled_view
+from fly64lib.design.registries import METHODS
+from fly64lib.design.study import controlled_view
 from fly64lib.evaluation.columns import LIMITS, REFERENCES, columns
 from fly64lib.methods.by_name import network_of
-from fly64lib.registries import METHODS
 from fly64lib.report.intervals import with_interval
 from fly64lib.report.rows import CONDITION, view_order
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from pandas import DataFrame
 
-from fly64lib.design import SINGLE, linear_overlap
+from fly64lib.design.study import SINGLE, linear_overlap
 from fly64lib.plots.styles import label
 from fly64lib.report.answers import methods, named
 from fly64lib.report.intervals import with_interval

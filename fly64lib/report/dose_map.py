@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from pandas import DataFrame
 
-from fly64lib.design import SINGLE, linear_overlap
+from fly64lib.design.study import SINGLE, linear_overlap
 from fly64lib.evaluation.columns import columns
 from fly64lib.plots.dose_map import DoseMap, Line
 from fly64lib.report.answers import Needed, methods, named, needed_photons

@@ -3,10 +3,10 @@
 import numpy as np
 from pandas import DataFrame
 
-from fly64lib.design import dose_folder, view_file
+from fly64lib.design.registries import METHODS
+from fly64lib.design.study import dose_folder, view_file
 from fly64lib.methods.by_name import base_of, network_of
 from fly64lib.plots.experiment import patterns, probe_modes, scan_plan
-from fly64lib.registries import METHODS
 from fly64lib.report.answers import methods, named
 from fly64lib.report.dose_map import columns_of, head
 from fly64lib.report.gallery import Picture, drawn

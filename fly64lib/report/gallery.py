@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from pandas import DataFrame
 from PIL import Image
 
-from fly64lib.design import controls_of, dose_folder
+from fly64lib.design.study import controls_of, dose_folder
 from fly64lib.plots.figures import image_grid
 from fly64lib.plots.styles import label
 from fly64lib.report import answers

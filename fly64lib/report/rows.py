@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from pandas import DataFrame
 
-from fly64lib.design import (
+from fly64lib.design.study import (
     CONTROLS,
     OVERLAPS,
     controlled_view,

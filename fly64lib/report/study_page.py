@@ -10,7 +10,7 @@ from typing import Any
 
 from pandas import DataFrame
 
-from fly64lib.design import CONTROLS, OVERLAPS, linear_overlap
+from fly64lib.design.study import CONTROLS, OVERLAPS, linear_overlap
 from fly64lib.evaluation.columns import LIMITS, REFERENCES, columns, number, table_columns
 from fly64lib.methods.by_name import described
 from fly64lib.plots.curves import Axis, by_view, over

@@ -20,8 +20,8 @@ import torch
 from jaxtyping import Complex, Float, Int
 from tqdm import tqdm
 
-from fly64lib.design import ScanDesign
-from fly64lib.registries import PROBES, SPECIMENS
+from fly64lib.design.registries import PROBES, SPECIMENS
+from fly64lib.design.study import ScanDesign
 from fly64lib.simulation.imperfections import PERFECT, Imperfections
 from fly64lib.simulation.probes import FLY001, fourier_crop
 from fly64lib.simulation.scans import CANVAS, snake_scan

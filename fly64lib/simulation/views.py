@@ -1,6 +1,6 @@
 """Selection of views (VIEW-001): which images of a scan a view holds, and in which groups.
 
-:mod:`fly64lib.design` names the views. Positions and seeds decide what they hold.
+:mod:`fly64lib.design.study` names the views. Positions and seeds decide what they hold.
 
     overlap views    tight groups of C, centres at least S = (1 - f) D apart, f the linear overlap;
                      or single images that far apart; at f = 0 their probes do not meet at all
@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Int
 from scipy.spatial import cKDTree
 
-from fly64lib.design import ViewDesign, controls_of, gridsize_of, linear_overlap
+from fly64lib.design.study import ViewDesign, controls_of, gridsize_of, linear_overlap
 from fly64lib.simulation.overlap_measures import Groups
 from fly64lib.simulation.scans import Positions
 from ptycho_torch.data.grouping import draw_groups

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import yaml
 
-from fly64lib.design import (
+from fly64lib.design.registries import METHODS
+from fly64lib.design.study import (
     Doses,
     LimitsAsked,
     StudyDesign,
@@ -21,7 +22,6 @@ from fly64lib.design import (
 )
 from fly64lib.methods.by_name import networks, own_notebook
 from fly64lib.reconstruction import MethodSettings
-from fly64lib.registries import METHODS
 from ptycho_torch.config import TrainingConfig
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.fields import (

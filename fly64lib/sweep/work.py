@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fly64lib.design import SPLITS, StudyDesign
+from fly64lib.design.registries import METHODS
+from fly64lib.design.study import SPLITS, StudyDesign
 from fly64lib.generation import HELD_OUT_PATTERNS, base_experiment
 from fly64lib.methods.by_name import networks, own_notebook
 from fly64lib.notebook.parameters import TrainParameters
 from fly64lib.overlap import reach
-from fly64lib.registries import METHODS
 from fly64lib.simulation.experiment import embedded_experiment
 from fly64lib.simulation.split import split_scan
 from fly64lib.simulation.views import choose_views

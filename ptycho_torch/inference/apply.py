@@ -47,7 +47,8 @@ def reconstruct(model: PtychoModel, raw: RawDataTorch, config: TrainingConfig) -
     patterns = raw.patterns(images).under(raw.probe.to(model.probe.device))
     model.eval()
     with torch.no_grad():
-        features = make_features(patterns)
+        name = "features", images.tobytes(), str(model.probe.device)
+        features = raw.once(name, lambda: make_features(patterns))
         canvas, fluence = model.object_canvas(features).cpu(), fluence_of(features.channels).cpu()
     seen = fluence > _DARK * fluence.max()
     geometry = patterns.geometry

@@ -18,7 +18,7 @@ from ptycho_torch.config import TrainingConfig
 from ptycho_torch.inference.apply import Reconstruction, reconstruct
 from ptycho_torch.iteration.image_prior import ImagePrior, logs_of, object_of
 from ptycho_torch.iteration.newton import Newton, start
-from ptycho_torch.iteration.prior_search import Chosen, choose, clearly_less
+from ptycho_torch.iteration.prior_search import Chosen, choose, choose_alone, clearly_less
 from ptycho_torch.iteration.slopes import deviances
 from ptycho_torch.iteration.thinning import split_photons
 from ptycho_torch.memmap_bridge import RawDataTorch
@@ -47,7 +47,11 @@ def refine(model: PtychoModel, raw: RawDataTorch, config: TrainingConfig, seed: 
     fitted, judging = (one.patterns(whole.images) for one in (kept, rest))
     fluence = fitted.geometry.fluence()
     centre = logs_of(fitted.geometry.crop(part.object), fluence)
-    blend, alone = choose(fitted, judging, centre, NEAR), choose(fitted, judging)
+    blend = choose(fitted, judging, centre, NEAR)
+    if len(whole.images) == raw.n:  # the search of the classical control
+        alone = choose_alone(raw, config.keep, seed)
+    else:
+        alone = choose(fitted, judging)
     judged = {"none": alone.deviances, "network": deviances(object_of(centre), judging)}
     judged |= {"blend": blend.deviances}
     best = "none"

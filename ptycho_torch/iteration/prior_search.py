@@ -17,7 +17,7 @@ from torch import Tensor
 from ptycho_torch.iteration.image_prior import ImagePrior, Logs, object_of
 from ptycho_torch.iteration.newton import Newton, start
 from ptycho_torch.iteration.slopes import deviances
-from ptycho_torch.iteration.thinning import ThinnedCounts
+from ptycho_torch.iteration.thinning import ThinnedCounts, split_photons
 from ptycho_torch.memmap_bridge import RawDataTorch
 from ptycho_torch.physics.geometry import Patterns
 
@@ -53,6 +53,19 @@ def split(scan: RawDataTorch, whole: Patterns, keep: float, seed: int) -> tuple[
     geometry = whole.geometry
     fitted = Patterns(geometry.fainter(keep), photons.kept)
     return fitted, Patterns(geometry.fainter(1 - keep), photons.rest)
+
+
+def choose_alone(
+    scan: RawDataTorch, keep: float, seed: int, tried: Callable[[], Any] = lambda: None
+) -> Chosen:
+    """The prior of a whole scan about an empty object, by a split of its photons; sought once for a
+    scan in memory."""
+
+    def search() -> Chosen:
+        fitted, judging = (part.patterns() for part in split_photons(scan, keep, seed))
+        return choose(fitted, judging, tried=tried)
+
+    return scan.once(("prior", keep, seed), search)
 
 
 def choose(

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ptycho_torch.data.once import Once
 from ptycho_torch.files import storage_checked
 from ptycho_torch.memmap_bridge import Indices, RawDataTorch
 from ptycho_torch.physics.geometry import CHUNK
@@ -60,6 +61,7 @@ class PartOfThePhotons(RawDataTorch):
 
     def __init__(self, raw: RawDataTorch, counts: Callable[[Tensor], Tensor], share: float):
         super().__init__(raw.scan, raw.source)
+        self.once = Once(within=raw.once)
         self.probe = raw.probe * share**0.5
         self.detector = raw.detector.fainter(share)
         self._counts = counts
@@ -71,6 +73,11 @@ class PartOfThePhotons(RawDataTorch):
 
 def split_photons(raw: RawDataTorch, keep: float, seed: int) -> tuple[RawDataTorch, RawDataTorch]:
     """Two independent measurements of one scan, with the shares `keep` and 1 - `keep` of its
-    photons."""
-    photons = ThinnedCounts(raw, torch.arange(raw.n), keep, seed)
-    return PartOfThePhotons(raw, photons.kept, keep), PartOfThePhotons(raw, photons.rest, 1 - keep)
+    photons; drawn once for a scan in memory."""
+
+    def parts() -> tuple[RawDataTorch, RawDataTorch]:
+        photons = ThinnedCounts(raw, torch.arange(raw.n), keep, seed)
+        rest = PartOfThePhotons(raw, photons.rest, 1 - keep)
+        return PartOfThePhotons(raw, photons.kept, keep), rest
+
+    return raw.once(("photons", keep, seed), parts)

@@ -12,8 +12,8 @@ from toy_study import write_toy_notebooks
 
 from fly64lib.cli import doctor
 from fly64lib.cli.main import COMMANDS, main
+from fly64lib.design.registries import SPECIMENS
 from fly64lib.notebook.paths import notebooks_folder
-from fly64lib.registries import SPECIMENS
 from ptycho_torch.data.contract import write_scan
 from ptycho_torch.fields import literal
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scored_objects import NEAR, TRUTH
 
+from fly64lib.design.registries import METRICS
 from fly64lib.evaluation.columns import aligned_text, columns, markdown_table, number, table
 from fly64lib.evaluation.scores import score_table
-from fly64lib.registries import METRICS
 from ptycho_torch.errors import ConfigError
 
 ROWS = [

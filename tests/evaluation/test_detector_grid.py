@@ -7,7 +7,7 @@ import oracle
 import pytest
 import torch
 
-from fly64lib.design import ScanDesign, split_file
+from fly64lib.design.study import ScanDesign, split_file
 from fly64lib.evaluation.detector_grid import DetectorGrid
 from fly64lib.evaluation.judgement import judge, on_detector_grid, region_of
 from fly64lib.generation import generate_datasets

@@ -13,10 +13,10 @@ from torchmetrics.functional.image import (
     structural_similarity_index_measure,
 )
 
+from fly64lib.design.registries import METRICS
 from fly64lib.evaluation.gauge import scored_region
 from fly64lib.evaluation.scores import absences, json_rows, score, score_table
 from fly64lib.evaluation.similarity import ms_ssim, ssim
-from fly64lib.registries import METRICS
 from ptycho_torch.errors import DataContractError
 
 

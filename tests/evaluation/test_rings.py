@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scored_objects import SHAPE, TRUTH, noise
 
+from fly64lib.design.registries import METRICS
 from fly64lib.evaluation.rings import FRC, first_crossing, frc_curve, half_bit_threshold
-from fly64lib.registries import METRICS
 from ptycho_torch.errors import DataContractError
 
 

@@ -7,7 +7,7 @@ import pytest
 from small_scan import small_scan
 
 from fly64lib.cli.main import main
-from fly64lib.registries import FORMATS
+from fly64lib.design.registries import FORMATS
 from ptycho_torch.data.contract import read_scan, write_scan
 
 TOY = '''

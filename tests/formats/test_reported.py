@@ -9,8 +9,8 @@ import pytest
 import reported_scan
 from reported_scan import DETECTOR, N, metres, write_cxi, write_pair, write_ptyd
 
+from fly64lib.design.registries import FORMATS
 from fly64lib.formats.tables import UNUSED
-from fly64lib.registries import FORMATS
 
 
 @pytest.fixture(scope="module")

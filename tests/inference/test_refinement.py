@@ -10,11 +10,13 @@ import pytest
 import torch
 from small_scan import seen_region, small_raw
 
+from fly64lib.methods.base import measured
 from fly64lib.methods.classical import Classical
 from ptycho_torch.config import ModelConfig, TrainingConfig
 from ptycho_torch.inference import refinement
 from ptycho_torch.inference.apply import Reconstruction, data_deviance
 from ptycho_torch.inference.refinement import refine
+from ptycho_torch.iteration import prior_search
 from ptycho_torch.memmap_bridge import RawDataTorch
 from ptycho_torch.network.model import PtychoModel
 
@@ -124,3 +126,18 @@ def test_what_no_pattern_covers_stays_as_the_network_left_it(monkeypatch):
     raw = RawDataTorch(replace(raw.scan, object_guess=wide), Path("wide.npz"))
     found = refined(raw.object_guess, raw, monkeypatch)
     assert (found.object[-9:] == 0.5).all() and (found.object[:, -11:] == 0.5).all()
+
+
+def test_on_a_scan_that_classical_was_run_on_the_same_object_is_found_sooner_at_the_same_cost():
+    raw, alone = scan(1e3), scan(1e3)
+    model = PtychoModel(CONFIG.model, raw.probe)
+    before = refine(model, alone, CONFIG)
+    sought = []
+    with measured(raw) as classical:
+        Classical().reconstruct(raw)
+    with measured(raw) as cost, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prior_search, "choose", lambda *a, **k: sought.append(a))
+        after = refine(model, raw, CONFIG)
+    assert torch.equal(after.object, before.object) and after.judged == before.judged
+    assert sought == []  # the search without a network was classical's
+    assert cost.cpu_seconds - after.cpu_seconds > 0.3 * classical.cpu_seconds

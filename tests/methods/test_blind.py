@@ -13,14 +13,14 @@ import pytest
 import torch
 from small_scan import small_scan
 
-from fly64lib.design import split_file
+from fly64lib.design.registries import METHODS
+from fly64lib.design.study import split_file
 from fly64lib.methods.base import MethodResult, attribute
 from fly64lib.reconstruction import (
     MethodSettings,
     build_reconstruction_jobs,
     run_reconstruction_job,
 )
-from fly64lib.registries import METHODS
 from ptycho_torch.data.contract import write_scan
 from ptycho_torch.iteration.thinning import split_photons
 from ptycho_torch.memmap_bridge import RawDataTorch, open_scan

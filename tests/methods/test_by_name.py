@@ -3,7 +3,8 @@ and where its bundle lies."""
 
 import pytest
 
-from fly64lib.design import controls_of
+from fly64lib.design.registries import METHODS
+from fly64lib.design.study import controls_of
 from fly64lib.methods.base import Network
 from fly64lib.methods.by_name import (
     base_of,
@@ -13,7 +14,6 @@ from fly64lib.methods.by_name import (
     networks,
     own_notebook,
 )
-from fly64lib.registries import METHODS
 from ptycho_torch.errors import ConfigError
 
 

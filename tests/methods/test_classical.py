@@ -9,7 +9,7 @@ import oracle
 import pytest
 from small_scan import seen_region, small_raw
 
-from fly64lib.design import ScanDesign, split_file
+from fly64lib.design.study import ScanDesign, split_file
 from fly64lib.evaluation.judgement import judge
 from fly64lib.generation import generate_datasets
 from fly64lib.methods.base import MethodResult

@@ -8,7 +8,7 @@ import pytest
 import torch
 from small_scan import small_raw
 
-from fly64lib.design import ScanDesign, split_file
+from fly64lib.design.study import ScanDesign, split_file
 from fly64lib.evaluation.judgement import judge
 from fly64lib.generation import generate_datasets
 from fly64lib.methods.classical import Classical

@@ -16,7 +16,7 @@ import pytest
 import torch
 from small_scan import seen_region, small_raw, small_scan
 
-from fly64lib.design import ScanDesign, split_file
+from fly64lib.design.study import ScanDesign, split_file
 from fly64lib.evaluation.detector_grid import DetectorGrid
 from fly64lib.evaluation.gauge import align
 from fly64lib.evaluation.judgement import judge, on_detector_grid

@@ -16,12 +16,12 @@ from run_notebook import papermill, written_last
 from small_scan import small_scan
 
 from fly64lib.cli.main import main
+from fly64lib.design.registries import METHODS
 from fly64lib.evaluation.judgement import region_of
 from fly64lib.notebook import cut_cells, cut_scan
 from fly64lib.notebook.cut_scores import agreement, noise_of_reference
 from fly64lib.notebook.paths import notebook
 from fly64lib.overlap import thinned_scan
-from fly64lib.registries import METHODS
 from fly64lib.simulation.probes import outer_half_maximum_diameter
 from fly64lib.simulation.views import select_groups
 from ptycho_torch.data.contract import ScanData, write_scan

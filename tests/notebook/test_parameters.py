@@ -10,7 +10,7 @@ from operator import attrgetter
 import pytest
 
 from fly64lib import generation, overlap
-from fly64lib.design import ScanDesign
+from fly64lib.design.study import ScanDesign
 from fly64lib.notebook.parameters import (
     GenerateParameters,
     OverlapParameters,

@@ -10,13 +10,13 @@ import pytest
 import torch
 from small_scan import small_scan
 
+from fly64lib.design.registries import METHODS
 from fly64lib.evaluation.judgement import region_of
 from fly64lib.methods.base import attribute
 from fly64lib.methods.by_name import reconstruct
 from fly64lib.notebook import infer, robustness, train
 from fly64lib.notebook.datasets import made
 from fly64lib.notebook.parameters import InferParameters, RobustnessParameters, TrainParameters
-from fly64lib.registries import METHODS
 from fly64lib.simulation.overlap_measures import fluence_map
 from fly64lib.training import run_training_job
 from ptycho_torch.config import ModelConfig, TrainingConfig

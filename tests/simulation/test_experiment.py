@@ -5,9 +5,9 @@ import pytest
 import torch
 from other_package import installed
 
-from fly64lib.design import ScanDesign, StudyDesign, split_file
+from fly64lib.design.registries import PROBES, SPECIMENS
+from fly64lib.design.study import ScanDesign, StudyDesign, split_file
 from fly64lib.generation import generate_datasets
-from fly64lib.registries import PROBES, SPECIMENS
 from fly64lib.simulation.experiment import embedded_experiment, expected_patterns
 from fly64lib.simulation.probes import fourier_crop, zone_plate_probe
 from fly64lib.simulation.scans import snake_scan

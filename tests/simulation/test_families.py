@@ -6,7 +6,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from fly64lib.registries import SPECIMENS
+from fly64lib.design.registries import SPECIMENS
 from fly64lib.simulation.families import FAMILIES, drawn
 from fly64lib.simulation.specimens import siemens_star
 

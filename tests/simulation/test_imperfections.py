@@ -8,7 +8,7 @@ import oracle
 import pytest
 from small_scan import geometry
 
-from fly64lib.design import StudyDesign, split_file
+from fly64lib.design.study import StudyDesign, split_file
 from fly64lib.generation import generate_datasets
 from fly64lib.simulation.experiment import Experiment, expected_patterns
 from fly64lib.simulation.imperfections import PERFECT, Imperfections

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fly64lib.registries import SPECIMENS
+from fly64lib.design.registries import SPECIMENS
 from fly64lib.simulation.probes import fourier_crop
 from fly64lib.simulation.specimens import dead_leaves, lines, siemens_star
 from ptycho_torch.errors import ConfigError

@@ -4,7 +4,7 @@ decide."""
 import numpy as np
 import pytest
 
-from fly64lib.design import ViewDesign
+from fly64lib.design.study import ViewDesign
 from fly64lib.simulation.scans import snake_scan
 from fly64lib.simulation.views import choose_views, select_groups, spread
 from ptycho_torch.errors import ConfigError

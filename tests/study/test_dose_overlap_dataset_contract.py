@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fly64lib.design import SPLITS, StudyDesign, held_out_file, split_file, view_file
+from fly64lib.design.study import SPLITS, StudyDesign, held_out_file, split_file, view_file
 from fly64lib.generation import generate_datasets
 from fly64lib.overlap import generate_overlap_views
 from ptycho_torch.data.contract import KEYS, read_scan, write_scan

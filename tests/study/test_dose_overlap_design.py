@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fly64lib.design import (
+from fly64lib.design.study import (
     ScanDesign,
     StudyDesign,
     ViewDesign,

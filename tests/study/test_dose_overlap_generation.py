@@ -9,7 +9,7 @@ import oracle
 import pytest
 
 from fly64lib import generation
-from fly64lib.design import ScanDesign, StudyDesign, held_out_file, split_file
+from fly64lib.design.study import ScanDesign, StudyDesign, held_out_file, split_file
 from fly64lib.generation import generate_datasets, main
 from fly64lib.simulation.scans import snake_scan
 from ptycho_torch.data.contract import ScanData, read_scan, write_scan

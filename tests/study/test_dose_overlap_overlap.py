@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from fly64lib.design import SPLITS, StudyDesign, ViewDesign, linear_overlap
+from fly64lib.design.study import SPLITS, StudyDesign, ViewDesign, linear_overlap
 from fly64lib.generation import generate_datasets
 from fly64lib.overlap import generate_overlap_views, main, thinned_scan
 from ptycho_torch.data.contract import ScanData, read_scan, write_scan

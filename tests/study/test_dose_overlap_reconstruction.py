@@ -12,7 +12,7 @@ import pytest
 
 from fly64lib import comparison, reconstruction
 from fly64lib.comparison import compare
-from fly64lib.design import held_out_file, split_file, view_file
+from fly64lib.design.study import held_out_file, split_file, view_file
 from fly64lib.evaluation.gauge import scored_region
 from fly64lib.reconstruction import MethodSettings, build_reconstruction_jobs, load_object
 from fly64lib.simulation.overlap_measures import fluence_map

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fly64lib import training
-from fly64lib.design import StudyDesign, view_file
+from fly64lib.design.study import StudyDesign, view_file
 from fly64lib.training import (
     TrainingJob,
     build_training_jobs,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fly64lib.cli.main import main
-from fly64lib.design import SPLITS
+from fly64lib.design.study import SPLITS
 from fly64lib.generation import generate_datasets
 from fly64lib.overlap import generate_overlap_views
 from fly64lib.sweep.estimate import START, Rate, Rates, estimate, text_of

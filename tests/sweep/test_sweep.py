@@ -17,9 +17,9 @@ from small_scan import small_scan
 from toy_study import write_toy_notebooks
 
 from fly64lib.cli.main import main
+from fly64lib.design.registries import METHODS
 from fly64lib.notebook.code_hash import source_files
 from fly64lib.notebook.paths import notebook
-from fly64lib.registries import METHODS
 from fly64lib.sweep import control
 from fly64lib.sweep.control import alive
 from fly64lib.sweep.folder import SweepFolder, driver, prepared, status

@@ -20,7 +20,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from fly64lib.registries import PROBES, SPECIMENS
+from fly64lib.design.registries import PROBES, SPECIMENS
 from ptycho_torch.errors import ConfigError, DataContractError
 from ptycho_torch.fields import Distinct, Number, Seed, Whole, config, field_names, nearest
 
