@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import jaxtyping
 import pytest
 from jaxtyping import install_import_hook
 
@@ -38,7 +39,8 @@ SHAPED = (
     "inference.apply",
     "inference.refinement",
 )
-# Shapes and dtypes in these modules' signatures are checked at every call, in tests only.
+# Shapes and dtypes in these modules' signatures are checked at every call, in the tests of rooms
+# that compute. Elsewhere the checks would only be paid for: up to half of the time of small arrays.
 SHAPED_STUDY = (
     *("experiment", "imperfections", "overlap_measures"),
     *("families", "pretraining", "split", "views"),
@@ -49,6 +51,8 @@ install_import_hook(
     "beartype.beartype",
 )
 sys.modules.setdefault("rfc3987_syntax", None)  # as fly64lib.notebook.paths says
+CHECKED = {"data", "evaluation", "inference", "iteration", "methods", "network", "physics"}
+CHECKED |= {"simulation", "training"}
 _not_run: list[str] = []
 # Whole studies and kernels, the longest first: one that starts last leaves the other workers idle.
 # What shares a study or a fork server stands together, for a worker makes its own.
@@ -56,6 +60,11 @@ LONG = ("test_faults", "test_sweep", "test_tutorial", "test_notebooks", "test_fo
 LONG += ("test_cut_scan", "test_plan", "test_infer", "test_importing", "test_extending")
 LONG += ("test_own_scan", "test_training", "test_packaging", "test_ptychi", "test_site")
 LONG += ("test_one_setting", "test_interrupts")
+
+
+@pytest.hookimpl(tryfirst=True)  # before fixtures are made
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    jaxtyping.config.update("jaxtyping_disable", item.path.parent.name not in CHECKED)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

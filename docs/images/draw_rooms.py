@@ -21,7 +21,7 @@ PACKAGES = (
             ("reconstruction: phase F 7", "comparison: phase G 8"),
             ("generation: phase C 1", "overlap: phase D 3", "training: phase E 6"),
             ("plots: figures", "methods: table rows 7", "evaluation: scores 8"),
-            ("simulation: twin 1", "design: doses, seeds", "registries: names"),
+            ("simulation: twin 1", "design: doses, seeds, names"),
         ),
     ),
     (

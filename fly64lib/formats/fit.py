@@ -50,6 +50,7 @@ class Fit:
     R: float
     R_counts: float  # R of a perfect model at these counts
     patterns: tuple[int, int] = (0, 0)  # first and last that were looked at
+    at: float | None = None  # about which share of the sequence; None: about the median position
 
     @property
     def share(self) -> float | None:
@@ -188,20 +189,28 @@ def better_step(scan: ScanData, fit: Fit) -> Step | None:
     # after a frame lost on the way the rest still fits
     parts = ((0, n), (half, n), (0, half)) if fit.share > UNEXPLAINED else ((0, n),)
     for low, high in parts:
-        every = np.arange(low, high)
-        given = fit if high - low == n else worst_fit(scan.subset(every))
-        shares = {0: (1.0 if given.share is None else given.share) + BETTER}
-        for by in (1, -1, 2, -2, 3, -3) if high - low == n else (1, -1):
+        whole, every = high - low == n, np.arange(low, high)
+        part, moved = scan.subset(every), {}
+        for by in (1, -1, 2, -2, 3, -3) if whole else (1, -1):
             own = every[(every + by >= 0) & (every + by < n)]
             y, x = scan.ycoords[own + by], scan.xcoords[own + by]
-            moved = replace(scan.subset(own), ycoords=y, xcoords=x)
+            moved[by] = replace(scan.subset(own), ycoords=y, xcoords=x)
+        # first steps alone tell most that are no step
+        places = (fit.at,) if whole else _places(part)
+        most = _early(part, places)
+        moved = {by: one for by, one in moved.items() if _early(one, places) < most}
+        if not moved:
+            continue
+        given = fit if whole else worst_fit(part)
+        shares = {0: (1.0 if given.share is None else given.share) + BETTER}
+        for by, one in moved.items():
             # what explains less than this is no step, however little it is
-            shares[by] = worst_fit(moved, max(shares[0], GOOD)).share or 0.0
+            shares[by] = worst_fit(one, max(shares[0], GOOD)).share or 0.0
             if shares[by] > max(SURE, shares[0]):
                 break
         best = max(shares, key=shares.get)
         if best and shares[best] > GOOD:  # else nothing explains them, a step as little
-            return Step(best, None if high - low == n else (low, high - 1))
+            return Step(best, None if whole else (low, high - 1))
     return None
 
 
@@ -231,14 +240,27 @@ def worst_fit(scan: ScanData, least: float = -inf) -> Fit:
     """Of the patterns about the first, middle and last sixth of the sequence, the part that fits
     worst: what goes wrong in the course of a scan shows there. The first part that explains less
     than `least` ends the search."""
-    if scan.n <= 3 * NEIGHBOURS:
-        return fit_of(scan)
     fits = []
-    for at in (1 / 6, 1 / 2, 5 / 6):
-        fits.append(fit_of(scan, scan.positions[int(scan.n * at)], OF_EACH))
+    for at in _places(scan):
+        fits.append(replace(fit_of(scan, *_about(scan, at)), at=at))
         if _known(fits[-1]) < least:
             break
     return min(fits, key=_known)
+
+
+def _places(scan: ScanData) -> tuple[float | None, ...]:
+    """Shares of the sequence about which a scan is looked at; None: about its median position."""
+    return (None,) if scan.n <= 3 * NEIGHBOURS else (1 / 6, 1 / 2, 5 / 6)
+
+
+def _about(scan: ScanData, at: float | None) -> tuple[np.ndarray | None, int]:
+    """The position there, and how many patterns near it are looked at."""
+    return (None, NEIGHBOURS) if at is None else (scan.positions[int(scan.n * at)], OF_EACH)
+
+
+def _early(scan: ScanData, places: tuple[float | None, ...]) -> float:
+    """Deviance over a perfect one after the first joint steps, summed over places."""
+    return sum(_excess(part_of(scan, *_about(scan, at))) for at in places)
 
 
 def _known(fit: Fit) -> float:

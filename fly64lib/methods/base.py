@@ -87,7 +87,7 @@ def attribute(method: type[Method], name: str) -> Any:
 
 
 @contextmanager
-def measured(scan: Scan | None = None) -> Iterator[Cost]:
+def measured(scan: "Scan | None" = None) -> Iterator[Cost]:
     """Wall and CPU time (all threads) of a block, and this process's peak memory (VmHWM) so far.
 
     What an earlier method made of the `scan` counts as if it had been made again."""

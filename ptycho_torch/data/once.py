@@ -20,7 +20,7 @@ class Once:
 
     @property
     def spared(self) -> tuple[float, float]:
-        """Wall and CPU seconds that things took at first, summed over each time they were had again."""
+        """Wall and CPU seconds of the first making, summed over each time a thing was had again."""
         wall, cpu = self._spared
         return wall, cpu
 
