@@ -12,6 +12,7 @@ from small_scan import small_scan
 
 from fly64lib.design.registries import METHODS
 from fly64lib.evaluation.judgement import region_of
+from fly64lib.methods import forked
 from fly64lib.methods.base import attribute
 from fly64lib.methods.by_name import reconstruct
 from fly64lib.notebook import infer, robustness, train
@@ -121,9 +122,12 @@ QUICK = {"classical": {"weight": 10.0, "steps": 2}}
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", [one for one in METHODS if one not in NO_METHODS])
-def test_a_method_uses_every_pattern_that_it_gets(method: str, tmp_path: Path) -> None:
+def test_a_method_uses_every_pattern_that_it_gets(
+    method: str, tmp_path: Path, served: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """So that the photons of its scan are those that made its object."""
-    size = {"N": 64, "across": 4} if method in SHIPPED else {"N": 32, "across": 9}
+    monkeypatch.setenv(forked.SERVER, served[forked.SERVER])  # pty-chi's methods are processes
+    size = {"N": 64, "across": 3} if method in SHIPPED else {"N": 32, "across": 5}
     scan = RawDataTorch(small_scan(1e4, **size), "scan.npz")
     if method in SHIPPED:
         scan = scan.finer(96)

@@ -117,7 +117,8 @@ def run_on_stand_ins(
         path.write_text(path.read_text().replace("results: ", "nothing: "))
     asked = ["run", "--profile", "smoke", "--output", str(folder / "study"), "--cores", "4"]
     asked += ["--notebooks", str(notebooks), "--executor", "pbs", *more]
-    code = main([*asked, *(f"--set={setting}" for setting in TOY)])
+    soon = ("--", "--seconds-between-status-checks", "1")  # by default ten
+    code = main([*asked, *(f"--set={setting}" for setting in TOY), *soon])
     ran = (folder / "study" / "ran.log").read_text().splitlines()
     return code, (folder / "asked").read_text().splitlines(), ran
 
@@ -130,6 +131,10 @@ def test_a_lost_job_runs_again_and_a_notebook_that_failed_does_not(
     assert code == 1 and ran.count("overlap") == ran.count("compare") == 1
     # generate, overlap twice, train, two reconstructions, compare and its two vain retries
     assert len(asked) == 9 and "report" not in ran
+    name = SweepFolder.of(tmp_path / "a" / "study").name
+    for line in asked:  # the profile's resources
+        assert "select=1:ncpus=1:mem=3000mb" in line and "walltime=00:16:00" in line
+        assert f"-N {name}" in line
 
 
 @pytest.mark.slow

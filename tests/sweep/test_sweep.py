@@ -379,34 +379,3 @@ def test_the_smoke_profile_runs_from_photons_to_the_report(tmp_path: Path) -> No
 def test_profiles_say_their_settings_in_full() -> None:
     quick = load_profile("quick")
     assert from_dict(Profile, to_dict(quick)) == quick
-
-
-_QSUB = """#!/bin/bash
-echo "$@" >> {root}/asked
-id=$RANDOM.standin
-(bash "${{@: -1}}" > {root}/$id.log 2>&1; echo $? > {root}/$id) > /dev/null 2>&1 &
-echo $id"""
-_QSTAT = """#!/bin/bash
-id="${{@: -1}}"
-state='"job_state": "R"'
-if [ -s {root}/$id ]; then state='"job_state": "F", "Exit_status": '$(cat {root}/$id); fi
-echo '{{"Jobs": {{"'$id'": {{'$state'}}}}}}'"""
-
-
-@pytest.mark.slow
-def test_on_pbs_every_notebook_is_a_job_with_the_profiles_resources(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, text in (("qsub", _QSUB), ("qstat", _QSTAT), ("qdel", "#!/bin/bash")):
-        (tmp_path / name).write_text(text.format(root=tmp_path))
-        (tmp_path / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    notebooks = write_toy_notebooks(tmp_path / "notebooks")
-    on_pbs = "--executor", "pbs", "--set=methods=lsqml"
-    assert main(toy_command(tmp_path / "study", notebooks, *on_pbs)) == 0
-    asked = (tmp_path / "asked").read_text().splitlines()
-    assert len(asked) == len(SweepFolder.of(tmp_path / "study").settings.notebooks()) == 5
-    assert all(
-        "select=1:ncpus=1:mem=3000mb" in line and "walltime=00:16:00" in line for line in asked
-    )
-    assert all(f"-N {SweepFolder.of(tmp_path / 'study').name}" in line for line in asked)
