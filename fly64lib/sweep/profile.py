@@ -66,6 +66,8 @@ class Profile:
     controls: Views = tuple(control for view in _VIEWS for control in controls_of(view))
     methods: Methods = ("pinn", "supervised", "classical", "lsqml")
     control_methods: Methods = ("pinn", "classical")
+    # all methods of a condition in one notebook, also those that mostly take minutes
+    one_notebook: bool = False
     replicates: Positive = 1
     design: Settings = field(default_factory=dict)  # other fields of StudyDesign
     training: Settings = field(default_factory=dict)  # fields of TrainingConfig and ModelConfig
@@ -124,12 +126,17 @@ class Profile:
     @property
     def fast_methods(self) -> tuple[str, ...]:
         """Those that share one notebook a condition: a notebook takes some seconds to start."""
-        return tuple(method for method in self.methods if not own_notebook(method))
+        return tuple(method for method in self.methods if method not in self.slow_methods)
+
+    @property
+    def slow_methods(self) -> tuple[str, ...]:
+        """Those that have a notebook of their own."""
+        return () if self.one_notebook else tuple(filter(own_notebook, self.methods))
 
     def notebooks(self) -> list[str]:
         """Every executed notebook of the study, relative to its folder, phase by phase."""
         data, trained, reconstructed, compared = [], [], [], []
-        own = [f"_{method}" for method in self.methods if own_notebook(method)]
+        own = [f"_{method}" for method in self.slow_methods]
         kinds = ([""] if self.fast_methods else []) + own
         for replicate in range(self.replicates):
             root = f"notebooks/replicate_{replicate}"

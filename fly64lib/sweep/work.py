@@ -14,7 +14,7 @@ import numpy as np
 from fly64lib.design.registries import METHODS
 from fly64lib.design.study import SPLITS, StudyDesign
 from fly64lib.generation import HELD_OUT_PATTERNS, base_experiment
-from fly64lib.methods.by_name import networks, own_notebook
+from fly64lib.methods.by_name import networks
 from fly64lib.notebook.parameters import TrainParameters
 from fly64lib.overlap import reach
 from fly64lib.simulation.experiment import embedded_experiment
@@ -104,7 +104,7 @@ def jobs_of(profile: Profile) -> Iterator[Job]:
             folder = network.folder(profile.doses[0], view).rpartition("/")[2]
             part = _train(design, profile.training, network.objective, view)
             yield Job("train", view, f"train_{folder}", cells, [part])
-    alone = [method for method in profile.methods if own_notebook(method)]
+    alone = profile.slow_methods
     together = [[*profile.fast_methods], *([method] for method in alone)]
     for methods in filter(None, together):
         name = f"reconstruct_{methods[0]}" if methods[0] in alone else "reconstruct"
@@ -172,7 +172,7 @@ def _reconstruct(
     amounts = {"job": 1.0, "runs": runs, "canvas_mpx": canvas_mpx * len(methods)}
     amounts["whole_mpx"] = runs * design.whole_mpx
     amounts["patch_mpx"] = design.patch_mpx(max(one.images for one in seen))
-    alone = own_notebook(methods[0])
+    alone = methods[0] in profile.slow_methods
     parts = [Part(f"reconstruct {methods[0]}" if alone else "reconstruct", amounts)]
     for method in methods:
         iterated = {"epochs"} & set(field_names(METHODS[method]))

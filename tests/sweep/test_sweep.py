@@ -140,7 +140,6 @@ def commands_of(said: str) -> list[str]:
                 "overlap": 2,
                 "train": 18,
                 "reconstruct": 18,
-                "reconstruct_iterative": 18,
                 "compare": 18,
                 "report": 1,
                 "all": 1,
