@@ -69,12 +69,15 @@ def fly64(package: Path, folder: Path, *arguments: object, module: str = "fly64l
 def test_a_method_specimen_probe_and_metric_of_another_package_go_through_a_whole_study(
     package, tmp_path
 ):
-    chosen = {"methods": "blur", "views": "baseline", "specimen": "checkers", "probe": "gaussian"}
+    """And with them a trained network and pty-chi's LSQML, on two views."""
+    chosen = {"methods": "blur,pinn,lsqml", "specimen": "checkers", "probe": "gaussian"}
     chosen["settings.blur.sigma_px"] = "0.5"
     settings = [text for key, value in chosen.items() for text in ("--set", f"{key}={value}")]
     run = fly64(package, tmp_path, "run", "--profile", "smoke", "--output", "study", *settings)
     assert run.returncode == 0, run.stderr[-2000:]
     study = tmp_path / "study"
+    # generate, overlap, of each view a training, two reconstructions and a comparison, report
+    assert len([*(study / "notebooks").rglob("*.ipynb")]) == 2 + 2 * 4 + 1
     place = "dose_10000/baseline"
     result = json.loads((study / f"replicate_0/phase_f/{place}/blur/result.json").read_text())
     assert result["settings"] == {"sigma_px": 0.5}

@@ -148,6 +148,7 @@ def positions(of: Measurements) -> Verdict:
     as counts allow, and no position lies apart from the scan."""
     fit, apart = of.fit, of.outliers
     values = asdict(fit) | {"share": fit.share, "apart": apart.tolist(), "scale": of.scale}
+    values["position_error_px"] = of.position_error
     if len(apart):
         row, column = of.scan.positions[apart[0]]
         found = f"{len(apart)} positions lie apart from all others: {_first_five(apart.tolist())};"
@@ -161,6 +162,12 @@ def positions(of: Measurements) -> Verdict:
         advice = "the object's pixel, or the positions' unit, is off by about that factor: import"
         advice += " the source again with the right --energy-kev, --distance-m and"
         advice += " --detector-pixel-um, or --pixel-size-nm"
+        return Verdict(False, found, values, advice)
+    if of.position_error:
+        found = f"{where}{fit.text()}; positions that may move explain much more, some"
+        found += f" {of.position_error:.1f} px (rms) from where they are stated"
+        advice = "let them be found along with the beam: fly64 probe --unknown positions, or"
+        advice += " affine for a scale, rotation or shear of the whole scan"
         return Verdict(False, found, values, advice)
     return Verdict(fit.share is None or fit.share > GOOD, where + fit.text(), values)
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from fly64lib.formats.frames import Reading, probe_on_grid, window
 from ptycho_torch.data.scan import ScanData
 from ptycho_torch.iteration.canvas import canvas_steps, joint_steps
+from ptycho_torch.iteration.exposures import Unknown, positions_of
 from ptycho_torch.physics.geometry import Detector, Geometry, Patterns
 from ptycho_torch.physics.noise import amplitude_misfit, perfect_deviance, poisson_deviance
 
@@ -41,6 +42,10 @@ FACTORS = (0.5, 0.8, 1.25, 2.0)
 # quarter more of their size: 3 to 5 times as much on measured scans; a frame lost at 20 to 71 of
 # 90, looked for 4 beside: 0.01 to 0.45 left)
 LEFT = 0.5
+# likewise where positions are free to move; measured: right positions 0.93 to 1, under one mode for
+# several too, off by 0.7 px rms 0.55, by 1.4 px 0.45, by 2 px on a small scan 0
+FREED = 0.75
+MOST_PX, SEEN_PX = 0.5, 0.25  # that one moves at a time; rms by which right ones may seem off
 
 
 @dataclass(frozen=True)
@@ -175,10 +180,12 @@ def fit_of(scan: ScanData, about: np.ndarray | None = None, most: int = NEIGHBOU
     return found
 
 
-def _further(patterns: Patterns, canvas: Tensor, steps: int) -> tuple[Patterns, Tensor]:
+def _further(
+    patterns: Patterns, canvas: Tensor, steps: int, renew: Unknown | None = None
+) -> tuple[Patterns, Tensor]:
     """Joint steps, or where these diverge, as patterns can make them that no object explains, what
     they started from."""
-    reached, under = joint_steps(patterns, canvas, steps)
+    reached, under = joint_steps(patterns, canvas, steps, renew=renew)
     finite = bool(torch.isfinite(reached).all() and torch.isfinite(under.geometry.probe).all())
     return (under, reached) if finite and reached.abs().max() < MOST else (patterns, canvas)
 
@@ -254,6 +261,25 @@ def better_scale(scan: ScanData, fit: Fit) -> float | None:
         if excess[factor] < (1 - GOOD) * _excess(parts[factor], order):
             return factor
     return None
+
+
+def position_error(scan: ScanData, fit: Fit) -> float | None:
+    """By how many object pixels (rms) positions are off, as far as their own fit finds it; None
+    where free positions explain hardly more than the given ones, or nothing was unexplained."""
+    if fit.shuffled is None or fit.share is None or scan.n < LEAST:
+        return None
+    part = part_of(scan)
+    first, rest = JOINT
+    canvas_of = _further(*part.fitted(), first)
+    deviance, perfect, *_ = part.numbers(*_further(*canvas_of, rest))
+    free = Unknown(canvas_of[0], ("positions",), MOST_PX, probe_known=False)
+    freed = _further(*canvas_of, rest, free)
+    better, best, *_ = part.numbers(*freed)
+    if better - best > FREED * (deviance - perfect):
+        return None
+    away = positions_of(freed[0].geometry) - free.stated
+    error = float((away - away.mean(0)).square().sum(1).mean().sqrt())
+    return error if error > SEEN_PX else None
 
 
 def _excess(part: Part, order: np.ndarray | None = None) -> float:

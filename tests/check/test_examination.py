@@ -16,6 +16,7 @@ from small_scan import small_scan
 
 from fly64lib.check.examination import examine_scan
 from fly64lib.cli.main import main
+from fly64lib.formats.fit import GOOD
 from ptycho_torch.data.contract import ScanData, write_scan
 
 NAMES = [
@@ -191,6 +192,29 @@ def test_positions_off_by_more_than_a_pixel_are_told(clean, tmp_path):
         xcoords=clean.xcoords + 8 + off[1],
     )
     assert "positions" in warnings(jittered, tmp_path)
+
+
+@pytest.mark.slow
+def test_positions_that_are_off_are_told_by_how_much_and_cured_by_what_is_named(tmp_path):
+    """Neighbours that are off alike explain much of each other: three quarters of what tells the
+    patterns apart is explained as it is."""
+    scan = reported_scan()
+    off = np.random.default_rng([1, 130]).normal(0, 2**0.5, (90, 2))
+    source = write_cxi(tmp_path / "a.cxi", scan | {"at": scan["at"] + off})
+    files = [str(tmp_path / name) for name in ("a.npz", "b.npz")]
+    assert main(["import", str(source), files[0], "--picture", "none"]) == 0
+    told = examine_scan(files[0]).verdicts["positions"]
+    assert told.values["share"] > GOOD and not told.good
+    assert told.values["position_error_px"] == pytest.approx(2, abs=0.5)
+    command = [
+        "probe",
+        *files,
+        "--steps",
+        "60",
+        *re.search(r"--unknown \w+", told.advice)[0].split(),
+    ]
+    assert main(command) == 0
+    assert examine_scan(files[1]).verdicts["positions"].good
 
 
 def test_a_position_apart_is_named_with_what_leaves_it_out(clean, tmp_path):

@@ -363,18 +363,6 @@ def test_the_hash_of_a_notebook_covers_the_code_that_it_reaches_and_no_other() -
     assert methods & with_method == {"ptychi.py", "ptychi_worker.py"}  # one starts the other
 
 
-@pytest.mark.slow
-def test_the_smoke_profile_runs_from_photons_to_the_report(tmp_path: Path) -> None:
-    assert (
-        main(["run", "--profile", "smoke", "--output", str(tmp_path / "study"), "--cores", "2"])
-        == 0
-    )
-    assert (tmp_path / "study" / "index.html").stat().st_size > 0
-    assert len(list((tmp_path / "study" / "notebooks").rglob("*.ipynb"))) == len(
-        load_profile("smoke").notebooks()
-    )
-
-
 def test_profiles_say_their_settings_in_full() -> None:
     quick = load_profile("quick")
     assert from_dict(Profile, to_dict(quick)) == quick
