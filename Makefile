@@ -1,4 +1,4 @@
-# make run    install, then the whole study at reduced size: 9 conditions, all methods, the report (some 10 minutes on 2 free cores)
+# make run    install, then the whole study at reduced size: 9 conditions, all methods, the report (some 8 minutes on 2 free cores, installing aside)
 # make test       install, then everything that needs nothing but Python, on all cores
 # make test-fast  the same without whole studies and kernels: under two minutes
 PYTHON ?= python3

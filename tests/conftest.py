@@ -32,6 +32,7 @@ SHAPED = (
     "iteration.newton",
     "iteration.posterior",
     "iteration.prior_search",
+    "iteration.ring_prior",
     "network.features",
     "network.unet",
     "network.model",

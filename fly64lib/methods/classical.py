@@ -22,6 +22,9 @@ class Classical:
     # amplitude's share are chosen on photons held out
     weight: Weight | None = None
     slope: Annotated[float, Field(ge=1, le=6)] = 4.0  # of the prior's falling power
+    # "rings": a spectrum of the scan's own in place of the power law, where photons held out prefer
+    # it by more than chance
+    spectrum: Literal["law", "rings"] = "law"
     # how much firmer the prior holds the log amplitude than the phase
     amplitude: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
     keep: Annotated[float, Field(ge=0.05, le=0.99)] = 0.8  # share of the photons it is fitted to
@@ -43,6 +46,9 @@ class Classical:
         if self.probe_modes > 1 and self.probe == "known":
             text = f"probe_modes={self.probe_modes} asks for modes to be found, which takes"
             raise ConfigError(f"{text} probe='refine'")
+        if self.spectrum == "rings" and self.weight is not None:
+            text = "spectrum='rings' is chosen on photons held out, after a weight that they choose"
+            raise ConfigError(f"{text}: leave weight={self.weight} out")
 
     @property
     def joint(self) -> bool:

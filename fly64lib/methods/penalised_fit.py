@@ -31,7 +31,8 @@ from ptycho_torch.iteration.canvas import canvas_steps, empty, joint_steps
 from ptycho_torch.iteration.exposures import Unknown, positions_of
 from ptycho_torch.iteration.image_prior import ImagePrior, logs_of, object_of
 from ptycho_torch.iteration.newton import Newton, State, start
-from ptycho_torch.iteration.prior_search import choose, choose_alone, split
+from ptycho_torch.iteration.prior_search import choose, choose_alone, rings_if_better, split
+from ptycho_torch.iteration.ring_prior import RingPrior
 from ptycho_torch.iteration.slopes import mean_deviance
 from ptycho_torch.iteration.subsets import schedule
 from ptycho_torch.memmap_bridge import RawDataTorch
@@ -67,6 +68,7 @@ def reconstruct(
         else:
             logs = start(patterns)
         tried: dict[ImagePrior, float] = {}
+        rings: RingPrior | None = None
         if settings.weight is None:
             photons = settings.keep, settings.seed
             with bar(desc="priors tried", unit="") as priors:
@@ -75,6 +77,8 @@ def reconstruct(
                 else:
                     chosen = choose(*split(scan, patterns, *photons), tried=priors.update)
             prior, tried = chosen.prior, chosen.tried
+            if settings.spectrum == "rings":
+                rings = rings_if_better(*split(scan, patterns, *photons), chosen)
         done = trace[-1]["step"] if trace else 0
 
         def observe(state: State) -> None:
@@ -83,12 +87,13 @@ def reconstruct(
 
         steps = settings.steps // 3, settings.steps - settings.steps // 3
         with bar(desc="object", total=settings.steps) as solved:
-            logs = Newton(patterns).solve(logs, prior, steps, observe=observe)
+            logs = Newton(patterns).solve(logs, rings or prior, steps, observe=observe)
     if not isfinite(trace[-1]["deviance"]):
         text = f"{scan.source}: the object is not finite after {settings.steps} steps"
         raise PtychoError(f"{text}: the probe does not fit the data")
     note = "chosen on photons held out" if tried else "given"
     found = {**prior._asdict(), "tried": [[*one, held] for one, held in tried.items()]}
+    found["rings"] = rings and rings.variance.tolist()
     geometry, unknown = patterns.geometry, settings.unknown
     moved = {"affine", "positions"} & set(unknown)
     fitted_brightness = "brightness" in unknown and geometry.brightness is not None
@@ -101,7 +106,8 @@ def reconstruct(
         background=None if background is None else background.numpy(),
         cost=cost,
         settings=asdict(settings) | found,
-        note=f"prior of {prior.weight:.3g} photons per pixel, slope {prior.slope:g}, {note}",
+        note=f"prior {'ring by ring, after one ' if rings else ''}of {prior.weight:.3g} photons per"
+        f" pixel, slope {prior.slope:g}, {note}",
         trace=trace,
     )
 

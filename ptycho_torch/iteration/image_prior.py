@@ -8,7 +8,7 @@ Amplitude and phase are told apart because most specimens change the one far les
 one weight for both leaves the amplitude in noise or flattens the phase. A weight is a variance of
 the object and not of the data, so that one found on a part of the photons serves all of them."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Complex, Float
@@ -16,6 +16,15 @@ from torch import Tensor
 
 Logs = Float[Tensor, "2 H W"]  # log amplitude and phase, rad
 _LEAST = 0.05  # amplitude under the logarithm
+
+
+@runtime_checkable
+class Prior(Protocol):
+    """A Gaussian prior of log amplitude and phase that is the same everywhere on the canvas."""
+
+    def precision(self, shape: tuple[int, int], like: Tensor) -> Float[Tensor, "2 H K"]:
+        """What is added to the likelihood's curvature at each frequency of `rfft2`."""
+        ...
 
 
 class ImagePrior(NamedTuple):

@@ -18,7 +18,14 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 
 from ptycho_torch.iteration.canvas import canvas_steps, empty
-from ptycho_torch.iteration.image_prior import ImagePrior, Logs, filtered, logs_of, object_of
+from ptycho_torch.iteration.image_prior import (
+    ImagePrior,
+    Logs,
+    Prior,
+    filtered,
+    logs_of,
+    object_of,
+)
 from ptycho_torch.iteration.slopes import DARK, excess_of
 from ptycho_torch.physics import optics
 from ptycho_torch.physics.geometry import Patterns
@@ -65,7 +72,7 @@ class Newton:
     def solve(
         self,
         logs: Logs,
-        prior: ImagePrior,
+        prior: Prior,
         steps: Sequence[int] = STEPS,
         centre: Logs | float = 0.0,
         observe: Callable[[State], None] | None = None,

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ptycho_torch.iteration.image_prior import ImagePrior, Logs, object_of
 from ptycho_torch.iteration.newton import Newton, start
+from ptycho_torch.iteration.ring_prior import RingPrior, ring_prior
 from ptycho_torch.iteration.slopes import deviances
 from ptycho_torch.iteration.thinning import ThinnedCounts, split_photons
 from ptycho_torch.memmap_bridge import RawDataTorch
@@ -28,6 +29,7 @@ AXES = {
 }
 FIRST = ImagePrior(10**1.5, 4.0, 30.0)
 _STEPS = (5,)  # of a prior, each from the object of the last one that helped
+_SETTLED = (8,)  # before a spectrum by rings is taken from an object
 _SIGMAS = 0.5  # a gain must be larger than that many of its standard deviations
 
 
@@ -66,6 +68,16 @@ def choose_alone(
         return choose(fitted, judging, tried=tried)
 
     return scan.once(("prior", keep, seed), search)
+
+
+def rings_if_better(fitted: Patterns, judging: Patterns, chosen: Chosen) -> RingPrior | None:
+    """A spectrum ring by ring, where its object explains the `judging` photons better by more than
+    chance than the chosen power law's; else None."""
+    newton = Newton(fitted)
+    law = newton.solve(chosen.logs, chosen.prior, _SETTLED)
+    logs, rings = ring_prior(newton, law, chosen.prior)
+    ours, others = (deviances(object_of(one), judging) for one in (logs, law))
+    return rings if clearly_less(ours, others) else None
 
 
 def choose(
