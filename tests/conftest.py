@@ -52,7 +52,8 @@ install_import_hook(
     "beartype.beartype",
 )
 sys.modules.setdefault("rfc3987_syntax", None)  # as fly64lib.notebook.paths says
-CHECKED = {"data", "evaluation", "inference", "iteration", "network", "physics", "simulation"}
+CHECKED = {"data", "evaluation", "inference", "iteration", "methods", "network", "physics"}
+CHECKED |= {"simulation", "training"}
 _not_run: list[str] = []
 # Whole studies and kernels, the longest first: one that starts last leaves the other workers idle.
 # What shares a study or a fork server stands together, for a worker makes its own.

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from fly64lib.check.measurements import DARK, UNEVEN_FACTOR, Measurements
-from fly64lib.formats.fit import GOOD
+from fly64lib.formats.fit import GOOD, UNEXPLAINED
 from fly64lib.simulation.overlap_measures import geometry_figures
 from ptycho_torch.data.contract import read_scan
 from ptycho_torch.physics.noise import amplitude_misfit, perfect_deviance, poisson_deviance
@@ -163,7 +163,8 @@ def positions(of: Measurements) -> Verdict:
         advice += " the source again with the right --energy-kev, --distance-m and"
         advice += " --detector-pixel-um, or --pixel-size-nm"
         return Verdict(False, found, values, advice)
-    if of.position_error:
+    # of patterns in another order free positions explain more too, and are no cure
+    if of.position_error and fit.share > UNEXPLAINED:
         found = f"{where}{fit.text()}; positions that may move explain much more, some"
         found += f" {of.position_error:.1f} px (rms) from where they are stated"
         advice = "let them be found along with the beam: fly64 probe --unknown positions, or"

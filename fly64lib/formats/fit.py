@@ -39,8 +39,8 @@ SURE, BETTER, LEAST = 0.85, 0.1, 16
 # of positions in pixels of another size
 FACTORS = (0.5, 0.8, 1.25, 2.0)
 # most that is left of the excess over a perfect deviance where other positions are right (a wrong
-# quarter more of their size: 3 to 5 times as much on measured scans; a frame lost at 20 to 71 of
-# 90, looked for 4 beside: 0.01 to 0.45 left)
+# quarter more of their size: 3 to 5 times as much on measured scans; a frame that was lost at 20 to
+# 71 of 90 and is looked for within 5 patterns of that: 0 to 0.45 is left)
 LEFT = 0.5
 # likewise where positions are free to move; measured: right positions 0.93 to 1, under one mode for
 # several too, off by 0.7 px rms 0.55, by 1.4 px 0.45, by 2 px on a small scan 0
@@ -195,34 +195,41 @@ def better_step(scan: ScanData, fit: Fit) -> Step | None:
     of it; None where there are none, or the fit as it is leaves no doubt."""
     if fit.share is None or fit.shuffled is None or scan.n < LEAST:
         return None
-    n, half = scan.n, scan.n // 2
-    # after a frame lost on the way the rest still fits
-    small, rest_fits = _places(scan) == (None,), fit.share > UNEXPLAINED
-    parts = [(0, n), (half, n), (0, half)] if rest_fits and not small else [(0, n)]
-    for low, high in parts if fit.share <= SURE else []:
-        whole, every = high - low == n, np.arange(low, high)
-        part, moved = scan.subset(every), {}
-        for by in (1, -1, 2, -2, 3, -3) if whole else (1, -1):
-            own = every[(every + by >= 0) & (every + by < n)]
-            y, x = scan.ycoords[own + by], scan.xcoords[own + by]
-            moved[by] = replace(scan.subset(own), ycoords=y, xcoords=x)
-        # first steps alone tell most that are no step
-        places = (fit.at,) if whole else _places(part)
-        most = _early(part, places)
-        moved = {by: one for by, one in moved.items() if _early(one, places) < most}
-        if not moved:
-            continue
-        given = fit if whole else worst_fit(part)
-        shares = {0: (1.0 if given.share is None else given.share) + BETTER}
-        for by, one in moved.items():
-            # what explains less than this is no step, however little it is
-            shares[by] = worst_fit(one, max(shares[0], GOOD)).share or 0.0
-            if shares[by] > max(SURE, shares[0]):
-                break
-        best = max(shares, key=shares.get)
-        if best and shares[best] > GOOD:  # else nothing explains them, a step as little
-            return Step(best, None if whole else (low, high - 1))
-    return _step_on_the_way(scan) if small and rest_fits else None
+    n, half, small = scan.n, scan.n // 2, _places(scan) == (None,)
+    if fit.share <= SURE:
+        # after a frame lost on the way the rest still fits
+        halves = fit.share > UNEXPLAINED and not small
+        for low, high in [(0, n), *([(half, n), (0, half)] if halves else [])]:
+            if step := _step_of(scan, fit, low, high):
+                return step
+    return _step_on_the_way(scan) if small and fit.share > UNEXPLAINED else None
+
+
+def _step_of(scan: ScanData, fit: Fit, low: int, high: int) -> Step | None:
+    """Of the patterns `low` to `high`, of the whole scan or of a half of it."""
+    n, every = scan.n, np.arange(low, high)
+    whole, part, moved = high - low == n, scan.subset(every), {}
+    for by in (1, -1, 2, -2, 3, -3) if whole else (1, -1):
+        own = every[(every + by >= 0) & (every + by < n)]
+        y, x = scan.ycoords[own + by], scan.xcoords[own + by]
+        moved[by] = replace(scan.subset(own), ycoords=y, xcoords=x)
+    # first steps alone tell most that are no step
+    places = (fit.at,) if whole else _places(part)
+    most = _early(part, places)
+    moved = {by: one for by, one in moved.items() if _early(one, places) < most}
+    if not moved:
+        return None
+    given = fit if whole else worst_fit(part)
+    shares = {0: (1.0 if given.share is None else given.share) + BETTER}
+    for by, one in moved.items():
+        # what explains less than this is no step, however little it is
+        shares[by] = worst_fit(one, max(shares[0], GOOD)).share or 0.0
+        if shares[by] > max(SURE, shares[0]):
+            break
+    best = max(shares, key=shares.get)
+    if best and shares[best] > GOOD:  # else nothing explains them, a step as little
+        return Step(best, None if whole else (low, high - 1))
+    return None
 
 
 def _step_on_the_way(scan: ScanData) -> Step | None:

@@ -31,7 +31,13 @@ from ptycho_torch.iteration.canvas import canvas_steps, empty, joint_steps
 from ptycho_torch.iteration.exposures import Unknown, positions_of
 from ptycho_torch.iteration.image_prior import ImagePrior, logs_of, object_of
 from ptycho_torch.iteration.newton import Newton, State, start
-from ptycho_torch.iteration.prior_search import choose, choose_alone, rings_if_better, split
+from ptycho_torch.iteration.prior_search import (
+    choose,
+    choose_alone,
+    parts_of,
+    rings_if_better,
+    split,
+)
 from ptycho_torch.iteration.ring_prior import RingPrior
 from ptycho_torch.iteration.slopes import mean_deviance
 from ptycho_torch.iteration.subsets import schedule
@@ -70,15 +76,16 @@ def reconstruct(
         tried: dict[ImagePrior, float] = {}
         rings: RingPrior | None = None
         if settings.weight is None:
-            photons = settings.keep, settings.seed
+            photons, as_filed = (settings.keep, settings.seed), settings.as_filed
+            parts = parts_of(scan, *photons) if as_filed else split(scan, patterns, *photons)
             with bar(desc="priors tried", unit="") as priors:
-                if settings.as_filed:
+                if as_filed:
                     chosen = choose_alone(scan, *photons, tried=priors.update)
                 else:
-                    chosen = choose(*split(scan, patterns, *photons), tried=priors.update)
+                    chosen = choose(*parts, tried=priors.update)
             prior, tried = chosen.prior, chosen.tried
             if settings.spectrum == "rings":
-                rings = rings_if_better(*split(scan, patterns, *photons), chosen)
+                rings = rings_if_better(*parts, chosen)
         done = trace[-1]["step"] if trace else 0
 
         def observe(state: State) -> None:

@@ -64,7 +64,7 @@ def objects(
     figure = Figure(figsize=(13.0, len(rows) * panel + 0.5), layout="constrained")
     axes = figure.subplots(len(rows), 1, squeeze=False, subplot_kw=_NO_TICKS)[:, 0]
     for ax, (name, part, ends) in zip(axes, rows, strict=True):
-        drawn = _drawn(ax, side_by_side([part(image) for image in shown.values()]), name, ends)
+        drawn = _drawn(ax, _side_by_side([part(image) for image in shown.values()]), name, ends)
         ax.spines[:].set_visible(False)
         ax.set_ylabel(name.replace(" / ", "\n/ ").replace(" error", "\nerror"))
         extend = "both" if name == "amplitude" else "neither"
@@ -80,7 +80,7 @@ def _gap(width: int) -> int:
     return max(1, width // 24)
 
 
-def side_by_side(images: Sequence[Image]) -> Image:
+def _side_by_side(images: Sequence[Image]) -> Image:
     """Images of one size in a row, gaps of NaN between them: one axes draws in a fraction of the
     time that one for each would take."""
     height, width = images[0].shape

@@ -57,6 +57,12 @@ def split(scan: RawDataTorch, whole: Patterns, keep: float, seed: int) -> tuple[
     return fitted, Patterns(geometry.fainter(1 - keep), photons.rest)
 
 
+def parts_of(scan: RawDataTorch, keep: float, seed: int) -> tuple[Patterns, Patterns]:
+    """The same two parts of a whole scan as its file has it; drawn once for a scan in memory."""
+    fitted, judging = split_photons(scan, keep, seed)
+    return fitted.patterns(), judging.patterns()
+
+
 def choose_alone(
     scan: RawDataTorch, keep: float, seed: int, tried: Callable[[], Any] = lambda: None
 ) -> Chosen:
@@ -64,8 +70,7 @@ def choose_alone(
     scan in memory."""
 
     def search() -> Chosen:
-        fitted, judging = (part.patterns() for part in split_photons(scan, keep, seed))
-        return choose(fitted, judging, tried=tried)
+        return choose(*parts_of(scan, keep, seed), tried=tried)
 
     return scan.once(("prior", keep, seed), search)
 
