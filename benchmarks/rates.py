@@ -3,15 +3,18 @@
     python benchmarks/rates.py STUDY ... [--output fly64lib/sweep/rates.csv] [--check STUDY ...]
 
 CPU seconds and memory are those that the executed notebooks and `result.json` say, disk and files
-are counted in the folders. Each quantity is a sum of amounts that the design gives
-(`fly64lib/sweep/work.py`) times rates that are not negative, of least squared relative error. Where
-the studies have fewer different jobs than a sum has terms, the first terms alone are fitted.
+are counted in the folders. What a method took from one before it on the same scan is not counted:
+a study that leaves that one out takes more than the rates say. Each quantity is a sum of amounts
+that the design gives (`fly64lib/sweep/work.py`) times rates that are not negative, of least squared
+relative error. Where the studies have fewer different jobs than a sum has terms, the first terms
+alone are fitted.
 `--check` compares studies that the rates do not come from, notebook by notebook, finished or not.
 The studies should have run on a machine that did nothing else."""
 
 import base64
 import csv
 import json
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from datetime import datetime
@@ -23,6 +26,7 @@ from common import main, table
 from scipy.optimize import nnls
 from tyro.conf import Positional
 
+from fly64lib.methods.by_name import own_notebook
 from fly64lib.report.provenance import machine
 from fly64lib.sweep.estimate import COLUMNS, START, Rate, Rates
 from fly64lib.sweep.folder import SweepFolder
@@ -97,7 +101,7 @@ def measured(folder: Path) -> Iterator[Measured]:
     study = SweepFolder.of(folder)
     known = {(job.view, job.name): job for job in jobs_of(study.settings)}
     sizes, kernels_s = sizes_of(folder), []
-    workers_s = 0.0
+    workers_s, forking = 0.0, study.executor == "local" and sys.platform == "linux"
     for name in study.settings.notebooks():
         path = folder / name
         if not path.is_file():
@@ -107,12 +111,13 @@ def measured(folder: Path) -> Iterator[Measured]:
         kernels_s.append(spent["cpu_seconds"])
         own_s, peaks_mb = spent["cpu_seconds"], [spent.get("peak_memory_mb")]
         for part, result in results(folder, name, job):
-            if result["cpu_seconds"] <= own_s:
-                own_s -= result["cpu_seconds"]
-            else:  # a forked worker's, which is no child of the kernel
-                workers_s += result["cpu_seconds"]
+            spent_here_s = result["cpu_seconds"] - result["spared_cpu_seconds"]
+            if forking and own_notebook(part.kind.removeprefix("method ")):
+                workers_s += spent_here_s  # a forked worker's, which is no child of the kernel
+            else:
+                own_s -= spent_here_s
             peaks_mb.append(result["peak_memory_mb"])
-            yield Measured(part.kind, "cpu_s", part.amounts, result["cpu_seconds"])
+            yield Measured(part.kind, "cpu_s", part.amounts, spent_here_s)
         yield Measured(first.kind, "cpu_s", first.amounts, own_s)
         if known_mb := [peak for peak in peaks_mb if peak]:
             yield Measured(first.kind, "peak_mb", first.amounts, max(known_mb))

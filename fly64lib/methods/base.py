@@ -33,6 +33,8 @@ class Cost:
     seconds: float = 0.0  # wall time
     cpu_seconds: float = 0.0
     peak_memory_mb: float | None = None  # of its process so far; None: the system does not say
+    # of the CPU seconds, what an earlier method on the same scan had spent already
+    spared_cpu_seconds: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +100,7 @@ def measured(scan: "Scan | None" = None) -> Iterator[Cost]:
     spared = [now - then for now, then in zip(after, before, strict=True)]
     cost.seconds = time.perf_counter() - wall + spared[0]
     cost.cpu_seconds = time.process_time() - cpu + spared[1]
+    cost.spared_cpu_seconds = spared[1]
     status = Path("/proc/self/status")
     if status.is_file():
         peak = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())

@@ -80,7 +80,7 @@ def reconstruct(
             parts = parts_of(scan, *photons) if as_filed else split(scan, patterns, *photons)
             with bar(desc="priors tried", unit="") as priors:
                 if as_filed:
-                    chosen = choose_alone(scan, *photons, tried=priors.update)
+                    chosen = choose_alone(scan, photons, parts, tried=priors.update)
                 else:
                     chosen = choose(*parts, tried=priors.update)
             prior, tried = chosen.prior, chosen.tried

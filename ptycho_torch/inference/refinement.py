@@ -49,7 +49,7 @@ def refine(model: PtychoModel, raw: RawDataTorch, config: TrainingConfig, seed: 
     centre = logs_of(fitted.geometry.crop(part.object), fluence)
     blend = choose(fitted, judging, centre, NEAR)
     if len(whole.images) == raw.n:  # the search of the classical control
-        alone = choose_alone(raw, config.keep, seed)
+        alone = choose_alone(raw, (config.keep, seed), (fitted, judging))
     else:
         alone = choose(fitted, judging)
     judged = {"none": alone.deviances, "network": deviances(object_of(centre), judging)}

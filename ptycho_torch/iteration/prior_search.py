@@ -64,15 +64,14 @@ def parts_of(scan: RawDataTorch, keep: float, seed: int) -> tuple[Patterns, Patt
 
 
 def choose_alone(
-    scan: RawDataTorch, keep: float, seed: int, tried: Callable[[], Any] = lambda: None
+    scan: RawDataTorch,
+    photons: tuple[float, int],
+    parts: tuple[Patterns, Patterns],
+    tried: Callable[[], Any] = lambda: None,
 ) -> Chosen:
-    """The prior of a whole scan about an empty object, by a split of its photons; sought once for a
-    scan in memory."""
-
-    def search() -> Chosen:
-        return choose(*parts_of(scan, keep, seed), tried=tried)
-
-    return scan.once(("prior", keep, seed), search)
+    """The prior of a whole scan about an empty object, by the `parts` that a split of its `photons`
+    (share and seed) gave; sought once for a scan in memory."""
+    return scan.once(("prior", *photons), lambda: choose(*parts, tried=tried))
 
 
 def rings_if_better(fitted: Patterns, judging: Patterns, chosen: Chosen) -> RingPrior | None:

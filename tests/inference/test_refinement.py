@@ -151,3 +151,5 @@ def test_on_a_scan_that_classical_was_run_on_the_same_object_is_found_sooner_at_
     assert torch.equal(after.object, before.object) and after.judged == before.judged
     assert sought == []  # the search without a network was classical's
     assert cost.cpu_seconds - after.cpu_seconds > 0.3 * before_it.cpu_seconds
+    assert before_it.spared_cpu_seconds == 0
+    assert cost.spared_cpu_seconds == pytest.approx(raw.once.spared[1])

@@ -61,7 +61,9 @@ def test_it_takes_the_place_of_the_power_law_only_where_photons_held_out_prefer_
         return clearly_less
 
     before = law.reconstruct(raw)
-    own = prior_search.choose_alone(raw, 0.8, 0)  # made: the rule below is of the rings alone
+    # the law's search is made: the rule below is of the rings alone
+    parts = prior_search.parts_of(raw, 0.8, 0)
+    own = prior_search.choose_alone(raw, (0.8, 0), parts)
     monkeypatch.setattr(prior_search, "clearly_less", verdict(False))
     refused = asked.reconstruct(raw)
     assert np.array_equal(refused.object, before.object) and refused.settings["rings"] is None
