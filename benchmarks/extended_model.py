@@ -3,6 +3,7 @@
     python benchmarks/extended_model.py cells --output runs/extended
     python benchmarks/extended_model.py gaps --output runs/extended
     python benchmarks/extended_model.py jitter --output runs/extended
+    python benchmarks/extended_model.py motion --output runs/extended
     python benchmarks/extended_model.py cost --output runs/extended
 
 The default twin (simulated at 4 N, at M = N at 2 N), every second row and sample of the scan, test
@@ -13,6 +14,8 @@ dB are phase / amplitude PSNR on the detector's grid.
              light beside the detector, scored in the unknown-probe gauge; the unbiased limit
     gaps     two dead gaps of a detector: masked, taken as zeros, and whole with as many photons
     jitter   a pixel of the detector's grid (rms) on the positions: as stated, corrected, and none
+    motion   a sample that moves during an exposure, as in a fly scan: under the file's probe, under
+             a probe and three modes recovered from it, and at rest
     cost     patterns per CPU second of a pass, CPU seconds and memory of a row, at M = N and more
 
 Rows are kept in OUTPUT and go on where they stopped."""
@@ -43,6 +46,8 @@ CELLS = (("dense", 1e5), ("sparse", 1e5), ("dense", 1e4), ("sparse", 1e4))
 CELLS += (("dense", 1e3), ("sparse", 1e3))
 SIDES = (64, 96, 128)
 GAPS = {"columns": slice(14, 17), "rows": slice(42, 45)}  # some 9 % of the pixels
+MOTION_PX = 6.0  # of the object: four of the detector's grid, a sixth of a dense step
+KEYS = ("row", "M", "jitter_px", "motion_px", "view", "dose")  # of a condition
 STEPS = 200  # of a fit that has more than the object to find
 
 
@@ -50,7 +55,7 @@ STEPS = 200  # of a fit that has more than the object to find
 class Options:
     """The extended forward model on the default twin."""
 
-    what: Positional[Literal["cells", "gaps", "jitter", "cost"]]
+    what: Positional[Literal["cells", "gaps", "jitter", "motion", "cost"]]
     output: Path = Path("runs/extended")
     replicates: Positive = 3
     scan_step: Positive = 2
@@ -59,13 +64,14 @@ class Options:
 class Twin:
     """Scans of one design and replicate, made where absent."""
 
-    def __init__(self, options: Options, M: int, replicate: int, jitter_px: float = 0.0) -> None:
+    def __init__(self, options: Options, M: int, replicate: int, **flaws: float) -> None:
         design = StudyDesign(
             doses=(1e3, 1e4, 1e5), M=M, scan_step=options.scan_step, replicate=replicate
         )
-        flaws = Imperfections(jitter_px=jitter_px, seed=replicate) if jitter_px else PERFECT
-        root = options.output / f"M{M}_replicate{replicate}_jitter{jitter_px:g}"
-        self.study = SmallStudy(root, design, flaws)
+        named = "".join(f"_{name}{value:g}" for name, value in flaws.items())
+        imperfect = Imperfections(**flaws, seed=replicate) if any(flaws.values()) else PERFECT
+        root = options.output / f"M{M}_replicate{replicate}{named}"
+        self.study = SmallStudy(root, design, imperfect)
 
     def scan(self, view: str, dose: float) -> RawDataTorch:
         return open_scan(self.study.file(dose, view, "test"))
@@ -146,7 +152,7 @@ def jitter(options: Options) -> Iterator[dict]:
     M = SIDES[1]
     for replicate in range(options.replicates):
         for jitter_px in (0.0, 1.5):  # of the object's pixels: one of the detector's grid
-            twin = Twin(options, M, replicate, jitter_px)
+            twin = Twin(options, M, replicate, jitter_px=jitter_px)
             for view, dose in CELLS[:4]:
                 for unknown in ((), ("positions",)):
 
@@ -164,6 +170,29 @@ def jitter(options: Options) -> Iterator[dict]:
 
                     row = "corrected" if unknown else "as stated"
                     place = {"jitter_px": jitter_px, "view": view, "dose": dose}
+                    yield place | {"row": row, "replicate": replicate}, run
+
+
+def motion(options: Options) -> Iterator[dict]:
+    beams = {
+        "the file's probe": Classical(),
+        "one mode recovered": Classical(probe="refine", joint_steps=STEPS),
+        "three modes recovered": Classical(probe="refine", probe_modes=3, joint_steps=STEPS),
+    }
+    for replicate in range(options.replicates):
+        for motion_px in (0.0, MOTION_PX):
+            twin = Twin(options, SIDES[1], replicate, motion_px=motion_px)
+            for view, dose in CELLS[:4]:
+                for row, method in beams.items():
+
+                    def run(twin=twin, view=view, dose=dose, method=method) -> dict:
+                        scan = twin.scan(view, dose)
+                        found = method.reconstruct(scan.without_truth())
+                        score = twin.scored(found.object, scan, dose, "unknown_probe")
+                        cost = {"cpu_s": found.cost.cpu_seconds}
+                        return score | {"deviance": found.trace[-1]["deviance"]} | cost
+
+                    place = {"motion_px": motion_px, "view": view, "dose": dose}
                     yield place | {"row": row, "replicate": replicate}, run
 
 
@@ -194,7 +223,9 @@ def cost(options: Options) -> Iterator[dict]:
 def run(options: Options) -> int:
     """Do what is missing, and print the means over the replicates."""
     rows = Rows(options.output / f"{options.what}.json", scan_step=options.scan_step)
-    every = {"cells": cells, "gaps": gaps, "jitter": jitter, "cost": cost}[options.what]
+    every = {"cells": cells, "gaps": gaps, "jitter": jitter, "motion": motion, "cost": cost}[
+        options.what
+    ]
     for place, made in every(options):
         if place not in rows:
             rows.add(place | made())
@@ -207,13 +238,12 @@ def means(rows: list[Mapping]) -> str:
     """A row of means, and the number of replicates, for each condition."""
     groups: dict[tuple, list[Mapping]] = {}
     for row in rows:
-        keys = ("row", "M", "jitter_px", "view", "dose")
+        keys = KEYS
         groups.setdefault(tuple(row.get(key) for key in keys), []).append(row)
     found = []
     for place, own in groups.items():
         values = [k for k, v in own[0].items() if isinstance(v, float) and k not in ("dose",)]
-        names = ("row", "M", "jitter_px", "view", "dose")
-        one = {k: v for k, v in zip(names, place, strict=True) if v is not None}
+        one = {k: v for k, v in zip(KEYS, place, strict=True) if v is not None}
         one |= {k: float(np.mean([row[k] for row in own])) for k in values if k not in one}
         found.append(one | {"of": len(own)})
     return table(found, list(dict.fromkeys(key for row in found for key in row)))

@@ -94,10 +94,10 @@ def _bad_pixels(file: hdf5.Hdf5File, detector_px: tuple[int, int]) -> np.ndarray
     if (name := file.find(f"{DETECTOR}/mask")) is None:
         return None
     bits = file.read(name, "iub")
-    bits = bits.reshape(-1, *bits.shape[-2:]) if bits.ndim >= 2 else bits
-    if bits.shape[1:] != detector_px:
+    if bits.shape[-2:] != detector_px or not bits.size:
         expected = f"{detector_px} as the patterns; store the patterns' own mask"
         raise refused(file.path, name, f"shape {bits.shape}; expected {expected}")
+    bits = bits.reshape(-1, *detector_px)
     return ((bits != 0) & (bits != SIGNAL)).any(0)
 
 

@@ -11,12 +11,15 @@ by Gauss-Newton steps (:mod:`ptycho_torch.iteration.newton`). The prior
 
 Where the probe P is to be refined, or positions, brightness s and background b are unknown
 (:mod:`ptycho_torch.iteration.exposures`), accelerated steps on all of them together go before,
-which hold the slopes of O by `tikhonov`."""
+which hold the slopes of O by `tikhonov`. Under a known probe positions that were found are kept
+where photons held out are explained better with them than with those stated, by more than chance;
+with a probe that is sought too, :mod:`~fly64lib.methods.probe_recovery` judges."""
 
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from functools import partial
 from math import isfinite
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -32,8 +35,10 @@ from ptycho_torch.iteration.exposures import Unknown, positions_of
 from ptycho_torch.iteration.image_prior import ImagePrior, logs_of, object_of
 from ptycho_torch.iteration.newton import Newton, State, start
 from ptycho_torch.iteration.prior_search import (
+    Chosen,
     choose,
     choose_alone,
+    clearly_less,
     parts_of,
     rings_if_better,
     split,
@@ -42,10 +47,11 @@ from ptycho_torch.iteration.ring_prior import RingPrior
 from ptycho_torch.iteration.slopes import mean_deviance
 from ptycho_torch.iteration.subsets import schedule
 from ptycho_torch.memmap_bridge import RawDataTorch
-from ptycho_torch.physics.geometry import Patterns
+from ptycho_torch.physics.geometry import Geometry, Patterns
 
 _ALONE = 20  # steps on the object before a probe, or exposures, join
 MOST_STEP = 0.5  # of a position at a time, in pixels of the detector's grid
+_MOVED_PX = 1e-3  # of the object's: less is none
 _TRACED = 10  # joint steps between two entries of the trace: a deviance costs half a step
 
 Canvas = Complex[Tensor, "1 H W"]
@@ -59,7 +65,8 @@ def reconstruct(
     joint steps begin at an object that is `near`, where there is one."""
     torch.set_num_threads(settings.threads)
     probe = with_modes(starting_probe(scan, settings.probe_defocus_rad), settings.probe_modes)
-    patterns = Patterns(scan.geometry().under(probe), scan.counts(slice(None)).__getitem__)
+    stated = scan.geometry().under(probe)
+    patterns = Patterns(stated, scan.counts(slice(None)).__getitem__)
     prior = ImagePrior(settings.weight or 0.0, settings.slope, settings.amplitude)
     trace: list[dict[str, float]] = []
     # A bar for each stage: their steps cost differently, and how many priors will be tried is
@@ -74,18 +81,13 @@ def reconstruct(
         else:
             logs = start(patterns)
         tried: dict[ImagePrior, float] = {}
-        rings: RingPrior | None = None
+        rings, returned = None, False
         if settings.weight is None:
-            photons, as_filed = (settings.keep, settings.seed), settings.as_filed
-            parts = parts_of(scan, *photons) if as_filed else split(scan, patterns, *photons)
             with bar(desc="priors tried", unit="") as priors:
-                if as_filed:
-                    chosen = choose_alone(scan, photons, parts, tried=priors.update)
-                else:
-                    chosen = choose(*parts, tried=priors.update)
-            prior, tried = chosen.prior, chosen.tried
-            if settings.spectrum == "rings":
-                rings = rings_if_better(*parts, chosen)
+                best = _chosen(scan, patterns, stated, settings, priors.update)
+            if returned := best.patterns is not patterns:
+                patterns, logs = best.patterns, start(best.patterns)
+            prior, tried, rings = best.chosen.prior, best.chosen.tried, best.rings
         done = trace[-1]["step"] if trace else 0
 
         def observe(state: State) -> None:
@@ -99,6 +101,7 @@ def reconstruct(
         text = f"{scan.source}: the object is not finite after {settings.steps} steps"
         raise PtychoError(f"{text}: the probe does not fit the data")
     note = "chosen on photons held out" if tried else "given"
+    note += "; positions as stated, which photons held out prefer" * returned
     found = {**prior._asdict(), "tried": [[*one, held] for one, held in tried.items()]}
     found["rings"] = rings and rings.variance.tolist()
     geometry, unknown = patterns.geometry, settings.unknown
@@ -117,6 +120,46 @@ def reconstruct(
         f" pixel, slope {prior.slope:g}, {note}",
         trace=trace,
     )
+
+
+class _Best(NamedTuple):
+    """What photons held out ask for."""
+
+    patterns: Patterns  # as they were found, or where they are stated
+    chosen: Chosen
+    rings: RingPrior | None
+
+
+def _chosen(
+    scan: RawDataTorch,
+    patterns: Patterns,
+    stated: Geometry,
+    settings: Any,
+    tried: Callable[[], Any],
+) -> _Best:
+    """The prior, and whether positions that were found are better than those stated."""
+    photons = settings.keep, settings.seed
+    if settings.as_filed:
+        parts = parts_of(scan, *photons)
+        chosen = choose_alone(scan, photons, parts, tried=tried)
+    else:
+        parts = split(scan, patterns, *photons)
+        chosen = choose(*parts, tried=tried)
+        if settings.probe == "known" and _moved(patterns.geometry, stated):
+            places = {"address": stated.address, "residual_px": stated.residual_px}
+            unmoved = replace(patterns, geometry=replace(patterns.geometry, **places))
+            others = split(scan, unmoved, *photons)
+            other = choose(*others, tried=tried)
+            if not clearly_less(chosen.deviances, other.deviances):
+                patterns, parts, chosen = unmoved, others, other
+    rings = rings_if_better(*parts, chosen) if settings.spectrum == "rings" else None
+    return _Best(patterns, chosen, rings)
+
+
+def _moved(geometry: Geometry, stated: Geometry) -> bool:
+    """Whether positions are others than those stated."""
+    away = positions_of(geometry) - positions_of(stated)
+    return bool(away.abs().max() > _MOVED_PX)
 
 
 def _joint(

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import oracle
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from fly64lib.cli.main import main
@@ -80,6 +80,12 @@ FLY64 = {
     "probeGuess": PROBE,
     "objectGuess": np.ones((20, 20), complex),
 }
+
+
+def plain(file: h5py.File) -> None:
+    file["counts"], file["at"], file["beam"] = COUNTS, PLACES, PROBE
+
+
 CORNER = np.fft.ifftshift(COUNTS, axes=(1, 2))
 FILES = {
     "fly64.npz": npz(**FLY64),
@@ -88,9 +94,14 @@ FILES = {
     "scan.ptyd": hdf5(ptyd),
     "x_dp.hdf5": hdf5(dp),
     "x_para.hdf5": hdf5(parameters),
+    "plain.h5": hdf5(plain),
     "probe.npz": npz(probe=PROBE),
 }
-SOURCES = ("fly64.npz", "star.npz.bz2", "scan.cxi", "scan.ptyd", "x_dp.hdf5")
+SOURCES = ("fly64.npz", "star.npz.bz2", "scan.cxi", "scan.ptyd", "x_dp.hdf5", "plain.h5")
+NEEDED = {
+    "scan.ptyd": "--probe {0}/probe.npz",
+    "plain.h5": "--patterns-key counts --positions-key at --probe-key beam",
+}
 
 
 def ends_well(changed: dict[str, bytes], source: str, *options: str) -> int:
@@ -100,7 +111,7 @@ def ends_well(changed: dict[str, bytes], source: str, *options: str) -> int:
         for name, content in (FILES | changed).items():
             (Path(folder) / name).write_bytes(content)
         target = Path(folder) / "out.npz"
-        chosen = ["--probe", f"{folder}/probe.npz"] if source == "scan.ptyd" else []
+        chosen = NEEDED.get(source, "").format(folder).split()
         asked = [f"{folder}/{source}", str(target), "--picture", "none", *chosen, *options]
         code = main(["import", *asked])
         assert code in (0, 2) and target.exists() == (code == 0)
@@ -196,6 +207,7 @@ def test_any_array_in_place_of_a_key_is_read_or_refused(key, value, options):
     ),
     value=arrays,
 )
+@example(key="entry_1/instrument_1/detector_1/mask", value=np.zeros((0, 0), np.uint8))
 def test_any_data_set_in_place_of_one_of_a_cxi_file_is_read_or_refused(key, value):
     def fill(file: h5py.File) -> None:
         cxi(file)
