@@ -18,7 +18,9 @@ import torch
 from common import main, table
 from tyro.conf import Positional
 
-from fly64lib.cli.main import main as fly64
+from fly64lib.formats.base import Optics
+from fly64lib.formats.exporting import exported
+from fly64lib.formats.options import ExportOptions
 from fly64lib.methods.classical import Classical
 from ptycho_torch.errors import PtychoError
 from ptycho_torch.fields import config
@@ -44,9 +46,8 @@ def run(options: PtypyOptions) -> int:
     raw = open_scan(options.scan)
     with tempfile.TemporaryDirectory(prefix="fly64-") as folder:
         source, result = Path(folder) / "scan.cxi", Path(folder) / "result.npz"
-        optics = f"--energy-kev {options.energy_kev} --distance-m {options.distance_m}"
-        if fly64(["export", str(options.scan), str(source), *optics.split()]):
-            return 1
+        optics = Optics(energy_kev=options.energy_kev, distance_m=options.distance_m)
+        exported(ExportOptions(source=options.scan, target=source, optics=optics))
         command = [options.ptypy_python, DRIVER, source, result]
         path = os.environ | {"PYTHONPATH": str(options.ptypy), "MPLBACKEND": "agg"}
         done = subprocess.run(command, capture_output=True, text=True, env=path)

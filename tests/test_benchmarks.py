@@ -25,7 +25,8 @@ def benchmark(monkeypatch):
 
 
 RUN = sorted(path.stem for path in BENCHMARKS.glob("*.py"))
-RUN = [name for name in RUN if name not in ("common", "upstream_driver")]  # they run in others
+ELSEWHERE = ("common", "upstream_driver", "ptypy_driver")  # run in others
+RUN = [name for name in RUN if name not in ELSEWHERE]
 
 
 @pytest.mark.parametrize("name", RUN)

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import oracle
 import pytest
+import torch
 from small_scan import seen_region, small_raw
 
 from fly64lib.design.study import ScanDesign, split_file
 from fly64lib.evaluation.judgement import judge
 from fly64lib.generation import generate_datasets
+from fly64lib.methods import penalised_fit
 from fly64lib.methods.base import MethodResult
 from fly64lib.methods.classical import Classical
 from fly64lib.reconstruction import MethodSettings, ReconstructionJob
@@ -19,6 +21,7 @@ from fly64lib.simulation.imperfections import Imperfections
 from fly64lib.simulation.probes import defocused
 from ptycho_torch.errors import ConfigError, PtychoError
 from ptycho_torch.files import json_text
+from ptycho_torch.iteration import exposures
 from ptycho_torch.memmap_bridge import RawDataTorch, open_scan
 
 GEOMETRY = {"N": 32, "across": 7}
@@ -154,3 +157,17 @@ def test_jittered_positions_are_found_on_the_way_and_right_ones_stay(tmp_path):
     assert psnr[0.0, ("positions",)] == pytest.approx(psnr[0.0, ()], abs=0.1)
     assert psnr[1.5, ("positions",)] > psnr[1.5, ()] + 4
     assert psnr[1.5, ("positions",)] > psnr[0.0, ()] - 2
+
+
+def test_positions_are_kept_where_photons_held_out_ask_for_them_and_else_put_back():
+    scan = small_raw(1e5, N=32, across=5)
+    right, random = scan.patterns(), torch.Generator().manual_seed(0)
+    away = torch.randn(scan.n, 2, generator=random)
+    off = replace(right, geometry=exposures.moved(right.geometry, away))
+    settings = Classical(unknown=("positions",))
+    for found, stated in ((off, right), (right, off)):
+        best = penalised_fit._chosen(scan, found, stated.geometry, settings, lambda: None)
+        assert torch.equal(
+            exposures.positions_of(best.patterns.geometry), exposures.positions_of(right.geometry)
+        )
+        assert (best.patterns is right) == (found is right)
