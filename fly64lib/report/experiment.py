@@ -65,7 +65,10 @@ def other_photons(study: StudyRows, rows: DataFrame) -> dict[str, str]:
         network = network_of(name) if name in METHODS else None
         if network:
             own = trained[trained.method == base_of(name)] if len(trained) else trained
-            count = f"{own.images.median():,.0f} " if len(own) and "images" in own else ""
+            count = ""
+            if len(own) and "images" in own:
+                ends = dict.fromkeys(f"{end:,.0f}" for end in (own.images.min(), own.images.max()))
+                count = " to ".join(ends) + " "
             what = _LEARNED.get(network.objective, network.objective)
             text = f"Its network has used {count}exposures of the other half at the same dose too"
             found[name] = f"{text} ({what}); they are not in these numbers."

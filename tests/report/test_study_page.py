@@ -2,17 +2,20 @@
 
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
 from chromium import WINDOWS, assert_fits, chromium
 from made_up_study import write_study
+from pandas import DataFrame
 from PIL import Image
 
 from fly64lib.notebook.parameters import ExploreParameters, ReportParameters
 from fly64lib.plots.figures import image_grid, saved
+from fly64lib.report.experiment import other_photons
 from fly64lib.report.report import TARGETS, write_report
-from fly64lib.report.rows import collect
+from fly64lib.report.rows import StudyRows, collect
 from fly64lib.report.study_page import page_html
 from ptycho_torch.errors import ConfigError
 from ptycho_torch.files import read_json, sha256_file, write_json
@@ -153,3 +156,13 @@ def test_the_page_fits_a_phone_and_a_desk_in_a_real_browser(tmp_path):
                 assert picture.size == (width, height)
                 assert np.asarray(picture.convert("L")).std() > 10  # not blank
         assert not page.errors
+
+
+def test_the_page_says_how_many_exposures_of_the_other_half_a_network_has_used():
+    seen = [{"method": "pinn", "images": images} for images in (4, 11, 37)]
+    study = StudyRows(Path(), [], seen, {}, [], None)
+    rows = DataFrame({"method": ["pinn", "classical"]})
+    said = other_photons(study, rows)
+    assert list(said) == ["pinn"] and "used 4 to 37 exposures of the other half" in said["pinn"]
+    said = other_photons(study._replace(trainings=seen[:1]), rows)
+    assert "used 4 exposures of the other half" in said["pinn"]
