@@ -25,6 +25,7 @@ from importlib import import_module
 from fly64lib.methods.forked import SERVER
 from fly64lib.notebook.code_hash import imports_of
 from fly64lib.notebook.paths import notebook, private_folder, without_iris
+from ptycho_torch.commands import keep_freed
 
 _AT_START = ("PYTHON", "OMP_", "MKL_", "OPENBLAS_")  # variables read when modules are loaded
 _PR_SET_PDEATHSIG = 1
@@ -38,6 +39,7 @@ _LATER = {
 
 def main() -> int:
     """Run the command of the arguments; its exit code. Returns in forked processes too."""
+    keep_freed()
     with private_folder() as folder, socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(folder / "forks"))
         listener.listen(128)
