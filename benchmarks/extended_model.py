@@ -14,8 +14,9 @@ dB are phase / amplitude PSNR on the detector's grid.
              light beside the detector, scored in the unknown-probe gauge; the unbiased limit
     gaps     two dead gaps of a detector: masked, taken as zeros, and whole with as many photons
     jitter   a pixel of the detector's grid (rms) on the positions: as stated, corrected, and none
-    motion   a sample that moves during an exposure, as in a fly scan: under the file's probe, under
-             a probe and three modes recovered from it, and at rest
+    motion   a sample that moves during an exposure, as in a fly scan: under the file's probe, with
+             the way that the order of the view's positions tells, under a probe and three modes
+             recovered from it, and at rest
     cost     patterns per CPU second of a pass, CPU seconds and memory of a row, at M = N and more
 
 Rows are kept in OUTPUT and go on where they stopped."""
@@ -176,6 +177,7 @@ def jitter(options: Options) -> Iterator[dict]:
 def motion(options: Options) -> Iterator[dict]:
     beams = {
         "the file's probe": Classical(),
+        "and the way": Classical(motion_px=MOTION_PX),
         "one mode recovered": Classical(probe="refine", joint_steps=STEPS),
         "three modes recovered": Classical(probe="refine", probe_modes=3, joint_steps=STEPS),
     }

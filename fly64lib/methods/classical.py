@@ -33,6 +33,9 @@ class Classical:
     probe_modes: Annotated[Whole, Field(ge=1, le=16)] = 1
     # of the exposures: positions one by one or as a linear map of all, brightness, background
     unknown: Annotated[tuple[Literal[UNKNOWNS], ...], SEVERAL] = ()
+    # of the object's: how far the sample went during an exposure, towards the next position in the
+    # scan's order, as in a fly scan; taken where photons held out ask for it, the probe known
+    motion_px: Annotated[float, Field(ge=0, le=32)] = 0.0
     joint_steps: Positive = 80  # on object, probe and exposures together, where these are sought
     # photons per object pixel, holds the slopes of the object meanwhile
     tikhonov: Weight = 10.0
@@ -46,6 +49,9 @@ class Classical:
         if self.probe_modes > 1 and self.probe == "known":
             text = f"probe_modes={self.probe_modes} asks for modes to be found, which takes"
             raise ConfigError(f"{text} probe='refine'")
+        if self.motion_px and self.joint:
+            text = f"motion_px={self.motion_px:g} is of a known probe and known exposures"
+            raise ConfigError(f"{text}: leave it, or probe='refine' and unknown, out")
         if self.spectrum == "rings" and self.weight is not None:
             text = "spectrum='rings' is chosen on photons held out, after a weight that they choose"
             raise ConfigError(f"{text}: leave weight={self.weight} out")
@@ -58,7 +64,7 @@ class Classical:
     @property
     def as_filed(self) -> bool:
         """Whether the object is fitted under the file's own probe and exposures."""
-        return not self.joint and not self.probe_defocus_rad
+        return not (self.joint or self.probe_defocus_rad or self.motion_px)
 
     def reconstruct(self, scan: Scan) -> MethodResult:
         """The object of a scan; `settings` holds the prior used, and the deviance of each tried.

@@ -47,7 +47,7 @@ from ptycho_torch.iteration.ring_prior import RingPrior
 from ptycho_torch.iteration.slopes import mean_deviance
 from ptycho_torch.iteration.subsets import schedule
 from ptycho_torch.memmap_bridge import RawDataTorch
-from ptycho_torch.physics.geometry import Geometry, Patterns
+from ptycho_torch.physics.geometry import Geometry, Patterns, ways
 
 _ALONE = 20  # steps on the object before a probe, or exposures, join
 MOST_STEP = 0.5  # of a position at a time, in pixels of the detector's grid
@@ -66,7 +66,11 @@ def reconstruct(
     torch.set_num_threads(settings.threads)
     probe = with_modes(starting_probe(scan, settings.probe_defocus_rad), settings.probe_modes)
     stated = scan.geometry().under(probe)
-    patterns = Patterns(stated, scan.counts(slice(None)).__getitem__)
+    geometry = stated
+    if settings.motion_px:
+        way = ways(scan.scan.positions, settings.motion_px)
+        geometry = replace(stated, way_px=torch.from_numpy(way).to(stated.residual_px))
+    patterns = Patterns(geometry, scan.counts(slice(None)).__getitem__)
     prior = ImagePrior(settings.weight or 0.0, settings.slope, settings.amplitude)
     trace: list[dict[str, float]] = []
     # A bar for each stage: their steps cost differently, and how many priors will be tried is
@@ -101,7 +105,8 @@ def reconstruct(
         text = f"{scan.source}: the object is not finite after {settings.steps} steps"
         raise PtychoError(f"{text}: the probe does not fit the data")
     note = "chosen on photons held out" if tried else "given"
-    note += "; positions as stated, which photons held out prefer" * returned
+    what = "at rest" if settings.motion_px else "positions as stated"
+    note += f"; {what}, which photons held out prefer" * returned
     found = {**prior._asdict(), "tried": [[*one, held] for one, held in tried.items()]}
     found["rings"] = rings and rings.variance.tolist()
     geometry, unknown = patterns.geometry, settings.unknown
@@ -125,7 +130,7 @@ def reconstruct(
 class _Best(NamedTuple):
     """What photons held out ask for."""
 
-    patterns: Patterns  # as they were found, or where they are stated
+    patterns: Patterns  # as they were found, or as they are stated
     chosen: Chosen
     rings: RingPrior | None
 
@@ -137,7 +142,8 @@ def _chosen(
     settings: Any,
     tried: Callable[[], Any],
 ) -> _Best:
-    """The prior, and whether positions that were found are better than those stated."""
+    """The prior, and whether positions that were found, or a sample that moves, are better than
+    what is stated."""
     photons = settings.keep, settings.seed
     if settings.as_filed:
         parts = parts_of(scan, *photons)
@@ -146,7 +152,7 @@ def _chosen(
         parts = split(scan, patterns, *photons)
         chosen = choose(*parts, tried=tried)
         if settings.probe == "known" and _moved(patterns.geometry, stated):
-            places = {"address": stated.address, "residual_px": stated.residual_px}
+            places = {name: getattr(stated, name) for name in ("address", "residual_px", "way_px")}
             unmoved = replace(patterns, geometry=replace(patterns.geometry, **places))
             others = split(scan, unmoved, *photons)
             other = choose(*others, tried=tried)
@@ -157,9 +163,9 @@ def _chosen(
 
 
 def _moved(geometry: Geometry, stated: Geometry) -> bool:
-    """Whether positions are others than those stated."""
+    """Whether positions are others than those stated, or the sample moves."""
     away = positions_of(geometry) - positions_of(stated)
-    return bool(away.abs().max() > _MOVED_PX)
+    return geometry.way_px is not None or bool(away.abs().max() > _MOVED_PX)
 
 
 def _joint(

@@ -17,9 +17,7 @@ from pydantic import Field
 from fly64lib.simulation.probes import Modes, defocused, perturb_probe
 from fly64lib.simulation.scans import Positions
 from ptycho_torch.fields import Seed, config
-
-# of the way that an exposure is averaged over; four as many change the patterns by under 1e-3
-_MOMENTS_PER_PX = 2
+from ptycho_torch.physics.geometry import moments, ways
 
 
 def _to(most: float) -> Any:
@@ -81,15 +79,13 @@ class Imperfections:
         one after in the order given."""
         if not (self.jitter_px or self.motion_px):
             return [positions_px]
-        at = positions_px[:, ::-1].T  # x, y
-        centre = at + self.jitter_px * np.random.default_rng(self.seed).standard_normal(at.shape)
-        way = np.gradient(at, axis=1)
-        # A stage that stands does not move during the exposure either.
-        way = way / np.maximum(np.hypot(*way), 1e-12)
-        count = max(3, int(np.ceil(self.motion_px * _MOMENTS_PER_PX))) if self.motion_px else 1
-        most = np.array([[shape[1]], [shape[0]]]) - M / 2
-        steps = ((np.arange(count) + 0.5) / count - 0.5) * self.motion_px
-        return [np.clip(centre + step * way, M / 2, most)[::-1].T for step in steps]
+        # drawn for x, then for y
+        drawn = np.random.default_rng(self.seed).standard_normal((2, len(positions_px)))
+        centre = positions_px + self.jitter_px * drawn[::-1].T
+        way = ways(positions_px, self.motion_px)
+        most = np.array(shape) - M / 2
+        shares = moments(self.motion_px) if self.motion_px else [0.0]
+        return [np.clip(centre + share * way, M / 2, most) for share in shares]
 
     def working_pixels(self, N: int) -> Bool[np.ndarray, "N N"]:
         """False under the beam stop and where a pixel is dead."""

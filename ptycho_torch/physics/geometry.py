@@ -4,6 +4,7 @@ A *canvas* is the rectangle of the object that an iteration or a network works o
 experiment without its counts: expected counts, fluence, and the way between canvas and object need
 nothing else. With counts it is the patterns of a scan."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -20,6 +21,8 @@ CHUNK = 64  # patterns held at once: few enough for a CPU's cache; results chang
 # Of up to this many 64 px patterns the shifted probes are kept; beyond it they are made again.
 _CACHED_PATTERNS = 2048
 MOST_SUBSETS = 16
+# of the way that an exposure is averaged over; four as many change the patterns by under 1e-3
+MOMENTS_PER_PX = 2
 
 
 class Detector(NamedTuple):
@@ -48,7 +51,8 @@ class Geometry:
     `address` is (canvas, row, column) of each exposure's patch of M x M pixels, `residual_px` the
     sub-pixel rest of its position, `shape` (canvases, height, width), and `window` the rows and
     columns of the object that a single canvas covers. Without a `detector` it has the patches' M
-    pixels; `brightness` is how bright each exposure was beside the others."""
+    pixels; `brightness` is how bright each exposure was beside the others; `way_px` how far the
+    sample went during each, about its position."""
 
     address: Int[Tensor, "n 3"]
     residual_px: Float[Tensor, "n 2"]
@@ -58,6 +62,7 @@ class Geometry:
     origin: tuple[int, int] = (0, 0)
     detector: Detector | None = None
     brightness: Float[Tensor, " n"] | None = None
+    way_px: Float[Tensor, "n 2"] | None = None
     passes: bool = True  # several will be made: shifted probes and counts are worth keeping
     _kept: dict = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -128,7 +133,7 @@ class Geometry:
 
     def at(self, indices: Int[Tensor, " m"]) -> "Geometry":
         """Some of the exposures, on the same canvas."""
-        names = ("address", "residual_px", "brightness")
+        names = ("address", "residual_px", "brightness", "way_px")
         of_each = {name: getattr(self, name) for name in names}
         return replace(self, **{k: v if v is None else v[indices] for k, v in of_each.items()})
 
@@ -138,13 +143,17 @@ class Geometry:
         return iter((every if indices is None else indices).split(CHUNK))
 
     def probes(self, indices: Int[Tensor, " n"]) -> Complex[Tensor, "n modes M M"]:
-        """The probe at the sub-pixel part of each position."""
-        return _kept(
-            self,
-            self._kept,
-            lambda chunk: optics.shift_probe(self.probe, self.residual_px[chunk]),
-            indices,
-        )
+        """The probe at the sub-pixel part of each position; of a sample that moves, at moments of
+        its way, as so many more modes."""
+        return _kept(self, self._kept, self._shifted, indices)
+
+    def _shifted(self, indices: Int[Tensor, " n"]) -> Complex[Tensor, "n modes M M"]:
+        at = self.residual_px[indices]
+        if self.way_px is None:
+            return optics.shift_probe(self.probe, at)
+        shares = moments(float(self.way_px.norm(dim=1).max()))
+        parts = [optics.shift_probe(self.probe, at + t * self.way_px[indices]) for t in shares]
+        return torch.cat(parts, 1) / len(shares) ** 0.5
 
     def patches(
         self, canvas: Num[Tensor, "canvases H W"], indices: Int[Tensor, " n"]
@@ -215,6 +224,19 @@ class Geometry:
     def worth_keeping(self) -> bool:
         """Whether what several passes need again is kept: of a scan that is small enough."""
         return self.passes and len(self) * self.M**2 <= _CACHED_PATTERNS * 64**2
+
+
+def moments(longest_px: float) -> np.ndarray:
+    """The moments of an exposure, as shares of its way from -1/2 to 1/2."""
+    count = max(3, math.ceil(longest_px * MOMENTS_PER_PX))
+    return (np.arange(count) + 0.5) / count - 0.5
+
+
+def ways(positions: Float[np.ndarray, "n 2"], length_px: float) -> Float[np.ndarray, "n 2"]:
+    """How a sample that moves goes during each exposure, of a scan in the order it was taken: from
+    the position before towards the one after. A stage that stands does not move either."""
+    way = np.gradient(positions, axis=0)
+    return length_px * way / np.maximum(np.hypot(*way.T), 1e-12)[:, None]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 import oracle
 import pytest
 import torch
-from small_scan import seen_region, small_raw
+from small_scan import geometry, seen_region, small_raw
 
 from fly64lib.design.study import ScanDesign, split_file
 from fly64lib.evaluation.judgement import judge
@@ -19,6 +19,7 @@ from fly64lib.methods.classical import Classical
 from fly64lib.reconstruction import MethodSettings, ReconstructionJob
 from fly64lib.simulation.imperfections import Imperfections
 from fly64lib.simulation.probes import defocused
+from ptycho_torch.data.contract import ScanData
 from ptycho_torch.errors import ConfigError, PtychoError
 from ptycho_torch.files import json_text
 from ptycho_torch.iteration import exposures
@@ -171,3 +172,45 @@ def test_positions_are_kept_where_photons_held_out_ask_for_them_and_else_put_bac
             exposures.positions_of(best.patterns.geometry), exposures.positions_of(right.geometry)
         )
         assert (best.patterns is right) == (found is right)
+
+
+MOTION_PX = 4.0
+
+
+@pytest.fixture(scope="module")
+def still_and_moving() -> dict[str, RawDataTorch]:
+    """The same exposures of a sample at rest and of one that moves on, simulated by the oracle."""
+    image, probe, y, x, still = geometry(N=32, across=8)
+    way = np.gradient(np.stack([y, x], 1), axis=0)
+    way /= np.hypot(*way.T)[:, None]
+    shares = (np.arange(16) + 0.5) / 16 - 0.5  # twice as many as the model has
+    at = [np.stack([y, x], 1) + share * MOTION_PX * way for share in shares]
+    moving = np.mean([oracle.expected_counts(image, probe, *one.T) for one in at], 0)
+    made = {}
+    for name, expected in {"still": still, "moving": moving}.items():
+        counts = np.random.default_rng(0).poisson(1e5 * expected / expected.sum((1, 2)).mean())
+        beam = probe * (1e5 / expected.sum((1, 2)).mean()) ** 0.5
+        scan = ScanData(np.sqrt(counts).astype(np.float32), x, y, beam.astype(np.complex64), image)
+        made[name] = RawDataTorch(scan, Path(f"{name}.npz"))
+    return made
+
+
+def test_a_moving_sample_is_explained_by_its_way(still_and_moving):
+    raw = still_and_moving["moving"]
+    blurred, found = (Classical(motion_px=px).reconstruct(raw) for px in (0.0, MOTION_PX))
+    assert quality(found, raw) > quality(blurred, raw) + 3
+    perfect = 1.1  # and what a few per cent of the photons in the noise may add
+    assert found.trace[-1]["deviance"] < perfect < blurred.trace[-1]["deviance"]
+
+
+def test_a_sample_at_rest_is_left_at_rest(still_and_moving):
+    raw = still_and_moving["still"]
+    still, asked = (Classical(motion_px=px).reconstruct(raw) for px in (0.0, MOTION_PX))
+    assert "at rest, which photons held out prefer" in asked.note
+    assert quality(asked, raw) == pytest.approx(quality(still, raw), abs=0.1)
+
+
+def test_a_way_asks_for_a_known_probe_and_known_exposures():
+    for other in ({"probe": "refine"}, {"unknown": ("positions",)}):
+        with pytest.raises(ConfigError, match="motion_px=4"):
+            Classical(motion_px=MOTION_PX, **other)
