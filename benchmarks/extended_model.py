@@ -47,7 +47,7 @@ CELLS = (("dense", 1e5), ("sparse", 1e5), ("dense", 1e4), ("sparse", 1e4))
 CELLS += (("dense", 1e3), ("sparse", 1e3))
 SIDES = (64, 96, 128)
 GAPS = {"columns": slice(14, 17), "rows": slice(42, 45)}  # some 9 % of the pixels
-MOTION_PX = 6.0  # of the object: four of the detector's grid, a sixth of a dense step
+MOTION_PX = 6.0  # of the object: four of the detector's grid
 KEYS = ("row", "M", "jitter_px", "motion_px", "view", "dose")  # of a condition
 STEPS = 200  # of a fit that has more than the object to find
 
@@ -225,10 +225,8 @@ def cost(options: Options) -> Iterator[dict]:
 def run(options: Options) -> int:
     """Do what is missing, and print the means over the replicates."""
     rows = Rows(options.output / f"{options.what}.json", scan_step=options.scan_step)
-    every = {"cells": cells, "gaps": gaps, "jitter": jitter, "motion": motion, "cost": cost}[
-        options.what
-    ]
-    for place, made in every(options):
+    every = {"cells": cells, "gaps": gaps, "jitter": jitter, "motion": motion, "cost": cost}
+    for place, made in every[options.what](options):
         if place not in rows:
             rows.add(place | made())
             print(rows.rows[-1], flush=True)
@@ -240,8 +238,7 @@ def means(rows: list[Mapping]) -> str:
     """A row of means, and the number of replicates, for each condition."""
     groups: dict[tuple, list[Mapping]] = {}
     for row in rows:
-        keys = KEYS
-        groups.setdefault(tuple(row.get(key) for key in keys), []).append(row)
+        groups.setdefault(tuple(row.get(key) for key in KEYS), []).append(row)
     found = []
     for place, own in groups.items():
         values = [k for k, v in own[0].items() if isinstance(v, float) and k not in ("dose",)]

@@ -7,7 +7,8 @@ FAULTS = """
 import resource, sys
 import numpy as np
 from ptycho_torch.commands import keep_freed
-keep_freed() if sys.argv[1] == "kept" else None
+if sys.argv[1] == "kept":
+    keep_freed()
 np.ones(2**21)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for size in 30 * [2**21, 2**20]:

@@ -11,9 +11,10 @@ by Gauss-Newton steps (:mod:`ptycho_torch.iteration.newton`). The prior
 
 Where the probe P is to be refined, or positions, brightness s and background b are unknown
 (:mod:`ptycho_torch.iteration.exposures`), accelerated steps on all of them together go before,
-which hold the slopes of O by `tikhonov`. Under a known probe positions that were found are kept
-where photons held out are explained better with them than with those stated, by more than chance;
-with a probe that is sought too, :mod:`~fly64lib.methods.probe_recovery` judges."""
+which hold the slopes of O by `tikhonov`. Under a known probe positions that were found, or the
+way of a sample that moves, are kept where photons held out are explained better with them than with
+what is stated, by more than chance; with a probe that is sought too,
+:mod:`~fly64lib.methods.probe_recovery` judges."""
 
 from collections.abc import Callable
 from dataclasses import asdict, replace

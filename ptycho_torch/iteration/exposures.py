@@ -38,6 +38,7 @@ class PositionSlopes(NamedTuple):
 def position_slopes(canvas: Canvas, patterns: Patterns) -> PositionSlopes:
     """Slope and expected curvature at the positions that the patterns have."""
     geometry, parts = patterns.geometry, []
+    geometry.require_rest("a position")
     for chunk in geometry.chunks():
         patches = geometry.patches(canvas, chunk)[:, None]
         waves = optics.propagate(geometry.probes(chunk) * patches, geometry.N)

@@ -64,6 +64,7 @@ def joint_gradient(
     The waves are linear in each of the two, so that each gradient is an adjoint: of cutting, or of
     shifting the probe."""
     geometry = patterns.geometry.under(probe)
+    geometry.require_rest("the probe")
     by_object, by_probe = torch.zeros_like(canvas), torch.zeros_like(probe)
     for chunk in geometry.chunks(indices):
         patches = geometry.patches(canvas, chunk)[:, None]

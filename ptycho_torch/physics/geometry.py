@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Complex, Float, Int, Num
 from torch import Tensor
 
+from ptycho_torch.errors import ConfigError
 from ptycho_torch.physics import optics
 from ptycho_torch.physics.patches import cut, on_canvas, paste, split_positions
 
@@ -147,6 +148,11 @@ class Geometry:
         its way, as so many more modes."""
         return _kept(self, self._kept, self._shifted, indices)
 
+    def require_rest(self, sought: str) -> None:
+        """ConfigError where the sample moves, while what is sought has slopes that know no way."""
+        if self.way_px is not None:
+            raise ConfigError(f"the sample moves; expected one at rest while {sought} is sought")
+
     def _shifted(self, indices: Int[Tensor, " n"]) -> Complex[Tensor, "n modes M M"]:
         at = self.residual_px[indices]
         if self.way_px is None:
@@ -227,14 +233,16 @@ class Geometry:
 
 
 def moments(longest_px: float) -> np.ndarray:
-    """The moments of an exposure, as shares of its way from -1/2 to 1/2."""
+    """The moments of an exposure, as shares of its way from -1/2 to 1/2: MOMENTS_PER_PX of the
+    `longest_px` of a scan, and three at least."""
     count = max(3, math.ceil(longest_px * MOMENTS_PER_PX))
     return (np.arange(count) + 0.5) / count - 0.5
 
 
 def ways(positions: Float[np.ndarray, "n 2"], length_px: float) -> Float[np.ndarray, "n 2"]:
-    """How a sample that moves goes during each exposure, of a scan in the order it was taken: from
-    the position before towards the one after. A stage that stands does not move either."""
+    """How a sample that moves goes during each exposure, (rows, columns) in px, of a scan in the
+    order it was taken: from the position before towards the one after. A stage that stands does not
+    move either."""
     way = np.gradient(positions, axis=0)
     return length_px * way / np.maximum(np.hypot(*way.T), 1e-12)[:, None]
 

@@ -3,10 +3,17 @@
 The probe moves on one patch and closes on itself there; where it fades to the patch's edge, as
 beams do, this is the sample's motion: tests/methods/test_classical.py."""
 
+from dataclasses import replace
+
 import numpy as np
 import oracle
+import pytest
 import torch
+from small_scan import random_patterns
 
+from ptycho_torch.errors import ConfigError
+from ptycho_torch.iteration.exposures import position_slopes
+from ptycho_torch.iteration.slopes import joint_gradient
 from ptycho_torch.physics.geometry import Geometry, moments, ways
 
 
@@ -18,7 +25,7 @@ def test_expected_counts_are_the_mean_of_those_on_the_way():
     way = ways(places, 2.5)
     np.testing.assert_allclose(np.hypot(*way.T), 2.5)
     made = Geometry.of(torch.from_numpy(places), torch.from_numpy(probe), image.shape, whole=True)
-    geometry = Geometry(**_fields(made) | {"way_px": torch.from_numpy(way)})
+    geometry = replace(made, way_px=torch.from_numpy(way))
     found = geometry.expected(torch.from_numpy(image)[None], torch.arange(5)).numpy()
     expected = [_seen(image, probe, *one) for one in zip(places, way, strict=True)]
     np.testing.assert_allclose(found, expected, rtol=1e-6)
@@ -35,8 +42,14 @@ def _seen(image: np.ndarray, probe: np.ndarray, place: np.ndarray, way: np.ndarr
     return (np.abs(waves) ** 2).sum(0) / len(moments(2.5))
 
 
-def _fields(geometry: Geometry) -> dict:
-    return {name: value for name, value in vars(geometry).items() if name != "_kept"}
+def test_a_probe_or_positions_are_not_sought_under_a_way():
+    still, canvas = random_patterns(N=7)
+    moving = replace(still.geometry, way_px=torch.ones(len(still), 2))
+    patterns = replace(still, geometry=moving)
+    with pytest.raises(ConfigError, match="sample moves"):
+        joint_gradient(canvas, moving.probe, patterns)
+    with pytest.raises(ConfigError, match="sample moves"):
+        position_slopes(canvas, patterns)
 
 
 def test_a_stage_that_stands_has_no_way():
