@@ -8,13 +8,16 @@ A step solves the linearised problem, with the Fisher information 2 A^H u Re(u* 
 conjugate gradients. The detector tells slow changes of the phase poorly, a thousand times less than
 its details; the preconditioner knows by how much, ring by ring: it is measured on random signs,
 which costs two products with the information. Some 20 products then do what hundreds of gradient
-steps do not."""
+steps do not.
+
+Of a probe with several modes the products take the strong ones, for all of the light: the slope is
+exact, so that only the way to the minimum changes."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Complex, Float, Int
 from torch import Tensor
 
 from ptycho_torch.iteration.canvas import canvas_steps, empty
@@ -40,6 +43,7 @@ _RINGS = 40  # of the measured response
 _LEAST_RESPONSE = 1e-3  # relative to one pixel's own
 _INNER = 2  # steps of the preconditioner, which joins what is simple in space and in frequency
 _HALVINGS = 4  # of a step that led uphill, at most
+_LEADING = 0.95  # of the light: modes that carry that much stand for all in the products
 
 
 class State(NamedTuple):
@@ -68,6 +72,20 @@ class Newton:
         parts = optics.round_trip(geometry.M, geometry.N, self.shape, device)
         self.forward, self.adjoint, self.modulation = parts
         self.response: Float[Tensor, "2 H K"] | None = None
+        self.leading = leading_modes(geometry.probe) if geometry.way_px is None else None
+        self._known: list[tuple[Logs, Linearised]] = []  # where it began and ended last
+
+    def about(self, logs: Logs) -> "Linearised":
+        """The likelihood about an object; the last two are kept, since a search begins at one
+        object again and again."""
+        for known, linearised in self._known:
+            if known is logs:
+                return linearised
+        return self._keep(logs, Linearised(self, logs))
+
+    def _keep(self, logs: Logs, linearised: "Linearised") -> "Linearised":
+        self._known = [*self._known[-1:], (logs, linearised)]
+        return linearised
 
     def solve(
         self,
@@ -87,7 +105,7 @@ class Newton:
             away = at - centre
             return float(scored.deviance / 2 + (away * filtered(away, precision)).sum())
 
-        here, done = Linearised(self, logs), 0
+        here, done = self.about(logs), 0
         for count in steps:
             if observe:
                 observe(State(done, logs, float(here.deviance) / scale))
@@ -100,6 +118,8 @@ class Newton:
             else:
                 break
             logs, here, done = logs + change, there, done + count
+        if done:
+            self._keep(logs, here)
         if observe:
             observe(State(done, logs, float(here.deviance) / scale))
         return logs
@@ -117,7 +137,7 @@ class Linearised:
             waves, expected = self._waves(chunk)
             counts = newton.patterns.measured(chunk)
             excess = excess_of(expected, counts, geometry.sensitivity(chunk))[:, None]
-            slope += self._back(excess * waves, chunk)
+            slope += self._back(excess * waves, chunk, geometry.probes(chunk))
             self.deviance += poisson_deviance(expected, counts).sum()
             if self._kept is not None:
                 self._kept.append(self._direction(waves, expected, chunk))
@@ -145,7 +165,8 @@ class Linearised:
         direction = steered = precondition(residual)
         size = first = dot(residual, steered)
         for _ in range(count):
-            image = self.information(direction) + filtered(direction, precision)
+            image = self.information(direction, self.newton.leading)
+            image = image + filtered(direction, precision)
             length = (size / dot(direction, image)).to(right.dtype)
             solution, before = solution + length * direction, residual
             residual = residual - length * image
@@ -157,18 +178,20 @@ class Linearised:
             direction = steered + turn.clamp_min(0).to(right.dtype) * direction
         return solution
 
-    def information(self, change: Logs) -> Logs:
-        """2 A^H u Re(u* A change), u the direction in which a wave's change is counted."""
+    def information(self, change: Logs, modes: Int[Tensor, " k"] | None = None) -> Logs:
+        """2 A^H u Re(u* A change), u the direction in which a wave's change is counted; of some
+        `modes` only, as if they had the light of all."""
         newton, geometry = self.newton, self.newton.geometry
         changed = torch.complex(change[0], change[1])[None] * self.canvas * newton.modulation
         result = torch.zeros_like(changed)
         for number, chunk in enumerate(geometry.chunks()):
-            direction = self._at(number, chunk)
-            patches = geometry.patches(changed, chunk)[:, None]
-            waves = newton.forward(geometry.probes(chunk) * patches)
+            direction, probes = self._at(number, chunk), geometry.probes(chunk)
+            if modes is not None:
+                direction, probes = direction[:, modes], probes[:, modes]
+            waves = newton.forward(probes * geometry.patches(changed, chunk)[:, None])
             along = (direction.real * waves.real + direction.imag * waves.imag).sum(1, True)
-            result += self._back(2 * direction * along, chunk)
-        return self._parts(result)
+            result += self._back(2 * direction * along, chunk, probes)
+        return self._parts(result if modes is None else result / _share(geometry.probe, modes))
 
     def noise(self, generator: torch.Generator) -> Logs:
         """A random gradient whose covariance is the information."""
@@ -178,7 +201,8 @@ class Linearised:
             direction = self._at(number, chunk)
             size = len(chunk), 1, geometry.N, geometry.N
             random = torch.randn(size, generator=generator).to(newton.fluence)
-            result += self._back(2**0.5 * direction * random, chunk)
+            probes = geometry.probes(chunk)
+            result += self._back(2**0.5 * direction * random, chunk, probes)
         return self._parts(result)
 
     def _at(self, number: int, chunk: Tensor) -> Complex[Tensor, "n modes N N"]:
@@ -198,9 +222,9 @@ class Linearised:
         direction = waves * (expected + DARK).rsqrt()[:, None]
         return direction if sensitivity is None else direction * sensitivity[:, None]
 
-    def _back(self, waves: Complex[Tensor, "n modes N N"], chunk: Tensor) -> Tensor:
+    def _back(self, waves: Complex[Tensor, "n modes N N"], chunk: Tensor, probes: Tensor) -> Tensor:
         geometry = self.newton.geometry
-        patches = (geometry.probes(chunk).conj() * self.newton.adjoint(waves)).sum(1)
+        patches = (probes.conj() * self.newton.adjoint(waves)).sum(1)
         return paste(patches, geometry.address[chunk], geometry.shape)
 
     def _parts(self, by_object: Complex[Tensor, "1 H W"]) -> Logs:
@@ -218,11 +242,25 @@ class Linearised:
             signs = torch.zeros(2, *root.shape)
             signs[part] = 2.0 * torch.randint(2, root.shape, generator=generator) - 1
             signs = signs.to(root)
-            seen = self.information(signs / root)[part] / root
+            seen = self.information(signs / root, self.newton.leading)[part] / root
             pair = torch.fft.rfft2(signs[part]).conj() * torch.fft.rfft2(seen)
             total = torch.bincount(ring.flatten(), pair.real.flatten(), minlength=_RINGS)
             found.append((total / members / root.numel()).to(root)[ring])
         return torch.stack(found).clamp_min(_LEAST_RESPONSE)
+
+
+def leading_modes(probe: Complex[Tensor, "modes M M"]) -> Int[Tensor, " k"] | None:
+    """The strongest modes that carry most of the light; None where that takes all of them."""
+    power = optics.intensity(probe).sum((1, 2))
+    order = power.argsort(descending=True)
+    before = power[order].cumsum(0) - power[order]
+    count = int((before < _LEADING * power.sum()).sum())
+    return order[:count] if count < len(power) else None
+
+
+def _share(probe: Complex[Tensor, "modes M M"], modes: Int[Tensor, " k"]) -> Tensor:
+    power = optics.intensity(probe).sum((1, 2))
+    return power[modes].sum() / power.sum()
 
 
 def _split_solve(

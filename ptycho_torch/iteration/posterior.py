@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ptycho_torch.iteration.image_prior import ImagePrior, Logs
-from ptycho_torch.iteration.newton import Linearised, Newton
+from ptycho_torch.iteration.newton import Newton
 
 SAMPLES = 12
 _STEPS = 12  # conjugate gradient steps of a sample
@@ -23,7 +23,7 @@ def deviations(
     """Standard deviations of log amplitude and phase about `logs`, the most likely under `prior`;
     the global phase, which no data fix, is taken out of each sample."""
     generator = torch.Generator().manual_seed(seed)
-    here, precision = Linearised(newton, logs), prior.precision(newton.shape, logs)
+    here, precision = newton.about(logs), prior.precision(newton.shape, logs)
     total = torch.zeros_like(logs)
     fluence = newton.fluence / newton.fluence.sum()
     for _ in range(samples):

@@ -65,20 +65,24 @@ def joint_gradient(
     shifting the probe."""
     geometry = patterns.geometry.under(probe)
     geometry.require_rest("the probe")
+    forward, adjoint, modulation = optics.round_trip(
+        geometry.M, geometry.N, tuple(canvas.shape[-2:]), canvas.device
+    )
+    modulated = canvas * modulation
     by_object, by_probe = torch.zeros_like(canvas), torch.zeros_like(probe)
     for chunk in geometry.chunks(indices):
-        patches = geometry.patches(canvas, chunk)[:, None]
+        patches = geometry.patches(modulated, chunk)[:, None]
         shift = geometry.residual_px[chunk]
         probes = optics.shift_probe(probe, shift)
-        waves = optics.propagate(probes * patches, geometry.N)
+        waves = forward(probes * patches)
         expected = geometry.counted(_summed(optics.intensity(waves)), chunk)
         counts = patterns.measured(chunk)
         excess = excess_of(expected, counts, geometry.sensitivity(chunk))[:, None]
-        back = optics.backpropagate(excess * waves, geometry.M)
+        back = adjoint(excess * waves)
         on_patches = _summed(probes.conj() * back)
         by_object += paste(on_patches, geometry.address[chunk], geometry.shape)
         by_probe += optics.shift_probe_adjoint(patches.conj() * back, shift)
-    return by_object, by_probe
+    return by_object * modulation, by_probe
 
 
 def mean_deviance(canvas: Complex[Tensor, "1 H W"], patterns: Patterns) -> float:
