@@ -255,7 +255,7 @@ def leading_modes(probe: Complex[Tensor, "modes M M"]) -> Int[Tensor, " k"] | No
     order = power.argsort(descending=True)
     before = power[order].cumsum(0) - power[order]
     count = int((before < _LEADING * power.sum()).sum())
-    return order[:count] if count < len(power) else None
+    return order[:count] if 0 < count < len(power) else None  # a probe may not be finite: 0
 
 
 def _share(probe: Complex[Tensor, "modes M M"], modes: Int[Tensor, " k"]) -> Tensor:

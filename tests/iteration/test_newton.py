@@ -11,7 +11,7 @@ from small_scan import small_raw
 
 from ptycho_torch.iteration import posterior
 from ptycho_torch.iteration.image_prior import ImagePrior, filtered, object_of
-from ptycho_torch.iteration.newton import Linearised, Newton, start
+from ptycho_torch.iteration.newton import Linearised, Newton, leading_modes, start
 from ptycho_torch.iteration.posterior import deviations
 from ptycho_torch.iteration.slopes import DARK
 from ptycho_torch.memmap_bridge import RawDataTorch
@@ -82,6 +82,71 @@ def test_the_information_is_the_dense_fisher_matrix(M, N, modes):
     eye = torch.eye(logs.numel(), dtype=logs.dtype)
     found = torch.stack([here.information(row.view_as(logs)).flatten() for row in eye])
     torch.testing.assert_close(found, dense, rtol=1e-6, atol=1e-6 * float(dense.abs().max()))
+
+
+@pytest.mark.parametrize(("M", "N"), [(8, 8), (6, 4), (9, 6)])
+def test_some_modes_information_is_the_dense_matrix_of_their_waves_for_all_of_the_light(M, N):
+    newton, logs = tiny(M, N, modes=3, n=3)
+    here, geometry, every = Linearised(newton, logs), newton.geometry, torch.arange(3)
+    modes = torch.tensor([2, 0])
+    expected = geometry.expected(object_of(logs), every)
+
+    def counts(flat: torch.Tensor) -> torch.Tensor:
+        return geometry.under(geometry.probe[modes]).expected(object_of(flat.view_as(logs)), every)
+
+    by_logs = torch.autograd.functional.jacobian(counts, logs.flatten()).flatten(0, 2)
+    dense = by_logs.T @ (by_logs / (expected.flatten()[:, None] + DARK)) / 2
+    power = geometry.probe.abs().square().sum((1, 2))
+    dense = dense * power.sum() / power[modes].sum()
+    eye = torch.eye(logs.numel(), dtype=logs.dtype)
+    found = torch.stack([here.information(row.view_as(logs), modes).flatten() for row in eye])
+    torch.testing.assert_close(found, dense, rtol=1e-6, atol=1e-6 * float(dense.abs().max()))
+
+
+def test_leading_modes_are_the_strongest_that_carry_most_of_the_light():
+    probe = torch.ones(4, 5, 5) * torch.tensor([0.16, 0.5, 0.04, 0.3]).sqrt()[:, None, None]
+    probe = torch.complex(probe, torch.zeros_like(probe))
+    assert leading_modes(probe).tolist() == [1, 3, 0]
+    assert leading_modes(probe[:2]) is None and leading_modes(probe[:1]) is None
+
+
+def of_three_modes() -> Patterns:
+    """A scan whose strongest mode carries 93 % of the light, the two others the rest."""
+    patterns = small_raw(1e4, across=6).patterns()
+    probe = patterns.geometry.probe[:1]
+    shares = torch.tensor([0.93, 0.04, 0.03]).sqrt()[:, None, None]
+    others = torch.cat([probe, probe.roll(3, -1), probe.roll(-4, -2)]) * shares
+    geometry = patterns.geometry.under(others)
+    truth = torch.exp(1j * 0.3 * torch.randn(geometry.shape, generator=torch.manual_seed(0)))
+    counts = torch.poisson(
+        geometry.expected(truth, torch.arange(len(geometry))), generator=torch.manual_seed(1)
+    )
+    return Patterns(geometry, counts.__getitem__)
+
+
+def test_the_leading_modes_products_end_as_near_the_minimum_as_all_modes_products():
+    patterns = of_three_modes()
+    begin = start(patterns)
+    leading, every = Newton(patterns), Newton(patterns)
+    assert len(leading.leading) == 2
+    every.leading = None
+    least = away(every, every.solve(begin, PRIOR, (16,) * 8))
+    rise = [away(every, one.solve(begin, PRIOR)) - least for one in (leading, every)]
+    assert 0 <= rise[0] < max(2 * rise[1], 0.01 * (away(every, begin) - least))
+
+
+def test_what_is_kept_about_an_object_changes_nothing():
+    patterns = small_raw(1e3, across=5).patterns()
+    searching, begin = Newton(patterns), start(patterns)
+    assert searching.about(begin) is searching.about(begin)
+    first = searching.solve(begin, PRIOR, (5,))
+    assert searching.about(first).deviance == Linearised(searching, first).deviance
+    firm = PRIOR._replace(weight=50.0)
+    for prior in (firm, PRIOR, firm):
+        again = searching.solve(first, prior, (5,))
+        fresh = Newton(patterns)
+        fresh.response = searching.response
+        assert torch.equal(again, fresh.solve(first, prior, (5,)))
 
 
 def test_the_information_is_symmetric_and_positive_on_a_scan():
