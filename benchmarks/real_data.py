@@ -28,6 +28,7 @@ from fly64lib.methods.classical import Classical
 from fly64lib.methods.learned import Learned
 from fly64lib.methods.probe_recovery import held_out, recover_probe
 from fly64lib.methods.ptychi import LSQML, LSQMLFine
+from fly64lib.methods.scan_model import EXPOSURES, TIKHONOV
 from fly64lib.plots import figures
 from fly64lib.simulation.overlap_measures import scanned_region
 from ptycho_torch.data.checks import mean_photons
@@ -41,7 +42,6 @@ from ptycho_torch.versions import software_versions
 
 N, M = 64, 128  # of the detector that is used, and of object and probe
 RINGS = ((32, 36), (36, 40), (40, 48), (48, 64))  # detector pixels from zero frequency
-EXPOSURES = ("positions", "brightness", "background")
 RECOVERIES = {  # name: modes, side, unknown, times the steps
     "detector's grid": (3, N, (), 1),
     "finer grid": (3, M, (), 1),
@@ -49,7 +49,6 @@ RECOVERIES = {  # name: modes, side, unknown, times the steps
     "five modes, exposures": (5, M, EXPOSURES, 1),
     "seven modes, exposures": (7, M, EXPOSURES, 2),
 }
-SLOPES = 100.0  # weight of the object's
 
 
 @config
@@ -78,7 +77,7 @@ def real_data(options: RealDataOptions) -> int:
         start, near = (raw if side == M else scan_on_detector_grid(raw).without_truth()), None
         if found and found.scan.M == side:
             start, near = found.scan, found.scan.scan.object_guess
-        how = {"unknown": unknown, "tikhonov": SLOPES, "weight": FIRST.weight, "before": near}
+        how = {"unknown": unknown, "tikhonov": TIKHONOV, "weight": FIRST.weight, "before": near}
         found = recover_probe(start, modes, times * options.steps, **how)
         fitted = data_deviance(found.scan.object_guess, found.scan.subset(~held_out(raw.n)))
         row = {"recovery": name, "deviance_fitted": fitted, "deviance_held": found.deviance_after}

@@ -61,7 +61,7 @@ _PICTURES = {
 }
 _SAMPLES = 4  # of the error map
 _PROBED = 64  # patterns on which a step is timed
-_PASSES = {"model": 45, "method": 160}  # of an addition beside its joint steps; of a method
+_PASSES = {"model": 45, "method": 110}  # of an addition beside its joint steps; of a method
 
 
 @config
