@@ -34,6 +34,7 @@ _JOB = "fly64lib.cli.main", "notebook"
 _LATER = {
     "fly64lib.training": "ptycho_torch.workflows.components",
     "fly64lib.methods.ptychi_worker": "ptychi.api.task",
+    "snakemake": "snakemake.cli",
 }
 
 

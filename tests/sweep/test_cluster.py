@@ -1,8 +1,13 @@
 """Jobs of a cluster: which are submitted together, which again, and what their options are."""
 
+import os
+import shlex
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from run_notebook import CLIENT, fork_servers_environment
 from snakemake.output_index import OutputIndex
 from toy_study import write_toy_notebooks
 
@@ -14,14 +19,17 @@ from fly64lib.sweep.profile import load_profile
 from ptycho_torch.errors import ConfigError
 
 TOY = ["views=baseline", "controls=()", "control_methods=()", "methods=pinn,lsqml"]
-# Loses the first job: it ends without having run, as when its node goes down.
+# Loses the first job: it ends without having run, as when its node goes down. What its jobs start
+# is forked: fresh imports of Snakemake and kernels would be most of a job.
 _QSUB = """#!/bin/bash
 echo "$@" >> {root}/asked
 id=$RANDOM.standin
 if [ ! -e {root}/lost ] && grep -q '"rule": "{lost}"' "${{@: -1}}"; then
   touch {root}/lost; echo 271 > {root}/$id; echo $id; exit
 fi
-(bash "${{@: -1}}" > {root}/$id.log 2>&1; echo $? > {root}/$id) > /dev/null 2>&1 &
+sed 's#{python} -m snakemake#{client} -m snakemake#' "${{@: -1}}" > {root}/$id.sh
+{environment}
+(bash {root}/$id.sh > {root}/$id.log 2>&1; echo $? > {root}/$id) > /dev/null 2>&1 &
 echo $id"""
 _QSTAT = """#!/bin/bash
 id="${{@: -1}}"
@@ -101,14 +109,31 @@ def test_the_rule_of_a_file_is_found_as_snakemake_finds_it(monkeypatch: pytest.M
     assert expected[0] == {rules[0]} and expected[1] == {*rules[:2]} and expected[5] == set()
 
 
+@pytest.fixture(scope="module")
+def on_nodes() -> Iterator[dict[str, str]]:
+    """What the stand-in's jobs have in their environment: a fork server, and the threads that
+    Snakemake gives to a job, for other ones would forbid a fork."""
+    with fork_servers_environment() as environment:
+        yield environment | dict.fromkeys(("MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+
+
 def run_on_stand_ins(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, lost: str, broken: str, *more: str
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    on_nodes: dict[str, str],
+    lost: str,
+    broken: str,
+    *more: str,
 ) -> tuple[int, list[str], list[str]]:
     """A toy study on a PBS that loses the first job of a rule, and whose notebook `broken` fails:
     exit code, submissions, and which notebooks ran."""
     folder.mkdir()
+    about = {"root": folder, "lost": lost, "python": sys.executable, "client": shlex.join(CLIENT)}
+    given = {name: value for name, value in on_nodes.items() if os.environ.get(name) != value}
+    exported = (f"export {name}={shlex.quote(value)}" for name, value in given.items())
+    about["environment"] = "\n".join(exported)
     for name, text in (("qsub", _QSUB), ("qstat", _QSTAT), ("qdel", "#!/bin/bash")):
-        (folder / name).write_text(text.format(root=folder, lost=lost))
+        (folder / name).write_text(text.format(**about))
         (folder / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(folder), prepend=":")
     notebooks = write_toy_notebooks(folder / "notebooks")
@@ -125,9 +150,9 @@ def run_on_stand_ins(
 
 @pytest.mark.slow
 def test_a_lost_job_runs_again_and_a_notebook_that_failed_does_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    on_nodes: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code, asked, ran = run_on_stand_ins(tmp_path / "a", monkeypatch, "overlap", "compare")
+    code, asked, ran = run_on_stand_ins(tmp_path / "a", monkeypatch, on_nodes, "overlap", "compare")
     assert code == 1 and ran.count("overlap") == ran.count("compare") == 1
     # generate, overlap twice, train, two reconstructions, compare and its two vain retries
     assert len(asked) == 9 and "report" not in ran
@@ -139,10 +164,10 @@ def test_a_lost_job_runs_again_and_a_notebook_that_failed_does_not(
 
 @pytest.mark.slow
 def test_the_jobs_of_a_condition_are_one_submission(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    on_nodes: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     more = ("--group", "2", "--set=doses=1e3,1e4,1e5")
-    code, asked, ran = run_on_stand_ins(tmp_path / "a", monkeypatch, "none", "", *more)
+    code, asked, ran = run_on_stand_ins(tmp_path / "a", monkeypatch, on_nodes, "none", "", *more)
     assert code == 0 and ran.count("compare") == 3
     assert len(asked) == 5  # generate, overlap, two groups of two and one condition, report
     assert (tmp_path / "a" / "study" / "notebooks" / "report.ipynb").is_file()
