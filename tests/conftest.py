@@ -16,6 +16,9 @@ from jaxtyping import install_import_hook
 os.environ.setdefault(
     "OMP_NUM_THREADS", "1"
 )  # before torch is imported: the tests' arrays are too small for threads
+# Else each worker compiles every test, and each of some hundred processes the project, anew.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 REAL_SCAN = "fly001_real_N64_every20th.npz"
 REAL_STAR = "siemens-star-small.npz.bz2"  # the public file that it was made from
 SHAPED = (
