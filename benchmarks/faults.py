@@ -47,7 +47,8 @@ GROWING = MANIFESTS | {"model.ckpt"}
 NETWORK = {"width": 8, "depth": 2}
 CONFIG = PLAIN.with_settings(
     NETWORK
-    | {"n_images": 24, "batch_size": 4, "thinnings": 1, "max_epochs": 8}
+    | {"N": 48}
+    | {"n_images": 24, "batch_size": 4, "thinnings": 1, "max_epochs": 5}
     | {"checkpointing": True, "checkpoint_steps": 1}
 )
 FOLDERS = "--phase-c-root C --phase-d-root D"
@@ -55,7 +56,7 @@ CELL = "--dose 1000 --view baseline"
 
 
 def train() -> int:
-    design = StudyDesign(doses=(1e3,), scan_step=6, simulation="matched")
+    design = StudyDesign(doses=(1e3,), scan_step=8, simulation="matched", N=48)
     job = training.build_training_jobs("C", "D", "E", design, allow_missing_phase_d=True)[:1]
     return int(training.run_jobs(job, CONFIG, "E", [])[0]["status"] != "complete")
 
@@ -76,7 +77,7 @@ def _command(module: object, options: str) -> Callable[[], int]:
 # What runs, and which folders it writes
 PHASES: dict[str, tuple[Callable[[], int], tuple[str, ...]]] = {
     "generation": (
-        _command(generation, "--output-root C --dose 1000 --scan-step 6 --simulation matched"),
+        _command(generation, "--output-root C --dose 1000 --scan-step 8 --N 48 --simulation matched"),
         ("C",),
     ),
     "overlap": (
