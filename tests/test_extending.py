@@ -71,7 +71,8 @@ def test_a_method_specimen_probe_and_metric_of_another_package_go_through_a_whol
 ):
     """And with them a trained network and pty-chi's LSQML, on two views."""
     chosen = {"methods": "blur,pinn,lsqml", "specimen": "checkers", "probe": "gaussian"}
-    chosen["settings.blur.sigma_px"] = "0.5"
+    chosen |= {"settings.blur.sigma_px": "0.5", "scan_step": "6"}
+    chosen |= {"training.steps": "4", "training.thinnings": "1", "training.n_images": "24"}
     settings = [text for key, value in chosen.items() for text in ("--set", f"{key}={value}")]
     run = fly64(package, tmp_path, "run", "--profile", "smoke", "--output", "study", *settings)
     assert run.returncode == 0, run.stderr[-2000:]

@@ -190,6 +190,7 @@ def test_an_installed_wheel_runs_train_outside_the_repository(wheel, tmp_path):
         dose=1e4,
         steps=2,
         n_images=48,
+        training={"thinnings": 1},
         output_dir="results",
     )
     assert run.returncode == 0, run.stderr

@@ -217,6 +217,7 @@ def test_train_on_measured_patterns_fits_all_of_them_and_beside_it_one_half_for_
         train_npz=real_scan_path,
         steps=2,
         n_images=40,
+        training={"thinnings": 1},
         output_dir="out",
     )
     assert run.returncode == 0, run.stderr

@@ -36,7 +36,8 @@ def photons(scan: RawDataTorch, images: np.ndarray) -> float:
 
 def trained(folder: Path, file: Path, **given: object) -> tuple[dict, np.ndarray]:
     """The one run of metrics.json and the patterns of object.npz after what train.ipynb does."""
-    short = {"training": {"width": 8, "depth": 2, "logger": "none"}, "N": 32, "steps": 2}
+    network = {"width": 8, "depth": 2, "thinnings": 1, "logger": "none"}
+    short = {"training": network, "N": 32, "steps": 2}
     files = {"train_npz": str(file), "test_npz": str(file), "output_dir": str(folder)}
     parameters = TrainParameters(**short | files | given)
     jobs = train.training_jobs(parameters)
