@@ -77,7 +77,9 @@ def _command(module: object, options: str) -> Callable[[], int]:
 # What runs, and which folders it writes
 PHASES: dict[str, tuple[Callable[[], int], tuple[str, ...]]] = {
     "generation": (
-        _command(generation, "--output-root C --dose 1000 --scan-step 8 --N 48 --simulation matched"),
+        _command(
+            generation, "--output-root C --dose 1000 --scan-step 8 --N 48 --simulation matched"
+        ),
         ("C",),
     ),
     "overlap": (

@@ -58,9 +58,9 @@ def with_package(package: Path) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": f"{package}{os.pathsep}{ROOT}"}
 
 
-def fly64(package: Path, folder: Path, *arguments: object, module: str = "fly64lib.cli.main"):
+def fly64(package: Path, folder: Path, *arguments: object):
     """A command of the project in such a process."""
-    command = [sys.executable, "-m", module, *map(str, arguments)]
+    command = [sys.executable, "-m", "fly64lib.cli.main", *map(str, arguments)]
     environment = with_package(package)
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
@@ -99,46 +99,60 @@ def test_a_method_specimen_probe_and_metric_of_another_package_go_through_a_whol
     assert "phase bias" in executed and "blur" in executed  # a text table wraps its heads
 
 
+NAMED = (
+    ("fly64lib.reconstruction", "--method", "blur"),
+    ("fly64lib.generation", "--specimen", "checkers"),
+    ("fly64lib.generation", "--probe", "gaussian"),
+)
+HELPS = [(module, "--help") for module, *_ in NAMED]
+WRONG = [(module, option, f"{name}s") for module, option, name in NAMED]
+TRAINED = (
+    *("fly64lib.training", "--phase-c-root", "C", "--phase-d-root", "D", "--artifact-root", "E"),
+    *("--dose", "10000", "--view", "baseline", "--N", "32", "--network", "pixelwise"),
+    *("--max-epochs", "1", "--thinnings", "1", "--logger", "none", "--allow-missing-phase-d"),
+)
+EXPORTED = ("fly64lib.cli.main", "export", "scan.npz", "mine.scan.txt")
+IMPORTED = (
+    *("fly64lib.cli.main", "import", "mine.scan.txt", "again.npz", "--probe", "probe.npz"),
+    *("--orientation", "as-given"),
+)
+
+
+@pytest.fixture(scope="module")
+def commands(package, tmp_path_factory) -> tuple[Path, list[tuple[int, str]]]:
+    """Exit code and words of each command above, of one process that has the package, and the
+    folder where they ran."""
+    folder = tmp_path_factory.mktemp("commands")
+    scan = small_scan(1e4, N=32)
+    for name in ("scan", "C/dose_10000/patched_train", "C/dose_10000/patched_test"):
+        write_scan(folder / f"{name}.npz", scan)
+    np.savez(folder / "probe.npz", probeGuess=scan.probe)
+    asked = (*HELPS, *WRONG, TRAINED, EXPORTED, IMPORTED)
+    return folder, told(folder, with_package(package), *asked)
+
+
 @pytest.mark.slow
-def test_the_help_of_a_command_names_the_entries_of_another_package(package, tmp_path):
-    entries = [
-        ("fly64lib.reconstruction", "--method", "blur"),
-        ("fly64lib.generation", "--specimen", "checkers"),
-        ("fly64lib.generation", "--probe", "gaussian"),
-    ]
-    helps = [(module, "--help") for module, *_ in entries]
-    wrong = [(module, option, f"{name}s") for module, option, name in entries]
-    said = told(tmp_path, with_package(package), *helps, *wrong)
-    for (_, _, name), (status, text), refused in zip(entries, said[:3], said[3:], strict=True):
+def test_the_help_of_a_command_names_the_entries_of_another_package(commands):
+    said = commands[1][: 2 * len(NAMED)]
+    for (_, _, name), (status, text), refused in zip(NAMED, said[:3], said[3:], strict=True):
         assert status == 0 and name in text
         assert refused[0] == 2 and re.search(rf"\b{name}\b", refused[1])
 
 
 @pytest.mark.slow
-def test_a_network_of_another_package_is_trained_by_its_name(package, tmp_path):
-    write_scan(tmp_path / "scan.npz", small_scan(1e4, N=32))
-    folders = ["--phase-c-root", "C", "--phase-d-root", "D", "--artifact-root", "E"]
-    options = ["--dose", "10000", "--view", "baseline", "--N", "32", "--network", "pixelwise"]
-    for split in ("train", "test"):
-        write_scan(tmp_path / f"C/dose_10000/patched_{split}.npz", small_scan(1e4, N=32))
-    short = ["--max-epochs", "1", "--thinnings", "1", "--logger", "none", "--allow-missing-phase-d"]
-    run = fly64(package, tmp_path, *folders, *options, *short, module="fly64lib.training")
-    assert run.returncode == 0, run.stderr[-2000:]
-    (job,) = json.loads((tmp_path / "E/training_manifest.json").read_text())["jobs"]
+def test_a_network_of_another_package_is_trained_by_its_name(commands):
+    folder, (*_, (code, said), _, _) = commands
+    assert code == 0, said
+    (job,) = json.loads((folder / "E/training_manifest.json").read_text())["jobs"]
     assert job["config"]["model"]["network"] == "pixelwise" and np.isfinite(job["final_loss"])
 
 
 @pytest.mark.slow
-def test_a_format_of_another_package_is_exported_and_imported(package, tmp_path):
-    scan = small_scan(1e4, N=32)
-    write_scan(tmp_path / "scan.npz", scan)
-    np.savez(tmp_path / "probe.npz", probeGuess=scan.probe)
-    options = ("--probe", "probe.npz", "--orientation", "as-given")
-    export = ("fly64lib.cli.main", "export", "scan.npz", "mine.scan.txt")
-    taken = ("fly64lib.cli.main", "import", "mine.scan.txt", "again.npz", *options)
-    for code, said in told(tmp_path, with_package(package), export, taken):
+def test_a_format_of_another_package_is_exported_and_imported(commands):
+    folder, (*_, exported, imported) = commands
+    for code, said in (exported, imported):
         assert code == 0, said
-    again = read_scan(tmp_path / "again.npz")
+    scan, again = (read_scan(folder / name) for name in ("scan.npz", "again.npz"))
     np.testing.assert_array_equal(np.rint(again.diffraction**2), np.rint(scan.diffraction**2))
     steps = [np.diff(one.positions, axis=0) for one in (again, scan)]
     np.testing.assert_allclose(*steps, atol=1e-6)

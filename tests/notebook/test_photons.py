@@ -104,6 +104,7 @@ def test_robustness_states_the_photons_of_the_view(
 ) -> None:
     monkeypatch.setattr(robustness.shutil, "rmtree", lambda folder: None)  # the data stay
     asked = {"imperfection": "motion_px", "strengths": 1, "method": "classical", "view": view}
+    asked |= {"scan_step": 8}
     settings = {"classical": {"weight": 10.0, "steps": 2}}
     parameters = RobustnessParameters(**asked, settings=settings, output_root=str(tmp_path))
     first, *_ = robustness.run_conditions(parameters)
