@@ -13,6 +13,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from run_notebook import CLIENT
 from small_scan import small_scan
 from toy_study import write_toy_notebooks
 
@@ -96,8 +97,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict
 
 
 @pytest.fixture(scope="module")
-def planned(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
-    """`planned(profile, *settings, cores=1)`: what Snakemake would do from nothing, asked once."""
+def planned(served: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """`planned(profile, *settings, cores=1)`: what Snakemake would do from nothing, asked once, in
+    a forked process."""
 
     @cache
     def said(profile: str, *settings: str, cores: int = 1) -> str:
@@ -106,8 +108,9 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
             asked(folder, profile, settings=load_profile(profile, settings), cores=cores)
         )
         study.write()
-        command = [*control.snakemake(study), "--dry-run", "--printshellcmds"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        command = [*CLIENT, *control.snakemake(study)[1:], "--dry-run", "--printshellcmds"]
+        text = {"capture_output": True, "text": True, "check": True}
+        return subprocess.run(command, env=served, **text).stdout
 
     return said
 
