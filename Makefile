@@ -30,7 +30,7 @@ test-fast: .venv/.test
 # every notebook against its executed reference; python tests/remake_references.py --reason "..." makes them anew
 test-notebooks: .venv/.test
 	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 2 --dist loadscope \
-		-p nbval.plugin --nbval --nbval-sanitize-with tests/reference/sanitize.cfg --nbval-cell-timeout 600 tests/reference
+		--nbval --nbval-sanitize-with tests/reference/sanitize.cfg --nbval-cell-timeout 600 tests/reference
 
 docs: .venv/.test
 	$(BIN)/python -m mkdocs build --strict --site-dir build/site

@@ -14,7 +14,7 @@ from fly64lib.notebook.own_scan import NOTHING_ADDED, in_words, reconstruct_scan
 from ptycho_torch.data.contract import read_scan, write_scan
 from ptycho_torch.errors import ConfigError
 
-QUICK = {"steps": 24, "threads": 1}
+QUICK = {"steps": 40, "threads": 1}
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def scan_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def folder(scan_file: Path) -> Path:
     folder = scan_file.parent / "out"
-    argv = ["reconstruct", str(scan_file), "--output", str(folder), "--steps", "24"]
+    argv = ["reconstruct", str(scan_file), "--output", str(folder), "--steps", "40"]
     assert main([*argv, "--threads", "1"]) == 0
     return folder
 
