@@ -155,24 +155,19 @@ class Linearised:
             self.newton.response = self._measured_response(weight.sqrt())
         response = self.newton.response
 
-        def dot(a: Logs, b: Logs) -> Tensor:
-            return (a * b).sum(dtype=torch.float64)
-
-        def precondition(residual: Logs) -> Logs:
-            return _split_solve(residual, weight, response, precision)
-
+        split = weight, response, precision
         solution, residual = torch.zeros_like(right), right
-        direction = steered = precondition(residual)
-        size = first = dot(residual, steered)
+        direction = steered = _split_solve(residual, *split)
+        size = first = _dot(residual, steered)
         for _ in range(count):
             image = self.information(direction, self.newton.leading)
             image = image + filtered(direction, precision)
-            length = (size / dot(direction, image)).to(right.dtype)
+            length = (size / _dot(direction, image)).to(right.dtype)
             solution, before = solution + length * direction, residual
             residual = residual - length * image
-            steered = precondition(residual)
+            steered = _split_solve(residual, *split)
             # the preconditioner is no exact linear map: Polak and Ribiere's weight forgives that
-            turn, size = dot(residual - before, steered) / size, dot(residual, steered)
+            turn, size = _dot(residual - before, steered) / size, _dot(residual, steered)
             if size <= _SOLVED**2 * first:
                 break
             direction = steered + turn.clamp_min(0).to(right.dtype) * direction
@@ -263,6 +258,14 @@ def _share(probe: Complex[Tensor, "modes M M"], modes: Int[Tensor, " k"]) -> Ten
     return power[modes].sum() / power.sum()
 
 
+def _dot(a: Logs, b: Logs) -> Float[Tensor, ""]:
+    return (a * b).sum(dtype=torch.float64)
+
+
+def _dot_of_parts(a: Logs, b: Logs) -> Float[Tensor, "2 1 1"]:
+    return (a * b).sum((-2, -1), keepdim=True)
+
+
 def _split_solve(
     right: Logs,
     weight: Float[Tensor, "H W"],
@@ -272,18 +275,14 @@ def _split_solve(
     """About (sqrt(weight) response sqrt(weight) + precision)^-1 right, by a few steps of conjugate
     gradients from the solution for an even weight."""
     root, even = weight.sqrt(), (weight.mean() * response + precision).reciprocal()
-
-    def dot(a: Logs, b: Logs) -> Float[Tensor, "2 1 1"]:
-        return (a * b).sum((-2, -1), keepdim=True)
-
     found, residual = torch.zeros_like(right), right
     direction = steered = filtered(residual, even)
-    size = dot(residual, steered)
+    size = _dot_of_parts(residual, steered)
     for _ in range(_INNER):
         image = root * filtered(root * direction, response) + filtered(direction, precision)
-        length = size / dot(direction, image).clamp_min(torch.finfo(right.dtype).tiny)
+        length = size / _dot_of_parts(direction, image).clamp_min(torch.finfo(right.dtype).tiny)
         found, residual = found + length * direction, residual - length * image
         steered, before = filtered(residual, even), size
-        size = dot(residual, steered)
+        size = _dot_of_parts(residual, steered)
         direction = steered + size / before.clamp_min(torch.finfo(right.dtype).tiny) * direction
     return found

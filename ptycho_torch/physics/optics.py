@@ -14,7 +14,7 @@ cut_N puts zeros around. The simulator, the canvas iteration, the network's forw
 bounds all call these functions (Thibault et al., Science 321, 379 (2008), eq. 1)."""
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from jaxtyping import Complex, Float
@@ -104,21 +104,25 @@ def round_trip(
     if M % 2:
         plain = torch.ones((), device=device)
         return lambda wave: propagate(wave, N), lambda wave: backpropagate(wave, M), plain
+    return partial(_to_detector, N=N), partial(_to_patch, M=M), _checkerboard(*canvas_shape, device)
+
+
+def _to_detector(wave: Tensor, N: int) -> Tensor:
+    """Plain FFT of M x M pixels, of which N x N are kept."""
+    M = wave.shape[-1]
+    if M == N:
+        return torch.fft.fft2(wave, norm="ortho")
     kept = _central(M, N)
+    rows = torch.fft.fft(wave, norm="ortho")[..., kept]
+    return torch.fft.fft(rows, dim=-2, norm="ortho")[..., kept, :]
 
-    def forward(wave: Tensor) -> Tensor:
-        if M == N:
-            return torch.fft.fft2(wave, norm="ortho")
-        rows = torch.fft.fft(wave, norm="ortho")[..., kept]
-        return torch.fft.fft(rows, dim=-2, norm="ortho")[..., kept, :]
 
-    def adjoint(wave: Tensor) -> Tensor:
-        if M == N:
-            return torch.fft.ifft2(wave, norm="ortho")
-        columns = torch.fft.ifft(_framed(wave, M, (-2,)), dim=-2, norm="ortho")
-        return torch.fft.ifft(_framed(columns, M, (-1,)), norm="ortho")
-
-    return forward, adjoint, _checkerboard(*canvas_shape, device)
+def _to_patch(wave: Tensor, M: int) -> Tensor:
+    """Adjoint of :func:`_to_detector`."""
+    if M == wave.shape[-1]:
+        return torch.fft.ifft2(wave, norm="ortho")
+    columns = torch.fft.ifft(_framed(wave, M, (-2,)), dim=-2, norm="ortho")
+    return torch.fft.ifft(_framed(columns, M, (-1,)), norm="ortho")
 
 
 def _central(M: int, N: int) -> slice:
