@@ -11,7 +11,7 @@ from pathlib import Path
 
 import jaxtyping
 import pytest
-from jaxtyping import install_import_hook
+import shape_checks
 
 os.environ.setdefault(
     "OMP_NUM_THREADS", "1"
@@ -44,15 +44,14 @@ SHAPED = (
     "inference.refinement",
 )
 # Shapes and dtypes in these modules' signatures are checked at every call, in the tests of rooms
-# that compute. Elsewhere the checks would only be paid for: up to half of the time of small arrays.
+# that compute. Elsewhere the checks would only be paid for.
 SHAPED_STUDY = (
     *("experiment", "imperfections", "overlap_measures"),
     *("families", "pretraining", "split", "views"),
 )
-install_import_hook(
+shape_checks.install(
     [f"ptycho_torch.{name}" for name in SHAPED]
-    + [f"fly64lib.simulation.{name}" for name in SHAPED_STUDY],
-    "beartype.beartype",
+    + [f"fly64lib.simulation.{name}" for name in SHAPED_STUDY]
 )
 sys.modules.setdefault("rfc3987_syntax", None)  # as fly64lib.notebook.paths says
 CHECKED = {"data", "evaluation", "inference", "iteration", "methods", "network", "physics"}

@@ -100,19 +100,15 @@ class Newton:
         linearisation and at the end."""
         precision = prior.precision(self.shape, logs)
         scale = len(self.patterns) * self.geometry.measured_px
-
-        def value(at: Logs, scored: Linearised) -> float:
-            away = at - centre
-            return float(scored.deviance / 2 + (away * filtered(away, precision)).sum())
-
         here, done = self.about(logs), 0
         for count in steps:
             if observe:
                 observe(State(done, logs, float(here.deviance) / scale))
-            change, before = here.step(logs - centre, precision, count), value(logs, here)
+            change = here.step(logs - centre, precision, count)
+            before = here.penalised(logs - centre, precision)
             for _ in range(_HALVINGS):
                 there = Linearised(self, logs + change)
-                if value(logs + change, there) <= before:
+                if there.penalised(logs + change - centre, precision) <= before:
                     break
                 change = change / 2
             else:
@@ -142,6 +138,10 @@ class Linearised:
             if self._kept is not None:
                 self._kept.append(self._direction(waves, expected, chunk))
         self.slope = self._parts(slope)
+
+    def penalised(self, away: Logs, precision: Float[Tensor, "2 H K"]) -> float:
+        """f, `away` from the prior's centre."""
+        return float(self.deviance / 2 + (away * filtered(away, precision)).sum())
 
     def step(self, away: Logs, precision: Float[Tensor, "2 H K"], count: int) -> Logs:
         """The change of log O that minimises the linearised f, `away` from the prior's centre."""
