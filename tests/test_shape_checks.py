@@ -1,4 +1,4 @@
-"""Shapes are checked at every call in the rooms that compute, and what passed once is remembered."""
+"""Shapes are checked where rooms compute, and what passed once is remembered."""
 
 import importlib
 import sys

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.ndimage import find_objects, label
 from scipy.spatial import Delaunay, QhullError
 
-from fly64lib.formats.fit import better_scale, position_error, worst_fit
+from fly64lib.formats.fit import better_scale, part_of, position_error, worst_fit
 from fly64lib.formats.outliers import outliers
 from fly64lib.simulation.overlap_measures import fluence_map, nearest_distances
 from fly64lib.simulation.probes import outer_half_maximum_diameter
@@ -68,11 +68,12 @@ class Measurements:
         self.fluence[box] = fluence_map(positions - low, scan.probe, size)
         self.inside[box] = _hull(positions - low, size)
         # how well patterns and positions fit together, whatever the stored object
-        self.fit = worst_fit(scan)
+        part = part_of(scan)
+        self.fit = worst_fit(scan, part=part)
         # times which the positions fit clearly better; None: times no factor
-        self.scale = better_scale(scan, self.fit)
+        self.scale = better_scale(scan, self.fit, part)
         # by which they are off, object px rms, where no such factor is wrong; None: not told
-        self.position_error = None if self.scale else position_error(scan, self.fit)
+        self.position_error = None if self.scale else position_error(scan, self.fit, part)
         dark = self.inside & (self.fluence < DARK * np.median(self.fluence[self.inside]))
         self.holes = _large_regions(dark)
 

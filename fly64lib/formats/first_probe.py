@@ -34,6 +34,6 @@ def first_probe(scan: ScanData, mean: np.ndarray) -> tuple[np.ndarray, float]:
         part = part_of(replace(scan, probe=from_mean(mean, defocus)), most=PATTERNS)
         patterns, canvas = part.fitted()
         canvas, patterns = joint_steps(patterns, canvas, JOINT)
-        scores[defocus] = part.numbers(patterns, canvas)[0]
+        scores[defocus] = part.deviances(patterns, canvas)[0]
     best = min(scores, key=scores.get)
     return from_mean(mean, best), best

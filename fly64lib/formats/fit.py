@@ -12,7 +12,8 @@ on the measured scan as given 0.90, positions off by 0.75 px rms 0.77 to 0.80, b
 0.53, out of step by one 0.14, swapped 0.06. On a small scan of steps of 3 px out of step by one
 leaves 0.58: neighbouring positions are tried as well."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from math import inf
 
 import numpy as np
@@ -99,34 +100,64 @@ class Part:
     probe: Tensor  # (modes, M, M)
     detector: Detector | None
     brightness: Tensor | None
+    _reached: dict[tuple[int, bool], tuple[Patterns, Tensor]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
-    def fitted(self, order: np.ndarray | None = None) -> tuple[Patterns, Tensor]:
-        """Patterns, perhaps in another order, and the canvas after the first steps."""
+    def fitted(self, dealt: bool = False) -> tuple[Patterns, Tensor]:
+        """Patterns, perhaps dealt out anew, and the canvas after the first steps."""
         M = self.probe.shape[-1]
         at = self.positions - self.positions.min(0) + M / 2 + 1
         shape = tuple(int(edge) + M // 2 + 3 for edge in at.max(0))
         of = {"detector": self.detector, "brightness": self.brightness}
         geometry = Geometry.of(torch.from_numpy(at), self.probe, shape, whole=True, **of)
-        counts = self.counts if order is None else self.counts[torch.from_numpy(order)]
+        order = np.random.default_rng(SEED).permutation(len(at))
+        counts = self.counts[torch.from_numpy(order)] if dealt else self.counts
         patterns = Patterns(geometry, counts.__getitem__)
         start = torch.ones(1, *shape, dtype=self.probe.dtype)
         return patterns, canvas_steps(patterns, start, STEPS)
 
-    def numbers(self, patterns: Patterns, canvas: Tensor) -> tuple[float, float, float, float]:
-        """(deviance, perfect deviance, R, R by counting alone) of a canvas."""
-        geometry, total = patterns.geometry, np.zeros(5)
-        seen = slice(None) if self.detector is None or self.detector.mask is None else None
-        seen = self.detector.mask if seen is None else seen
+    def reached(self, rounds: int = 1, dealt: bool = False) -> tuple[Patterns, Tensor]:
+        """The same after so many rounds of joint steps. Made once."""
+        if (rounds, dealt) not in self._reached:
+            before = self.reached(rounds - 1, dealt) if rounds > 1 else self.fitted(dealt)
+            self._reached[rounds, dealt] = _further(*before, JOINT[rounds - 1])
+        return self._reached[rounds, dealt]
+
+    def deviances(self, patterns: Patterns, canvas: Tensor) -> tuple[float, float]:
+        """A canvas's, and that of a perfect model; per measured pixel."""
+
+        def both(expected: Tensor, counts: Tensor) -> list[float]:
+            parts = poisson_deviance(expected, counts), perfect_deviance(expected)
+            return [*(float(part.sum(dtype=torch.float64)) for part in parts), expected.numel()]
+
+        own, perfect, pixels = self._summed(both, patterns, canvas)
+        return own / pixels, perfect / pixels
+
+    def misfit(self, patterns: Patterns, canvas: Tensor) -> tuple[float, float]:
+        """R of a canvas, and R by counting alone."""
         generator = torch.Generator().manual_seed(SEED)
+
+        def amplitudes(expected: Tensor, counts: Tensor) -> tuple[float, float, float]:
+            return amplitude_misfit(expected, counts, generator)
+
+        own, by_counting, whole = self._summed(amplitudes, patterns, canvas)
+        return own / whole, by_counting / whole
+
+    def _summed(
+        self,
+        figures: Callable[[Tensor, Tensor], Sequence[float]],
+        patterns: Patterns,
+        canvas: Tensor,
+    ) -> np.ndarray:
+        """Figures of expected and measured counts where these were measured."""
+        geometry, total = patterns.geometry, np.zeros(())
+        masked = self.detector is not None and self.detector.mask is not None
+        seen = self.detector.mask if masked else slice(None)
         for chunk in geometry.chunks():
             expected = geometry.expected(canvas, chunk)[:, seen].clamp_min(0)
-            counts = patterns.measured(chunk)[:, seen]
-            parts = poisson_deviance(expected, counts), perfect_deviance(expected)
-            sums = [float(part.sum(dtype=torch.float64)) for part in parts]
-            total += [*sums, *amplitude_misfit(expected, counts, generator)]
-            pixels = expected[0].numel()
-        pixels *= len(geometry)
-        return total[0] / pixels, total[1] / pixels, total[2] / total[4], total[3] / total[4]
+            total = total + figures(expected, patterns.measured(chunk)[:, seen])
+        return total
 
 
 def part_of(scan: ScanData, about: np.ndarray | None = None, most: int = NEIGHBOURS) -> Part:
@@ -160,21 +191,22 @@ def nearest(scan: ScanData, about: np.ndarray | None, most: int) -> np.ndarray:
     return np.sort(np.argsort(distance, kind="stable")[:most])
 
 
-def fit_of(scan: ScanData, about: np.ndarray | None = None, most: int = NEIGHBOURS) -> Fit:
-    """The fit of the patterns near a position. More steps only where it is not good yet."""
-    near, part = nearest(scan, about, most), part_of(scan, about, most)
-    order = np.random.default_rng(SEED).permutation(len(near))
-    own, other, found = part.fitted(), None, None
-    for steps in JOINT:
-        own = _further(*own, steps)
-        deviance, perfect, R, R_counts = part.numbers(*own)
+def fit_of(
+    scan: ScanData,
+    about: np.ndarray | None = None,
+    most: int = NEIGHBOURS,
+    part: Part | None = None,
+) -> Fit:
+    """The fit of the patterns near a position, of which `part` may be there already. More steps
+    only where it is not good yet."""
+    near, part = nearest(scan, about, most), part or part_of(scan, about, most)
+    ends, found = (int(near[0]), int(near[-1])), None
+    for rounds in range(1, len(JOINT) + 1):
+        own, shuffled = part.reached(rounds), None
+        deviance, perfect = part.deviances(*own)
         if deviance > FITTED * perfect:
-            other = _further(*(other or part.fitted(order)), steps)
-            shuffled = part.numbers(*other)[0]
-        else:
-            shuffled = None
-        ends = int(near[0]), int(near[-1])
-        found = Fit(deviance, perfect, shuffled, R, R_counts, ends)
+            shuffled = part.deviances(*part.reached(rounds, dealt=True))[0]
+        found = Fit(deviance, perfect, shuffled, *part.misfit(*own), ends)
         if found.share is None or found.share > GOOD:
             break
     return found
@@ -254,34 +286,29 @@ def _step_on_the_way(scan: ScanData) -> Step | None:
     return None
 
 
-def better_scale(scan: ScanData, fit: Fit) -> float | None:
+def better_scale(scan: ScanData, fit: Fit, part: Part) -> float | None:
     """A factor on all positions under which much of what they leave unexplained is gone: they are
     in pixels of another size. None: no such factor, or the fit left nothing unexplained."""
     if fit.shuffled is None or fit.share is None or scan.n < LEAST:
         return None
-    part = part_of(scan)
     parts = {factor: replace(part, positions=factor * part.positions) for factor in FACTORS}
     excess, most = {factor: _excess(one) for factor, one in parts.items()}, LEFT * _excess(part)
-    order = np.random.default_rng(SEED).permutation(len(part.positions))
     for factor in sorted((one for one in FACTORS if excess[one] < most), key=excess.get):
         # positions far enough apart fit anything, in any order
-        if excess[factor] < (1 - GOOD) * _excess(parts[factor], order):
+        if excess[factor] < (1 - GOOD) * _excess(parts[factor], dealt=True):
             return factor
     return None
 
 
-def position_error(scan: ScanData, fit: Fit) -> float | None:
+def position_error(scan: ScanData, fit: Fit, part: Part) -> float | None:
     """By how many object pixels (rms) positions are off, as far as their own fit finds it; None
     where free positions explain hardly more than the given ones, or nothing was unexplained."""
     if fit.shuffled is None or fit.share is None or scan.n < LEAST:
         return None
-    part = part_of(scan)
-    first, rest = JOINT
-    canvas_of = _further(*part.fitted(), first)
-    deviance, perfect, *_ = part.numbers(*_further(*canvas_of, rest))
-    free = Unknown(canvas_of[0], ("positions",), MOST_PX, probe_known=False)
-    freed = _further(*canvas_of, rest, free)
-    better, best, *_ = part.numbers(*freed)
+    deviance, perfect = part.deviances(*part.reached(2))
+    free = Unknown(part.reached()[0], ("positions",), MOST_PX, probe_known=False)
+    freed = _further(*part.reached(), JOINT[1], free)
+    better, best = part.deviances(*freed)
     if better - best > FREED * (deviance - perfect):
         return None
     away = positions_of(freed[0].geometry) - free.stated
@@ -289,19 +316,21 @@ def position_error(scan: ScanData, fit: Fit) -> float | None:
     return error if error > SEEN_PX else None
 
 
-def _excess(part: Part, order: np.ndarray | None = None) -> float:
+def _excess(part: Part, dealt: bool = False) -> float:
     """Deviance over a perfect one, after the first joint steps."""
-    deviance, perfect, *_ = part.numbers(*_further(*part.fitted(order), JOINT[0]))
+    deviance, perfect = part.deviances(*part.reached(dealt=dealt))
     return deviance - perfect
 
 
-def worst_fit(scan: ScanData, least: float = -inf) -> Fit:
+def worst_fit(scan: ScanData, least: float = -inf, part: Part | None = None) -> Fit:
     """Of the patterns about the first, middle and last sixth of the sequence, the part that fits
     worst: what goes wrong in the course of a scan shows there. The first part that explains less
-    than `least` ends the search."""
+    than `least` ends the search. A short scan has one, about the median position, which may be
+    there already."""
     fits = []
     for at in _places(scan):
-        fits.append(replace(fit_of(scan, *_about(scan, at)), at=at))
+        known = part if at is None else None
+        fits.append(replace(fit_of(scan, *_about(scan, at), known), at=at))
         if _known(fits[-1]) < least:
             break
     return min(fits, key=_known)

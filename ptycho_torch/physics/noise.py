@@ -66,16 +66,20 @@ def perfect_deviance(expected: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """Mean of :func:`poisson_deviance` when the counts really come from `expected`: what a perfect
     model scores.
 
-    E[2 (n log n - n log I)] by summing the Poisson series, as far as the largest I asks, for I
-    above 50 by its expansion 1 + 1/(6 I)."""
+    E[2 (n log n - n log I)] by summing the Poisson series, as far as the largest I asks of those
+    that need about as many terms, for I above 50 by its expansion 1 + 1/(6 I)."""
     rate = expected.double().clamp_min(SMALLEST_COUNT)
-    few = rate <= 50.0
-    low = rate[few]
-    log_low, share, total = torch.log(low), torch.exp(-low), torch.zeros_like(low)
-    most = float(low.max()) if len(low) else 0.0
-    for n in range(1, int(most + 12 * most**0.5 + 16)):
-        share.mul_(low).div_(n)  # of exposures that count n
-        total.addcmul_(share, math.log(n) - log_low, value=2 * n)
-    perfect = 1 + 1 / (6 * rate)
-    perfect[few] = total
+    perfect, least = 1 + 1 / (6 * rate), 0.0
+    for most in (0.5, 4.0, 16.0, 50.0):
+        few = (rate > least) & (rate <= most)
+        perfect[few], least = _by_series(rate[few]), most
     return perfect.to(expected.dtype)
+
+
+def _by_series(rate: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    log_rate, share, total = torch.log(rate), torch.exp(-rate), torch.zeros_like(rate)
+    most = float(rate.max()) if len(rate) else 0.0
+    for n in range(1, int(most + 12 * most**0.5 + 16)):
+        share.mul_(rate).div_(n)  # of exposures that count n
+        total.addcmul_(share, math.log(n) - log_rate, value=2 * n)
+    return total
