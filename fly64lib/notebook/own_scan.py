@@ -61,7 +61,7 @@ _PICTURES = {
 }
 _SAMPLES = 4  # of the error map
 _PROBED = 64  # patterns on which a step is timed
-_PASSES = {"model": 45, "method": 110}  # of an addition beside its joint steps; of a method
+_PASSES = {"model": 56, "method": 97}  # of an addition beside its joint steps; of a method
 
 
 @config
@@ -195,15 +195,20 @@ def _estimate(raw: RawDataTorch, options: OwnScanSettings, methods: tuple[str, .
     """Seconds that a run takes, from the time of one step on some patterns."""
     few = raw.finer(raw.N * 3 // 2) if raw.M == raw.N else raw
     few = few.subset(np.arange(min(_PROBED, raw.n)))
+    modes = [max(addition.modes, raw.scan.modes) for addition in ADDITIONS]
+    modes = modes if options.model else [raw.scan.modes]
     patterns = few.patterns()
+    probe = patterns.geometry.probe[:1].expand(max(modes), -1, -1) / max(modes) ** 0.5
+    patterns = patterns.under(probe)
     canvas = torch.ones(patterns.geometry.shape, dtype=torch.complex64)
     gradient(canvas, patterns)
     start = time.perf_counter()
     gradient(canvas, patterns)
-    one = (time.perf_counter() - start) * raw.n / few.n / few.scan.modes
-    modes = [max(addition.modes, raw.scan.modes) for addition in ADDITIONS]
-    passes = sum(modes) * (2 * options.steps + _PASSES["model"]) if options.model else 0
-    return one * (passes + (len(methods) + 1) * _PASSES["method"] * max(modes))
+    one = (time.perf_counter() - start) * raw.n / few.n
+    passes = (len(methods) + 1) * _PASSES["method"]
+    if options.model:
+        passes += sum(modes) / max(modes) * (2 * options.steps + _PASSES["model"])
+    return one * passes
 
 
 def _judged(model: ScanModel, methods: tuple[str, ...], threads: int) -> OwnResult:

@@ -39,12 +39,16 @@ def position_slopes(canvas: Canvas, patterns: Patterns) -> PositionSlopes:
     """Slope and expected curvature at the positions that the patterns have."""
     geometry, parts = patterns.geometry, []
     geometry.require_rest("a position")
+    forward, _, modulation = optics.round_trip(
+        geometry.M, geometry.N, tuple(canvas.shape[-2:]), canvas.device
+    )
+    modulated = canvas * modulation
     for chunk in geometry.chunks():
-        patches = geometry.patches(canvas, chunk)[:, None]
-        waves = optics.propagate(geometry.probes(chunk) * patches, geometry.N)
+        patches = geometry.patches(modulated, chunk)[:, None]
+        waves = forward(geometry.probes(chunk) * patches)
         changes = optics.probe_slopes(geometry.probe, geometry.residual_px[chunk]) * patches
         expected = geometry.counted(optics.intensity(waves).sum(1), chunk)
-        change = 2 * (waves.conj() * optics.propagate(changes, geometry.N)).real.sum(2)
+        change = 2 * (waves.conj() * forward(changes)).real.sum(2)
         if (sensitivity := geometry.sensitivity(chunk)) is not None:
             change = change * sensitivity
         excess = excess_of(expected, patterns.measured(chunk))
