@@ -3,7 +3,8 @@
     python benchmarks/real_data.py siemens-star-small.npz.bz2 --output runs/real_data
 
 From the public file alone (fly001's small scan, 516 patterns of 128 x 128 px). Patterns are
-cut to the central 64 x 64 px, object and probe stay on the grid of 128. Every tenth pattern is held
+cut to the central 64 x 64 px, object and probe stay on the grid of 128; with `--detector-px 128`
+whole patterns are explained, on a grid of 192. Every tenth pattern is held
 out of everything. Of the others the classical iteration recovers object and probe together, the
 probe as incoherent modes, on the detector's grid and on the finer one, then more modes, and the
 positions, the brightness and the background of the exposures, each from what the one before found;
@@ -15,6 +16,7 @@ is per detector pixel; a perfect model would come to about 1."""
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -40,14 +42,14 @@ from ptycho_torch.iteration.prior_search import FIRST
 from ptycho_torch.memmap_bridge import RawDataTorch, open_scan
 from ptycho_torch.versions import software_versions
 
-N, M = 64, 128  # of the detector that is used, and of object and probe
+SIDES = {64: 128, 128: 192}  # px of the detector that is used: finer ones of object and probe
 RINGS = ((32, 36), (36, 40), (40, 48), (48, 64))  # detector pixels from zero frequency
-RECOVERIES = {  # name: modes, side, unknown, times the steps
-    "detector's grid": (3, N, (), 1),
-    "finer grid": (3, M, (), 1),
-    "five modes": (5, M, (), 1),
-    "five modes, exposures": (5, M, EXPOSURES, 1),
-    "seven modes, exposures": (7, M, EXPOSURES, 2),
+RECOVERIES = {  # name: modes, whether on the finer grid, unknown, times the steps
+    "detector's grid": (3, False, (), 1),
+    "finer grid": (3, True, (), 1),
+    "five modes": (5, True, (), 1),
+    "five modes, exposures": (5, True, EXPOSURES, 1),
+    "seven modes, exposures": (7, True, EXPOSURES, 2),
 }
 
 
@@ -60,6 +62,8 @@ class RealDataOptions:
     steps: Positive = 80  # of a recovery; the last one takes twice as many
     epochs: Positive = 60  # of LSQML
     training_steps: Whole = 80  # of pinn; 0: without it
+    detector_px: Literal[64, 128] = 64  # of the patterns' middle that is used
+    methods: bool = True  # otherwise the recoveries alone
 
 
 def real_data(options: RealDataOptions) -> int:
@@ -67,15 +71,17 @@ def real_data(options: RealDataOptions) -> int:
     path = options.output / "whole.npz"
     path.unlink(missing_ok=True)
     import_scan(ImportOptions(source=options.scan, target=path, picture="none"))
-    whole = open_scan(path)
+    whole, N = open_scan(path), options.detector_px
     kept = slice((whole.N - N) // 2, (whole.N + N) // 2)
     cut = np.ascontiguousarray(whole.scan.diffraction[:, kept, kept])
     raw = RawDataTorch(replace(whole.scan, diffraction=cut, metadata={}), "the central pixels")
     rows = Rows(options.output / "recoveries.json", steps=options.steps)
+    coarse = raw if raw.M == N else scan_on_detector_grid(raw).without_truth()
+    finer = raw if raw.M == SIDES[N] else raw.finer(SIDES[N])
     found = None
-    for name, (modes, side, unknown, times) in RECOVERIES.items():
-        start, near = (raw if side == M else scan_on_detector_grid(raw).without_truth()), None
-        if found and found.scan.M == side:
+    for name, (modes, fine, unknown, times) in RECOVERIES.items():
+        start, near = finer if fine else coarse, None
+        if found and found.scan.M == start.M:
             start, near = found.scan, found.scan.scan.object_guess
         how = {"unknown": unknown, "tikhonov": TIKHONOV, "weight": FIRST.weight, "before": near}
         found = recover_probe(start, modes, times * options.steps, **how)
@@ -83,8 +89,10 @@ def real_data(options: RealDataOptions) -> int:
         row = {"recovery": name, "deviance_fitted": fitted, "deviance_held": found.deviance_after}
         rows.add(row | {"cpu_seconds": found.cpu_seconds})
         print(table(rows.rows[-1:], list(row)), flush=True)
-    print(table(rings(found.scan, whole), ["px", "share", "predicted", "fitted", "held"]))
-    methods_under(found.scan, options)
+    if N < whole.N:
+        print(table(rings(found.scan, whole), ["px", "share", "predicted", "fitted", "held"]))
+    if options.methods:
+        methods_under(found.scan, options)
     return 0
 
 
@@ -96,7 +104,8 @@ def rings(found: RawDataTorch, whole: RawDataTorch) -> list[dict]:
     expected = torch.cat([geometry.expected(canvas, chunk) for chunk in geometry.chunks()]).numpy()
     measured = np.square(whole.scan.diffraction)
     axis = np.arange(whole.N) - whole.N // 2
-    beside = (np.abs(axis[:, None]) > N // 2) | (np.abs(axis) > N // 2)
+    half = found.N // 2
+    beside = (np.abs(axis[:, None]) > half) | (np.abs(axis) > half)
     radius, rows = np.hypot(axis[:, None], axis), []
     for first, last in ((0, 1e9), *RINGS):
         ring = beside & (radius >= first) & (radius < last)

@@ -107,10 +107,12 @@ def _warm(asked: dict) -> None:
         from ipykernel import ipkernel, kernelapp  # noqa: F401
 
         from fly64lib.notebook import runner  # noqa: F401
+    places = list(sys.path)
     for name in _named(asked):
         # It may be a function's name; what else is wrong the notebook itself tells.
         with suppress(Exception):
             import_module(name)
+    sys.path[:] = places  # Snakemake adds one of its own, which other processes do not expect
     if len(sys.modules) > loaded:
         gc.collect()
         gc.freeze()  # else each forked process's collections would copy all pages

@@ -81,6 +81,9 @@ def outputs(notebook: Path) -> list:
 def test_a_forked_kernel_computes_and_shows_what_a_started_one_does_with_fresh_randomness(
     served: dict[str, str], tmp_path: Path
 ) -> None:
+    """Of a server that has forked Snakemake too, which changes where modules are looked for."""
+    asked = [*CLIENT, "-m", "snakemake", "--version"]
+    assert subprocess.run(asked, env=served, capture_output=True, timeout=120).returncode == 0
     folders = {"plain": PLAIN, "first": served, "second": served}
     for name, environment in folders.items():
         code, said = ran(tmp_path / name, environment, SAYS, PLOTS, SPENDS)
