@@ -47,8 +47,7 @@ GROWING = MANIFESTS | {"model.ckpt"}
 NETWORK = {"width": 8, "depth": 2}
 CONFIG = PLAIN.with_settings(
     NETWORK
-    | {"N": 48}
-    | {"n_images": 24, "batch_size": 4, "thinnings": 1, "max_epochs": 5}
+    | {"N": 48, "n_images": 24, "batch_size": 4, "thinnings": 1, "max_epochs": 5}
     | {"checkpointing": True, "checkpoint_steps": 1}
 )
 FOLDERS = "--phase-c-root C --phase-d-root D"

@@ -2,17 +2,17 @@
 
     python benchmarks/real_data.py siemens-star-small.npz.bz2 --output runs/real_data
 
-From the public file alone (fly001's small scan, 516 patterns of 128 x 128 px). Patterns are
-cut to the central 64 x 64 px, object and probe stay on the grid of 128; with `--detector-px 128`
-whole patterns are explained, on a grid of 192. Every tenth pattern is held
-out of everything. Of the others the classical iteration recovers object and probe together, the
-probe as incoherent modes, on the detector's grid and on the finer one, then more modes, and the
-positions, the brightness and the background of the exposures, each from what the one before found;
-a tenth of a held-out pattern's photons tell its own position and brightness, nine tenths judge
-(:mod:`probe_recovery`). The last recovery predicts the photons that fell beside the 64 x 64 px,
-which the public file has. Then the methods fit the same patterns under the recovered probe, taken
-as known; pinn is trained from nothing, as no network for this grid comes with the package. Deviance
-is per detector pixel; a perfect model would come to about 1."""
+From the public file alone (fly001's small scan, 516 patterns of 128 x 128 px). Patterns are cut to
+the central 64 x 64 px, object and probe stay on the grid of 128; with `--detector-px 128` whole
+patterns are explained, on a grid of 192. Every tenth pattern is held out of everything. Of the
+others the classical iteration recovers object and probe together, the probe as incoherent modes, on
+the detector's grid and on the finer one, then more modes, and the positions, the brightness and the
+background of the exposures, each from what the one before found; a tenth of a held-out pattern's
+photons tell its own position and brightness, nine tenths judge (:mod:`probe_recovery`). The last
+recovery predicts the photons that fell beside the 64 x 64 px, which the public file has. Then the
+methods fit the same patterns under the recovered probe, taken as known; pinn is trained from
+nothing, as no network for this grid comes with the package. Deviance is per detector pixel; a
+perfect model would come to about 1."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -43,8 +43,8 @@ SHAPED = (
     "inference.apply",
     "inference.refinement",
 )
-# Shapes and dtypes in these modules' signatures are checked at every call, in the tests of rooms
-# that compute. Elsewhere the checks would only be paid for.
+# Shapes and dtypes in these modules' signatures are checked in the tests of rooms that compute.
+# Elsewhere the checks would only be paid for.
 SHAPED_STUDY = (
     *("experiment", "imperfections", "overlap_measures"),
     *("families", "pretraining", "split", "views"),

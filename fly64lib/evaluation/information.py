@@ -62,8 +62,7 @@ class Information:
             torch.ones(()),
         )
         if probe_known:
-            shape = tuple(canvas.shape)
-            self.transforms = optics.round_trip(geometry.M, geometry.N, shape, canvas.device)
+            self.transforms = geometry.round_trip()
         fluence = geometry.fluence()[0].to(canvas.real.dtype)
         if grid:  # photons on what a pixel of the detector's grid spreads over
             fluence = _spread_over(fluence, grid, self.shape)

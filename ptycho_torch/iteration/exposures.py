@@ -39,9 +39,7 @@ def position_slopes(canvas: Canvas, patterns: Patterns) -> PositionSlopes:
     """Slope and expected curvature at the positions that the patterns have."""
     geometry, parts = patterns.geometry, []
     geometry.require_rest("a position")
-    forward, _, modulation = optics.round_trip(
-        geometry.M, geometry.N, tuple(canvas.shape[-2:]), canvas.device
-    )
+    forward, _, modulation = geometry.round_trip()
     modulated = canvas * modulation
     for chunk in geometry.chunks():
         patches = geometry.patches(modulated, chunk)[:, None]

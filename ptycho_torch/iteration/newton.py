@@ -68,9 +68,7 @@ class Newton:
         geometry = patterns.geometry
         self.patterns, self.geometry = patterns, geometry
         self.fluence, self.shape = geometry.fluence()[0], geometry.shape[1:]
-        device = geometry.probe.device
-        parts = optics.round_trip(geometry.M, geometry.N, self.shape, device)
-        self.forward, self.adjoint, self.modulation = parts
+        self.forward, self.adjoint, self.modulation = geometry.round_trip()
         self.response: Float[Tensor, "2 H K"] | None = None
         self.leading = leading_modes(geometry.probe) if geometry.way_px is None else None
         self._known: list[tuple[Logs, Linearised]] = []  # where it began and ended last

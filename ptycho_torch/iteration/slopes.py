@@ -33,9 +33,7 @@ def gradient(
     `dark` counts lie below the ratio n / I; with 0 the gradient is the deviance's own, flat where
     that is clamped."""
     geometry = patterns.geometry
-    forward, adjoint, modulation = optics.round_trip(
-        geometry.M, geometry.N, tuple(canvas.shape[-2:]), canvas.device
-    )
+    forward, adjoint, modulation = geometry.round_trip()
     modulated, slope = canvas * modulation, torch.zeros_like(canvas)
     deviance = torch.zeros((), dtype=torch.float64, device=canvas.device)
     for chunk in geometry.chunks(indices):
@@ -65,9 +63,7 @@ def joint_gradient(
     shifting the probe."""
     geometry = patterns.geometry.under(probe)
     geometry.require_rest("the probe")
-    forward, adjoint, modulation = optics.round_trip(
-        geometry.M, geometry.N, tuple(canvas.shape[-2:]), canvas.device
-    )
+    forward, adjoint, modulation = geometry.round_trip()
     modulated = canvas * modulation
     by_object, by_probe = torch.zeros_like(canvas), torch.zeros_like(probe)
     for chunk in geometry.chunks(indices):

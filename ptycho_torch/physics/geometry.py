@@ -161,6 +161,11 @@ class Geometry:
         parts = [optics.shift_probe(self.probe, at + t * self.way_px[indices]) for t in shares]
         return torch.cat(parts, 1) / len(shares) ** 0.5
 
+    def round_trip(self) -> tuple[optics.Transform, optics.Transform, Tensor]:
+        """Transforms to the detector and back, and what a canvas is multiplied by before:
+        :func:`~ptycho_torch.physics.optics.round_trip`."""
+        return optics.round_trip(self.M, self.N, self.shape[1:], self.probe.device)
+
     def patches(
         self, canvas: Num[Tensor, "canvases H W"], indices: Int[Tensor, " n"]
     ) -> Num[Tensor, "n M M"]:
