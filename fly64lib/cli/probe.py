@@ -1,7 +1,7 @@
 """`fly64 probe SRC.npz DST.npz --modes 3`: a scan under a probe recovered from its own patterns.
 
-Writes DST.png, the modes, and then DST.npz, where patterns held out say that the recovery holds
-(:mod:`fly64lib.methods.probe_recovery`)."""
+Writes DST.png, the modes, DST.positions.png, where positions were sought, and then DST.npz, if
+patterns held out say that the recovery holds (:mod:`fly64lib.methods.probe_recovery`)."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +10,10 @@ from typing import Annotated, Literal
 from tyro.conf import Positional
 
 from fly64lib.evaluation.judgement import has_truth
+from fly64lib.evaluation.moves import moves
 from fly64lib.methods.classical import UNKNOWNS, Weight
 from fly64lib.methods.probe_recovery import held_out, recover_probe
-from fly64lib.plots import figures
+from fly64lib.plots import figures, positions
 from fly64lib.plots.modes import modes
 from ptycho_torch.data.contract import write_scan
 from ptycho_torch.errors import ConfigError
@@ -67,6 +68,9 @@ def recover(options: Probe) -> int:
     kept = {"metadata": raw.metadata | kinds, "extra": raw.scan.extra, "groups": raw.scan.groups}
     picture = modes({"in the file": raw.scan.probe, "recovered": found.scan.scan.probe})
     print(figures.saved(picture, output.with_suffix(".png")))
+    if moved := moves(raw.scan.positions * (found.scan.M / raw.M), found.scan.scan.positions):
+        print(moved)
+        print(figures.saved(positions.moved(moved), output.with_suffix(".positions.png")))
     write_scan(output, replace(recovered, **kept))
     print(output)
     return 0

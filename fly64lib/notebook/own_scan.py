@@ -9,6 +9,7 @@ the best only where it beats the classical one by more than chance.
            reconstruction.npz   DATA-001: the object, probe, positions; `phase_deviation` beside
            reconstruction.cxi   on the detector's own grid, for other programs
            objects.png  error.png  index.html
+           positions.png               where positions were corrected
            result.json          last: all numbers
 
 A run that was stopped goes on with what it has found, if file and options are the same."""
@@ -27,6 +28,7 @@ from tyro.conf import Positional
 from fly64lib.check.examination import examine_scan
 from fly64lib.design.registries import FORMATS, METHODS
 from fly64lib.evaluation.detector_grid import scan_on_detector_grid
+from fly64lib.evaluation.moves import Moves, moves
 from fly64lib.formats.base import Optics, is_data001
 from fly64lib.formats.importing import import_scan
 from fly64lib.formats.options import ImportOptions
@@ -35,7 +37,7 @@ from fly64lib.methods.by_name import network_of
 from fly64lib.methods.probe_recovery import held_out
 from fly64lib.methods.scan_model import ADDITIONS, ScanModel, find_model
 from fly64lib.notebook.parameters import OwnScanParameters, OwnScanSettings
-from fly64lib.plots import figures
+from fly64lib.plots import figures, positions
 from fly64lib.report.offline import write_page
 from fly64lib.simulation.overlap_measures import scanned_region
 from ptycho_torch.data.contract import write_scan
@@ -58,6 +60,8 @@ _PICTURES = {
     " scanned region; the global phase is removed.",
     "error.png": "Standard deviation of the best object's phase, by the counts and the image prior."
     " What the model itself misses is not in it.",
+    "positions.png": "From the stated positions to those that were found, on the plan and in the"
+    " scan's order; a shift that all share is left out.",
 }
 _SAMPLES = 4  # of the error map
 _PROBED = 64  # patterns on which a step is timed
@@ -86,6 +90,7 @@ class OwnResult:
     rows: list[dict]  # of each method: deviances of patterns fitted and held out, costs
     objects: dict[str, np.ndarray]  # of nine tenths of the patterns, by method
     phase_deviation: np.ndarray  # (H, W), rad
+    moved: Moves | None = None  # the positions, from the stated ones
     verdicts: list[dict] = field(default_factory=list)  # of fly64 check
     folder: Path | None = None
 
@@ -125,7 +130,9 @@ def run(options: OwnScan | OwnScanParameters) -> OwnResult:
             with bar:
                 model = find_model(raw, steps=options.steps, threads=options.threads, **limits)
         result = _judged(model, methods, options.threads)
-        result = replace(result, verdicts=looked.to_dict()["verdicts"], folder=folder)
+        stated = raw.scan.positions * (result.scan.M / raw.M)
+        moved = moves(stated, result.scan.scan.positions)
+        result = replace(result, moved=moved, verdicts=looked.to_dict()["verdicts"], folder=folder)
         _write(result, options, original, time.monotonic() - started)
     return result
 
@@ -148,6 +155,8 @@ def in_words(result: OwnResult) -> str:
         word = "kept" if one.kept else "not kept: no better than chance"
         lines.append(f"{one.name}: deviance held out {one.before:.3f} -> {one.after:.3f}, {word}")
     lines += [f"{name}: left out, the time limit was over" for name in result.model.left_out]
+    if result.moved:
+        lines.append(str(result.moved))
     for row in result.rows:
         lines.append(f"{row['method']}: deviance held out {row['deviance_held_out']:.3f}")
     lines.append(f"best: {result.best}{'' if learned_adds(result) else '; ' + NOTHING_ADDED}")
@@ -155,6 +164,11 @@ def in_words(result: OwnResult) -> str:
 
 
 NOTHING_ADDED = "the network explains the patterns held out no better than the classical iteration"
+
+
+def pictures(result: OwnResult) -> list[str]:
+    """Names of the pictures of a result."""
+    return [name for name in _PICTURES if name != "positions.png" or result.moved]
 
 
 def learned_adds(result: OwnResult) -> bool:
@@ -263,6 +277,8 @@ def _write(
     picture = figures.objects(result.objects, None, region)
     figures.saved(picture, folder / "objects.png")
     figures.saved(figures.deviation(result.phase_deviation[region]), folder / "error.png")
+    if moved := result.moved:
+        figures.saved(positions.moved(moved), folder / "positions.png")
     asked = to_dict(options)
     numbers = {
         "source": str(options.source),
@@ -270,6 +286,7 @@ def _write(
         "options": {name: asked[name] for name in field_names(OwnScanSettings)},
         "tried": [asdict(one) for one in result.model.tried],
         "left_out": result.model.left_out,
+        "positions_moved_px": moved and {"rms": moved.rms_px, "most": moved.most_px},
         "rows": result.rows,
         "best": result.best,
         "M": result.scan.M,
@@ -284,7 +301,8 @@ def _write(
         size = pixel * original.M / original.N
         plain = replace(coarse.scan, brightness=None, background=None, detector_mask=None)
         FORMATS["cxi"].write(folder / "reconstruction.cxi", plain, Optics(pixel_size_nm=size))
-    write_page("own_scan", folder / "index.html", _PICTURES, of=numbers, summary=in_words(result))
+    shown = {name: _PICTURES[name] for name in pictures(result)}
+    write_page("own_scan", folder / "index.html", shown, of=numbers, summary=in_words(result))
     write_json(folder / "result.json", numbers)
 
 

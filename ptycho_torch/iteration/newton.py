@@ -45,6 +45,8 @@ _INNER = 2  # steps of the preconditioner, which joins what is simple in space a
 _HALVINGS = 4  # of a step that led uphill, at most
 _LEADING = 0.95  # of the light: modes that carry that much stand for all in the products
 
+Modes = slice | Int[Tensor, " k"]
+
 
 class State(NamedTuple):
     """Where an iteration stands."""
@@ -171,7 +173,7 @@ class Linearised:
             direction = steered + turn.clamp_min(0).to(right.dtype) * direction
         return solution
 
-    def information(self, change: Logs, modes: Int[Tensor, " k"] | None = None) -> Logs:
+    def information(self, change: Logs, modes: Modes | None = None) -> Logs:
         """2 A^H u Re(u* A change), u the direction in which a wave's change is counted; of some
         `modes` only, as if they had the light of all."""
         newton, geometry = self.newton, self.newton.geometry
@@ -182,8 +184,9 @@ class Linearised:
             if modes is not None:
                 direction, probes = direction[:, modes], probes[:, modes]
             waves = newton.forward(probes * geometry.patches(changed, chunk)[:, None])
-            along = (direction.real * waves.real + direction.imag * waves.imag).sum(1, True)
-            result += self._back(2 * direction * along, chunk, probes)
+            parts = torch.view_as_real(direction) * torch.view_as_real(waves)
+            along = (parts[..., 0] + parts[..., 1]).sum(1, True)
+            result += self._back(direction * (2 * along), chunk, probes)
         return self._parts(result if modes is None else result / _share(geometry.probe, modes))
 
     def noise(self, generator: torch.Generator) -> Logs:
@@ -242,16 +245,19 @@ class Linearised:
         return torch.stack(found).clamp_min(_LEAST_RESPONSE)
 
 
-def leading_modes(probe: Complex[Tensor, "modes M M"]) -> Int[Tensor, " k"] | None:
+def leading_modes(probe: Complex[Tensor, "modes M M"]) -> Modes | None:
     """The strongest modes that carry most of the light; None where that takes all of them."""
     power = optics.intensity(probe).sum((1, 2))
     order = power.argsort(descending=True)
     before = power[order].cumsum(0) - power[order]
     count = int((before < _LEADING * power.sum()).sum())
-    return order[:count] if 0 < count < len(power) else None  # a probe may not be finite: 0
+    if not 0 < count < len(power):  # a probe may not be finite: 0
+        return None
+    first = order[:count].sort().values
+    return slice(count) if int(first[-1]) == count - 1 else first  # a slice copies nothing
 
 
-def _share(probe: Complex[Tensor, "modes M M"], modes: Int[Tensor, " k"]) -> Tensor:
+def _share(probe: Complex[Tensor, "modes M M"], modes: Modes) -> Tensor:
     power = optics.intensity(probe).sum((1, 2))
     return power[modes].sum() / power.sum()
 
@@ -276,11 +282,13 @@ def _split_solve(
     found, residual = torch.zeros_like(right), right
     direction = steered = filtered(residual, even)
     size = _dot_of_parts(residual, steered)
-    for _ in range(_INNER):
+    for left in reversed(range(_INNER)):
         image = root * filtered(root * direction, response) + filtered(direction, precision)
         length = size / _dot_of_parts(direction, image).clamp_min(torch.finfo(right.dtype).tiny)
-        found, residual = found + length * direction, residual - length * image
-        steered, before = filtered(residual, even), size
-        size = _dot_of_parts(residual, steered)
-        direction = steered + size / before.clamp_min(torch.finfo(right.dtype).tiny) * direction
+        found = found + length * direction
+        if left:
+            residual = residual - length * image
+            steered, before = filtered(residual, even), size
+            size = _dot_of_parts(residual, steered)
+            direction = steered + size / before.clamp_min(torch.finfo(right.dtype).tiny) * direction
     return found

@@ -277,12 +277,15 @@ class Patterns:
 def _kept(
     geometry: Geometry, store: dict, make: Callable[[Tensor], Tensor], indices: Tensor
 ) -> Tensor:
-    """What `make` gives for indices; made once for all exposures where that is worth keeping."""
+    """What `make` gives for indices; made once for all exposures where that is worth keeping. Not
+    to be written to: of exposures in a row it is what is kept itself, since a copy of many modes
+    costs as much as their product with a patch."""
     if not geometry.worth_keeping():
         return make(indices)
     if "made" not in store:
         store["made"] = torch.cat([make(chunk) for chunk in geometry.chunks()])
-    return store["made"][indices]
+    in_a_row = len(indices) > 0 and bool((indices.diff() == 1).all())
+    return store["made"][int(indices[0]) :][: len(indices)] if in_a_row else store["made"][indices]
 
 
 def _neighbourhoods(address: np.ndarray, size: int) -> list[np.ndarray]:

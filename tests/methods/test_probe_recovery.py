@@ -1,5 +1,6 @@
 """A probe recovered from a scan's own patterns, judged on patterns that were kept out."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,6 +58,19 @@ def test_the_missing_mode_is_found_and_patterns_held_out_say_so(
     np.testing.assert_array_equal(after.diffraction, before.diffraction)
     written = {path.name for path in tmp_path.iterdir()}
     assert written == {"out.npz", "out.png", "scan.npz"}  # the modes are drawn
+
+
+@pytest.mark.slow
+def test_positions_that_move_are_told_and_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    right = small_scan(1e5, **GEOMETRY)
+    away = 0.4 * np.random.default_rng(3).normal(size=(2, right.n))
+    off = replace(right, ycoords=right.ycoords + away[0], xcoords=right.xcoords + away[1])
+    assert recover(tmp_path, off, modes=1, steps=60, unknown="positions") == 0
+    said = re.search(r"moved by ([\d.]+) px .*by ([\d.]+) px at most", capsys.readouterr().out)
+    assert 0.2 < float(said[1]) < 0.8 < float(said[2])
+    assert (tmp_path / "out.positions.png").is_file()
 
 
 @pytest.mark.slow

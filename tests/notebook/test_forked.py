@@ -38,7 +38,7 @@ open("said.json", "w").write(json.dumps([same, [random.random(), np.random.rand(
 warnings.warn("seen")"""
 PLOTS = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()"
 SPENDS = """import time
-ends = time.process_time() + 1.5
+ends = time.process_time() + 0.5
 while time.process_time() < ends: pass"""
 HANGS = """import os, pathlib, time
 pathlib.Path("written").write_text(str(os.getpid()))
@@ -89,7 +89,7 @@ def test_a_forked_kernel_computes_and_shows_what_a_started_one_does_with_fresh_r
         code, said = ran(tmp_path / name, environment, SAYS, PLOTS, SPENDS)
         assert (code, said) == (0, "out.ipynb  results: result\n")
         executed = nbformat.read(tmp_path / name / "out.ipynb", as_version=4)
-        assert 1.5 <= executed.metadata.fly64.cpu_seconds < 60
+        assert 0.5 <= executed.metadata.fly64.cpu_seconds < 60
         assert 50 < executed.metadata.fly64.peak_memory_mb < 20_000
     seen = [json.loads((tmp_path / name / "said.json").read_text()) for name in folders]
     for name, (same, _) in zip(folders, seen, strict=True):
