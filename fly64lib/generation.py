@@ -16,6 +16,7 @@ import torch
 from tqdm import tqdm
 
 from fly64lib.design.study import SPLITS, ScanDesign, held_out_file, part_of, split_file
+from fly64lib.evaluation import light_beside
 from fly64lib.simulation import experiment as simulated
 from fly64lib.simulation.experiment import Experiment
 from fly64lib.simulation.imperfections import PERFECT, Imperfections
@@ -169,6 +170,8 @@ def main(options: Options) -> int:
     for name, row in sorted(manifest["files"].items()):
         path = options.output_root / name
         print(f"{path}  {row['images']} images  sha256 {row['sha256'][:12]}")
+    few = read_scan(held_out_file(options.output_root, options.design.doses[0]))
+    print(light_beside.in_words(few.probe, few.diffraction.shape[-1]))
     return 0
 
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fly64lib.design.registries import FORMATS
+from fly64lib.evaluation import light_beside
 from fly64lib.formats.base import Access, Format, opened_arrays, reader_of
 from fly64lib.formats.conversion import converted
 from fly64lib.formats.options import ImportOptions
@@ -108,6 +109,7 @@ def imported(options: ImportOptions) -> int:
         print(f"left out, since they may belong to the uncropped pixels: {keys}")
     if not done["whole"]:
         print("counts are not whole: training needs whole ones, see --round and --photons-per-unit")
+    print(light_beside.in_words(scan.probe, scan.N))
     print(*done["notes"], choice.reason, sep="\n")
     for name in sorted(choice.deviance, key=choice.deviance.get):
         print(f"  {choice.deviance[name]:8.3f} {name}")

@@ -68,16 +68,19 @@ def recover_probe(
     unknown: tuple[str, ...] = (),
     tikhonov: float = 30.0,
     weight: float | None = None,
+    solving: int = Classical.steps,
     before: Complex[np.ndarray, "H W"] | None = None,
 ) -> Recovered:
     """The probe as `modes` incoherent modes or more on M pixels (None: as many as it has), and what
     is `unknown` of the exposures, after `steps` joint steps, without truth.
 
-    `weight` is the image prior's (None: photons held out choose it). `before` is an object that
-    was fitted to the same nine tenths under what the file says, where there is one."""
+    `weight` is the image prior's (None: photons held out choose it); under it `solving` conjugate
+    gradient steps on the object follow. `before` is an object that was fitted to the same nine
+    tenths under what the file says, where there is one."""
     held, blind = held_out(scan.n), scan.without_truth()
     fine = blind if M is None else blind.finer(M)
     common = {"threads": threads, "progress": progress, "weight": weight}
+    common["steps"] = solving
     sought = {"probe": "refine", "probe_modes": modes, "unknown": unknown}
     sought |= {"joint_steps": steps, "tikhonov": tikhonov}
     seconds = 0.0

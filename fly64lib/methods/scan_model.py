@@ -21,7 +21,8 @@ from ptycho_torch.iteration.prior_search import FIRST
 from ptycho_torch.memmap_bridge import RawDataTorch
 
 EXPOSURES = ("positions", "brightness", "background")
-TIKHONOV = 100.0  # likewise, of the object's slopes
+TIKHONOV = 100.0  # holds the object's slopes in joint steps, photons per object pixel
+SOLVING = 9  # conjugate gradient steps on the object of an addition: the methods solve it anew
 FINER = 3 / 2  # M / N, where the file has M = N
 _ARRAYS = ("probe", "object_guess", "xcoords", "ycoords", "brightness", "background")
 
@@ -95,6 +96,7 @@ def find_model(
                 unknown=addition.unknown,
                 tikhonov=TIKHONOV,
                 weight=FIRST.weight,
+                solving=SOLVING,
                 before=before,
             )
             deviances = result.deviance_before, result.deviance_after

@@ -106,7 +106,7 @@ def test_what_is_kept_is_what_would_be_made_again(monkeypatch):
         assert patterns.geometry.worth_keeping() == bool(memory)
         chunks = list(patterns.geometry.chunks())
         assert torch.equal(torch.cat(chunks), every) and len(chunks[0]) == chunk
-        for indices in (torch.arange(3), torch.tensor([0, 40, 2]), every):
+        for indices in (torch.arange(3), torch.arange(60, 75), torch.tensor([0, 40, 2]), every):
             assert torch.equal(patterns.geometry.probes(indices), alone[indices])
             assert torch.equal(patterns.measured(indices), kept.counts(indices))
 
