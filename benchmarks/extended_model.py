@@ -36,12 +36,12 @@ from fly64lib.evaluation.judgement import judge
 from fly64lib.evaluation.limits import limits
 from fly64lib.methods.base import measured
 from fly64lib.methods.classical import Classical
+from fly64lib.methods.recovered_probe import seen_alone
 from fly64lib.simulation.imperfections import PERFECT, Imperfections
 from ptycho_torch.fields import Positive, config
 from ptycho_torch.iteration.canvas import canvas_steps, empty
 from ptycho_torch.iteration.thinning import split_photons
 from ptycho_torch.memmap_bridge import RawDataTorch, open_scan
-from ptycho_torch.physics.optics import backpropagate, propagate
 
 CELLS = (("dense", 1e5), ("sparse", 1e5), ("dense", 1e4), ("sparse", 1e4))
 CELLS += (("dense", 1e3), ("sparse", 1e3))
@@ -85,12 +85,6 @@ class Twin:
         return decibels(judge({"one": image}, scan, region=region, gauge=gauge)[0])
 
 
-def without_outer_light(scan: RawDataTorch) -> RawDataTorch:
-    """The scan with the probe that a detector of N pixels would tell: nothing beside them."""
-    inner = backpropagate(propagate(scan.probe, scan.N))
-    return scan.under(backpropagate(propagate(inner), scan.M).numpy())
-
-
 def cells(options: Options) -> Iterator[dict]:
     for replicate in range(options.replicates):
         for M in SIDES:
@@ -106,7 +100,7 @@ def cells(options: Options) -> Iterator[dict]:
                     return twin.scored(found.object, scan, dose) | cost
 
                 def recovered(blind=blind, scan=scan, twin=twin, dose=dose) -> dict:
-                    start = without_outer_light(blind)
+                    start = blind.under(seen_alone(blind.probe, blind.N).numpy())
                     found = Classical(probe="refine", joint_steps=STEPS).reconstruct(start)
                     cost = {"cpu_s": found.cost.cpu_seconds, "note": found.note}
                     return twin.scored(found.object, scan, dose, "unknown_probe") | cost

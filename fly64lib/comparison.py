@@ -37,7 +37,7 @@ from fly64lib.evaluation.rings import FRC, first_crossing
 from fly64lib.evaluation.scores import absences, json_rows
 from fly64lib.evaluation.spectrum import class_spectrum
 from fly64lib.plots import figures
-from fly64lib.reconstruction import load_object
+from fly64lib.reconstruction import load_object, load_probe
 from ptycho_torch.commands import command_line
 from ptycho_torch.errors import DataContractError
 from ptycho_torch.fields import config
@@ -92,6 +92,7 @@ class Comparison(NamedTuple):
     objects: dict[str, np.ndarray]
     rows: list[dict]
     limits: dict[str, Limits]
+    gauge: str = "known_probe"
 
 
 def conditions_of(
@@ -151,7 +152,10 @@ def compare(
         if cost[name]["dataset_sha256"] != data:
             text = f"{folder / name}: made from other patterns than those of {raw.source}"
             raise DataContractError(f"{text}; reconstruct them again")
-    scored = judge(objects, raw, region=region, gauge=gauge, held_out=held_out)
+    found = {name: load_probe(folder / name) for name in names}
+    probes = {name: probe for name, probe in found.items() if probe is not None}
+    how = {"region": region, "gauge": gauge, "held_out": held_out, "probes": probes}
+    scored = judge(objects, raw, **how)
     objects = {name: on_detector_grid(image, raw) for name, image in objects.items()}
     bounds, unbounded = limits_of(raw, region, gauge == "known_probe", limits)
     condition = {"dose": dose, "view": view, "gauge": gauge, "images": raw.n}
@@ -169,7 +173,7 @@ def compare(
         for name, why in unbounded.items()
     ]
     rows += [{**condition, **_limit_row(name, bound, inside)} for name, bound in bounds.items()]
-    return Comparison(dose, view, region, truth, objects, rows, bounds)
+    return Comparison(dose, view, region, truth, objects, rows, bounds, gauge)
 
 
 def write_comparison(comparison: Comparison, output_root: str | Path) -> Path:
@@ -177,10 +181,13 @@ def write_comparison(comparison: Comparison, output_root: str | Path) -> Path:
     folder = Path(output_root) / dose_folder(comparison.dose) / comparison.view
     truth, region, bounds = comparison.truth, comparison.region, comparison.limits
     own = comparison.objects.items()
-    pairs = {name: Pair.aligned(image[region], truth[region]) for name, image in own}
+    pairs = {
+        name: Pair.aligned(image[region], truth[region], comparison.gauge) for name, image in own
+    }
     errors = {name: pair.phase_error for name, pair in pairs.items()}
+    shown = comparison.objects, truth, region
     drawn = {
-        "objects": figures.objects(comparison.objects, truth, region, errors=True),
+        "objects": figures.objects(*shown, errors=True, gauge=comparison.gauge),
         "frc": figures.frc_curves({name: pair.frc for name, pair in pairs.items()}, bounds),
         "spectrum": figures.error_spectra(errors, bounds),
     }

@@ -8,7 +8,7 @@ command writes `reconstruction_manifest.json` and `skip_summary.json`. The learn
 phase E's folder (`--training-root`)."""
 
 import sys
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,7 +17,7 @@ from pydantic import Field
 
 from fly64lib.design.registries import METHODS
 from fly64lib.design.study import GridOptions, StudyDesign, conditions, dose_folder
-from fly64lib.methods.base import Method, Scan, attribute
+from fly64lib.methods.base import Cost, Method, Scan, attribute, measured
 from ptycho_torch.commands import command_line, run_in_order
 from ptycho_torch.errors import ConfigError, DataContractError
 from ptycho_torch.fields import Positive, Settings, Threads, Whole, config
@@ -41,6 +41,9 @@ class ReconstructionJob:
         return f"{dose_folder(self.dose)}/{self.view}/{self.method}"
 
 
+_OF_PROBE = {"probe", "probe_modes", "probe_defocus_rad"}  # settings
+
+
 @config
 class MethodSettings:
     """Settings of methods: of each by its name, and short names for those of several.
@@ -53,8 +56,10 @@ class MethodSettings:
     num_epochs: Positive | None = None  # `epochs` of pty-chi's methods
     noise_model: Literal["poisson", "gaussian"] | None = None  # of LSQML
     steps: Positive | None = None  # of classical
-    probe: Literal["known", "refine"] = "known"  # the file's probe is kept, or refined from it
-    # of classical: incoherent modes of a refined probe, at least
+    # "known": the file's is kept; "refine": by methods that do it themselves; "recovered": from the
+    # patterns before any method, from the file's without its light beside the detector
+    probe: Literal["known", "refine", "recovered"] = "known"
+    # of classical, or before any method: incoherent modes of a probe that is sought, at least
     probe_modes: Annotated[Whole, Field(ge=1, le=16)] = 1
     probe_defocus_rad: float = 0.0  # error put on the starting probe
     threads: Threads = 1
@@ -71,6 +76,7 @@ class MethodSettings:
         """The method of a job with these settings. Raises ConfigError for what it cannot do."""
         chosen = METHODS[job.method]
         known = {one.name for one in fields(chosen)}
+        known |= _OF_PROBE if self.recovers else set()
         for name, usual in (("probe", "known"), ("probe_modes", 1), ("probe_defocus_rad", 0.0)):
             if getattr(self, name) != usual and name not in known:
                 able = [one for one in METHODS if name in {f.name for f in fields(METHODS[one])}]
@@ -81,10 +87,16 @@ class MethodSettings:
             values["bundle"] = self._bundle(job, network)
         return chosen(**values)
 
+    @property
+    def recovers(self) -> bool:
+        """Whether methods get a probe that was recovered before."""
+        return self.probe == "recovered"
+
     def _values(self, method: str) -> dict[str, Any]:
         """What a method of this name is given, but for the bundle of its network."""
         short = {"epochs": self.num_epochs} | {f.name: getattr(self, f.name) for f in fields(self)}
         known = {one.name for one in fields(METHODS[method])} & short.keys()
+        known -= _OF_PROBE if self.recovers else set()
         values = {name: short[name] for name in known if short[name] is not None}
         return values | self.settings.get(method, {})
 
@@ -129,6 +141,7 @@ class LastScan:
 
     def __init__(self) -> None:
         self._opened: tuple[Path, Scan, Scan] | None = None
+        self._recovered: tuple[Scan, tuple, Scan, Cost] | None = None
 
     def of(self, path: Path, *, whole: bool) -> Scan:
         """The scan of a file, `whole` or without its truth."""
@@ -139,6 +152,21 @@ class LastScan:
             self._opened = path, scan, scan.without_truth()
         return self._opened[1 if whole else 2]
 
+    def recovered(self, path: Path, settings: MethodSettings) -> tuple[Scan, Cost]:
+        """The scan of a file, without its truth, under the probe that its patterns tell, and what
+        that took; found once."""
+        from fly64lib.methods.recovered_probe import under_recovered_probe
+
+        blind = self.of(path, whole=False)
+        how = settings.probe_defocus_rad, settings.probe_modes, settings.threads
+        if self._recovered is None or self._recovered[0] is not blind or self._recovered[1] != how:
+            with measured() as cost:
+                scan = under_recovered_probe(blind, *how)
+            self._recovered = blind, how, scan, cost
+            return scan, cost
+        *_, scan, cost = self._recovered
+        return scan, replace(cost, spared_cpu_seconds=cost.cpu_seconds)
+
 
 def run_reconstruction_job(
     job: ReconstructionJob, settings: MethodSettings, last: LastScan | None = None
@@ -147,10 +175,18 @@ def run_reconstruction_job(
 
     The method gets the scan without its truth; a reference such as `truth` gets it whole. Jobs on
     one file are run sooner with the `last` scan kept between them."""
-    method = settings.method(job)
+    method, last = settings.method(job), last or LastScan()
     with folder_lock(job.artifact_dir):
         whole = attribute(type(method), "sees_truth")
-        found = method.reconstruct((last or LastScan()).of(job.dataset, whole=whole))
+        if settings.recovers and not whole:
+            scan, before = last.recovered(job.dataset, settings)
+            found = method.reconstruct(scan)
+            probe = found.probe if found.probe is not None else scan.probe.numpy()
+            stated = {name: getattr(settings, name) for name in sorted(_OF_PROBE)}
+            cost = before.and_then(found.cost)
+            found = replace(found, probe=probe, settings=found.settings | stated, cost=cost)
+        else:
+            found = method.reconstruct(last.of(job.dataset, whole=whole))
         path = job.artifact_dir / "object.npz"
         names = ("object", "probe", "positions", "brightness", "background")
         arrays = {name: value for name in names if (value := getattr(found, name)) is not None}
@@ -174,12 +210,21 @@ def run_reconstruction_job(
 
 def load_object(folder: str | Path) -> np.ndarray:
     """The object that phase F wrote into `folder`; refused unless result.json vouches for it."""
+    return _load(folder, "object")
+
+
+def load_probe(folder: str | Path) -> np.ndarray | None:
+    """The probe that phase F wrote beside the object; None where it is the file's."""
+    return _load(folder, "probe")
+
+
+def _load(folder: str | Path, name: str) -> np.ndarray | None:
     row = read_json(Path(folder) / "result.json")
     path = Path(folder) / "object.npz"
     if not path.is_file() or sha256_file(path) != row["object_sha256"]:
         raise DataContractError(f"{path} is not what its result.json says; reconstruct it again")
     with np.load(path, allow_pickle=False) as arrays:
-        return arrays["object"]
+        return arrays[name] if name in arrays else None
 
 
 @config

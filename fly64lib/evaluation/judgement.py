@@ -43,6 +43,7 @@ def judge(
     region: Region | None = None,
     gauge: str = "known_probe",
     held_out: RawDataTorch | None = None,
+    probes: Mapping[str, np.ndarray] | None = None,
 ) -> list[dict]:
     """A row per object, (H, W) complex on the file's canvas, also `flat` and, if known, `truth`.
 
@@ -50,7 +51,8 @@ def judge(
     `amplitude_psnr_fine` stand beside, on the object's own. `region`, px of the detector's grid,
     defaults to the file's own scanned region; views of one half share the baseline's. `deviance` is
     the mean Poisson deviance per detector pixel on the file's patterns, `deviance_held_out` on
-    those of `held_out`; photons per pixel (of the detector's grid) are the region's mean fluence.
+    those of `held_out`, each under its own one of `probes` where it has one, else the file's;
+    photons per pixel (of the detector's grid) are the region's mean fluence.
     """
     region, grid = region or region_of(raw), DetectorGrid.of(raw)
     fine, truth = grid.on_canvas(region), raw.scan.object_guess
@@ -68,8 +70,9 @@ def judge(
     fluence = geometry.embed(geometry.fluence(), outside=0.0)[fine].double() * grid.finer**2
     for row in rows:
         canvas = torch.from_numpy(np.ascontiguousarray(whole[row["method"]], dtype=np.complex64))
-        row["deviance"] = data_deviance(canvas, raw)
-        if held_out is not None:
-            row["deviance_held_out"] = data_deviance(canvas, held_out)
+        own = (probes or {}).get(row["method"])
+        for name, scan in {"deviance": raw, "deviance_held_out": held_out}.items():
+            if scan is not None:
+                row[name] = data_deviance(canvas, scan if own is None else scan.under(own))
         row["photons_per_pixel"] = float(fluence.mean())
     return rows

@@ -36,6 +36,16 @@ class Cost:
     # of the CPU seconds, what an earlier method on the same scan had spent already
     spared_cpu_seconds: float = 0.0
 
+    def and_then(self, other: "Cost") -> "Cost":
+        """What both took, one after the other."""
+        peaks = [one.peak_memory_mb for one in (self, other) if one.peak_memory_mb is not None]
+        return Cost(
+            self.seconds + other.seconds,
+            self.cpu_seconds + other.cpu_seconds,
+            max(peaks, default=None),
+            self.spared_cpu_seconds + other.spared_cpu_seconds,
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class MethodResult:

@@ -9,7 +9,12 @@ from matplotlib.figure import Figure
 from fly64lib.evaluation.judgement import has_truth, on_detector_grid, region_of
 from fly64lib.notebook.parameters import ReconstructParameters
 from fly64lib.plots import figures
-from fly64lib.reconstruction import ReconstructionJob, build_reconstruction_jobs, load_object
+from fly64lib.reconstruction import (
+    ReconstructionJob,
+    build_reconstruction_jobs,
+    load_object,
+    load_probe,
+)
 from ptycho_torch.memmap_bridge import open_scan
 
 
@@ -27,5 +32,7 @@ def pictures(jobs: list[ReconstructionJob]) -> Iterator[tuple[Figure, Path]]:
         truth = on_detector_grid(scan.scan.object_guess, scan) if has_truth(scan) else None
         objects = {name: load_object(folder) for name, folder in folders.items()}
         found = {name: on_detector_grid(image, scan) for name, image in objects.items()}
+        own = any(load_probe(folder) is not None for folder in folders.values())
+        gauge = "unknown_probe" if own else "known_probe"
         place = next(iter(folders.values())).with_name("_".join(folders) + ".png")
-        yield figures.objects(found, truth, region_of(scan), errors=True), place
+        yield figures.objects(found, truth, region_of(scan), errors=True, gauge=gauge), place

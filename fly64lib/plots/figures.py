@@ -36,17 +36,21 @@ Bounds = Mapping[str, Limits]
 
 
 def objects(
-    reconstructions: Objects, truth: np.ndarray | None, region: Region, errors: bool = False
+    reconstructions: Objects,
+    truth: np.ndarray | None,
+    region: Region,
+    errors: bool = False,
+    gauge: str = "known_probe",
 ) -> Figure:
-    """Phase and amplitude of objects side by side, the global phase removed; `errors` adds a row of
-    the wrapped phase error and one of the amplitude's. One colour scale each: 0.5 to 99.5 % of the
+    """Phase and amplitude of objects side by side, the gauge removed; `errors` adds a row of the
+    wrapped phase error and one of the amplitude's. One colour scale each: 0.5 to 99.5 % of the
     truth's (without truth, of the first image's) range; amplitudes beyond it are orange (over) and
     blue (under)."""
     reference = (truth if truth is not None else next(iter(reconstructions.values())))[region]
     turn = np.exp(-1j * np.angle(reference.sum()))
     shown = {"truth": reference * turn} if truth is not None else {}
     for name, image in reconstructions.items():
-        shown[name] = align(image[region], reference).image * turn
+        shown[name] = align(image[region], reference, gauge).image * turn
     phases = np.percentile(np.angle(reference * turn), _SHARES)
     amplitudes = np.percentile(np.abs(reference), _SHARES)
     rows = [("phase / rad", np.angle, phases), ("amplitude", np.abs, amplitudes)]

@@ -69,6 +69,9 @@ class Profile:
     # all methods of a condition in one notebook, also those that mostly take minutes
     one_notebook: bool = False
     replicates: Positive = 1
+    # False: methods get a probe recovered from the patterns, from the file's without its light
+    # beside the detector, and scores leave out what an unknown probe leaves open
+    known_probe: bool = True
     design: Settings = field(default_factory=dict)  # other fields of StudyDesign
     training: Settings = field(default_factory=dict)  # fields of TrainingConfig and ModelConfig
     settings: Settings = field(default_factory=dict)  # of methods, by their names
@@ -89,6 +92,10 @@ class Profile:
                 raise ConfigError(f"{shown}={chosen} must be different names, at least one")
         for method in self.control_methods:
             check_choice("control_methods", method, self.methods)
+        if not self.known_probe and (trained := [m for m in self.methods if networks([m])]):
+            text = f"known_probe=False: {trained[0]}'s network is trained under the file's probe;"
+            free = ", ".join(m for m in METHODS if not networks([m]) and m not in ("flat", "truth"))
+            raise ConfigError(f"{text} expected methods of {free}")
         misplaced = [view for view in self.views if controlled_view(view) != view]
         misplaced += [view for view in self.controls if controlled_view(view) == view]
         if misplaced:

@@ -14,7 +14,12 @@ from fly64lib import comparison, reconstruction
 from fly64lib.comparison import compare
 from fly64lib.design.study import held_out_file, split_file, view_file
 from fly64lib.evaluation.gauge import scored_region
-from fly64lib.reconstruction import MethodSettings, build_reconstruction_jobs, load_object
+from fly64lib.reconstruction import (
+    MethodSettings,
+    build_reconstruction_jobs,
+    load_object,
+    load_probe,
+)
 from fly64lib.simulation.overlap_measures import fluence_map
 from ptycho_torch.data.contract import read_scan, write_scan
 from ptycho_torch.errors import ConfigError, DataContractError
@@ -84,6 +89,31 @@ def test_every_job_is_recorded_with_settings_times_and_the_hash_of_its_object(st
     truth = load_object(study[2] / "dose_10000/dense/truth")
     assert load_object(Path(row["object"]).parent).shape == truth.shape
     assert json.loads((study[2] / "skip_summary.json").read_text()) == {"phase": "F", "skipped": []}
+
+
+def test_under_a_recovered_probe_every_object_comes_with_it_and_its_cost(study, tmp_path):
+    asked = named("view", "dense") + named("method", "classical", "flat", "truth")
+    how = {"probe": "recovered", "steps": "30"}
+    assert run(reconstruction, study, tmp_path / "F", *asked, **how) == 0
+    rows = {row["method"]: row for row in rows_of(tmp_path / "F")}
+    folders = {name: tmp_path / "F/dose_10000/dense" / name for name in rows}
+    probes = {name: load_probe(folder) for name, folder in folders.items()}
+    given = read_scan(rows["flat"]["dataset"]).probe
+    np.testing.assert_array_equal(probes["classical"], probes["flat"])
+    assert probes["truth"] is None and not np.array_equal(probes["flat"], given)
+    assert np.abs(np.vdot(probes["flat"], given)) > 0.99 * np.linalg.norm(given) ** 2
+    found = rows["flat"]["spared_cpu_seconds"]
+    assert rows["flat"]["cpu_seconds"] >= found > 0 == rows["truth"]["spared_cpu_seconds"]
+    assert rows["classical"]["cpu_seconds"] > found > rows["classical"]["spared_cpu_seconds"]
+    stated = {"probe": "recovered", "probe_defocus_rad": 0.0, "probe_modes": 1}
+    assert (
+        rows["flat"]["settings"] == stated
+        and stated.items() <= rows["classical"]["settings"].items()
+    )
+    told = compare(*study[:2], tmp_path / "F", 1e4, "dense", gauge="unknown_probe", limits="none")
+    deviance = {row["method"]: row["deviance"] for row in told.rows}
+    assert deviance["classical"] < 1.5 < deviance["flat"]
+    assert comparison.write_comparison(told, tmp_path / "G").is_file()
 
 
 def test_an_object_that_is_not_what_its_result_says_is_refused(study, reconstructed, tmp_path):
