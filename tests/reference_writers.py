@@ -3,7 +3,7 @@ one.
 
 Run in a process of its own (`python reference_writers.py SCAN.npz FOLDER`): pty-chi changes torch's
 defaults for the whole process. SCAN.npz holds an object, a probe and integer patch corners; FOLDER
-gets `cdtools.cxi` and pty-chi's pair."""
+gets `cdtools.cxi`, pty-chi's pair, and the counts that pty-chi expects (`ptychi_expected.npy`)."""
 
 import sys
 from pathlib import Path
@@ -81,6 +81,7 @@ def write_ptychi(
     expected = np.fft.fftshift(
         model(indices=torch.arange(len(corners))).detach().numpy(), axes=(-2, -1)
     )
+    np.save(folder / "ptychi_expected.npy", expected)
     with h5py.File(folder / "ptychodus_dp.hdf5", "w") as file:
         file["dp"] = np.random.default_rng(seed).poisson(expected).astype(np.float32)
     with h5py.File(folder / "ptychodus_para.hdf5", "w") as file:

@@ -10,6 +10,9 @@ import h5py
 import numpy as np
 import pytest
 import reference_writers
+import torch
+
+from ptycho_torch.physics.geometry import Detector, Geometry
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +46,31 @@ def test_a_file_that_another_program_simulated_and_wrote_is_explained_as_given(
     if not cxi:
         assert np.abs(moved).max() < 1e-4
         np.testing.assert_allclose(got.object_guess, made["object"], atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("N", [20, 24, 32])
+def test_a_smaller_detector_is_expected_to_see_the_middle_of_what_pty_chi_simulates(
+    reference_files, N
+):
+    """Object and probe on 32 px, the detector's N in the middle of the far field: pty-chi knows no
+    detector smaller than its probe, so that its whole simulation is cut."""
+    with np.load(reference_files / "scan.npz") as made:
+        image, probe, corners = (made[name] for name in ("object", "probe", "corners"))
+    theirs = np.load(reference_files / "ptychi_expected.npy")
+    middle = slice(16 - N // 2, 16 + N // 2)
+    places = Geometry.of(
+        torch.from_numpy(corners + 16.0),
+        torch.from_numpy(probe[None]).to(torch.complex128),
+        image.shape,
+        whole=True,
+        detector=Detector(N),
+    )
+    canvas = torch.from_numpy(image)[None].to(torch.complex128)
+    ours = places.expected(canvas, torch.arange(len(corners))).numpy()
+    beside = 1 - ours.sum() / theirs.sum()
+    assert (beside > 0.02) == (N < 32)
+    np.testing.assert_allclose(ours, theirs[:, middle, middle], rtol=1e-3, atol=1e-5 * theirs.max())
 
 
 def test_ptychographic_positions_of_the_other_sign_in_a_cxi_file_are_turned(
