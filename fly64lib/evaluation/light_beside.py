@@ -4,6 +4,8 @@ A detector of N pixels sees N / 2 of them out from the centre. The beam's pupil 
 what the object does to it within the detector's reach begins up to R beyond the edge: M = N + 2 R
 pixels have place for all of that (docs/forward_model.md)."""
 
+from itertools import count
+
 import numpy as np
 from jaxtyping import Complex
 
@@ -29,7 +31,7 @@ def side_for(probe: Probe, N: int) -> int:
     ends well inside the detector."""
     radius = pupil_radius_px(probe)
     least = N if radius <= _INSIDE * N else N + 2 * radius
-    return next(M for M in range(N, 8 * N) if M >= least and (M == N or _handy(M)))
+    return next(M for M in count(N) if M >= least and (M == N or _handy(M)))
 
 
 def in_words(probe: Probe, N: int) -> str:
