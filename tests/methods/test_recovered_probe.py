@@ -47,6 +47,16 @@ def test_a_probe_out_of_focus_is_recovered_and_with_it_the_object():
     assert psnr["recovered"] > psnr["known"] - 2 and psnr["recovered"] > psnr["wrong"] + 3
 
 
+def test_a_right_probe_is_kept_and_so_is_a_poor_one_where_photons_are_few():
+    for dose, defocus in ((1e5, 0.0), (100.0, 0.2)):
+        raw = small_raw(dose, N=32, across=5)
+        found = under_recovered_probe(raw.without_truth(), defocus)
+        start = defocused(raw.probe, defocus) if defocus else raw.probe
+        torch.testing.assert_close(
+            found.probe, start, rtol=1e-4, atol=1e-4 * float(start.abs().max())
+        )
+
+
 def test_an_object_is_judged_on_patterns_under_its_own_probe():
     """Object and probe may trade a factor: half of the one goes with twice the other."""
     raw = small_raw(1e4, N=32, across=5)

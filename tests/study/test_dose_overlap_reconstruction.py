@@ -93,7 +93,7 @@ def test_every_job_is_recorded_with_settings_times_and_the_hash_of_its_object(st
 
 def test_under_a_recovered_probe_every_object_comes_with_it_and_its_cost(study, tmp_path):
     asked = named("view", "dense") + named("method", "classical", "flat", "truth")
-    how = {"probe": "recovered", "steps": "30"}
+    how = {"probe": "recovered", "steps": "30", "probe-defocus-rad": "0.5"}
     assert run(reconstruction, study, tmp_path / "F", *asked, **how) == 0
     rows = {row["method"]: row for row in rows_of(tmp_path / "F")}
     folders = {name: tmp_path / "F/dose_10000/dense" / name for name in rows}
@@ -105,7 +105,7 @@ def test_under_a_recovered_probe_every_object_comes_with_it_and_its_cost(study, 
     found = rows["flat"]["spared_cpu_seconds"]
     assert rows["flat"]["cpu_seconds"] >= found > 0 == rows["truth"]["spared_cpu_seconds"]
     assert rows["classical"]["cpu_seconds"] > found > rows["classical"]["spared_cpu_seconds"]
-    stated = {"probe": "recovered", "probe_defocus_rad": 0.0, "probe_modes": 1}
+    stated = {"probe": "recovered", "probe_defocus_rad": 0.5, "probe_modes": 1}
     assert (
         rows["flat"]["settings"] == stated
         and stated.items() <= rows["classical"]["settings"].items()
