@@ -3,8 +3,6 @@
 # make test-fast  the same without whole studies and kernels: under two minutes
 PYTHON ?= python3
 BIN := .venv/bin
-# one more than the cores: some tests wait for processes that they started
-WORKERS := $(shell $(PYTHON) -c "import os; print(1 + (os.cpu_count() or 1))")
 
 .venv/.run: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -23,11 +21,11 @@ run: .venv/.run
 	$(BIN)/fly64 run --profile quick --output runs/quick
 
 test: .venv/.test lint
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m "not browser and not slurm and not gpu"
+	$(BIN)/python -m pytest --numprocesses logical --dist worksteal -m "not browser and not slurm and not gpu"
 	$(MAKE) test-notebooks
 
 test-fast: .venv/.test
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m "not slow and not browser and not slurm and not gpu"
+	$(BIN)/python -m pytest --numprocesses logical --dist worksteal -m "not slow and not browser and not slurm and not gpu"
 
 # every notebook against its executed reference; python tests/remake_references.py --reason "..." makes them anew
 test-notebooks: .venv/.test

@@ -170,8 +170,9 @@ def main(options: Options) -> int:
     for name, row in sorted(manifest["files"].items()):
         path = options.output_root / name
         print(f"{path}  {row['images']} images  sha256 {row['sha256'][:12]}")
-    few = read_scan(held_out_file(options.output_root, options.design.doses[0]))
-    print(light_beside.in_words(few.probe, few.diffraction.shape[-1]))
+    if made := sorted(manifest["files"]):
+        few = read_scan(options.output_root / made[0])
+        print(light_beside.in_words(few.probe, few.diffraction.shape[-1]))
     return 0
 
 

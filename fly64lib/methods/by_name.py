@@ -7,6 +7,8 @@ from fly64lib.design.registries import METHODS
 from fly64lib.methods.base import MethodResult, Network, Scan, attribute
 from ptycho_torch.errors import ConfigError
 
+PROBE_BY = "classical"  # finds the probe, where a study does not know it
+
 
 def reconstruct(scan: Scan, method: str, **settings: Any) -> MethodResult:
     """The object of a scan by a name of :data:`fly64lib.design.registries.METHODS` and settings.

@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Complex
 from torch import Tensor
 
-from fly64lib.methods.classical import Classical
+from fly64lib.design.registries import METHODS
+from fly64lib.methods.by_name import PROBE_BY
 from fly64lib.methods.starting_probes import starting_probe
 from ptycho_torch.iteration.prior_search import FIRST, clearly_less
 from ptycho_torch.iteration.slopes import deviances
@@ -39,7 +40,8 @@ def under_recovered_probe(
     patterns, dimmed = judging.patterns(whole=True), ((1 - _KEEP) / _KEEP) ** 0.5
     common = {"weight": FIRST.weight, "threads": threads}
     sought = {"probe": "refine", "probe_modes": modes, "joint_steps": _STEPS}
-    stated, found = (Classical(**common, **how).reconstruct(fitted) for how in ({}, sought))
+    # by name, lest the jobs of every method depend on that one's code
+    stated, found = (METHODS[PROBE_BY](**common, **how).reconstruct(fitted) for how in ({}, sought))
     held_out = [
         deviances(torch.from_numpy(one.object)[None], patterns.under(probe * dimmed))
         for one, probe in ((stated, fitted.probe), (found, torch.from_numpy(found.probe)))

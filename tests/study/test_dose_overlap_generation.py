@@ -377,8 +377,9 @@ def test_the_command_writes_the_doses_asked_for_and_prints_what_it_wrote(tmp_pat
     options = "--dose 1000 --dose 300 --scan_step 6 --specimen lines --simulation matched"
     argv = ["--output_root", str(tmp_path), *options.split(), "--replicate", "2"]
     assert main(argv) == 0
-    lines = capsys.readouterr().out.splitlines()
+    *lines, last = capsys.readouterr().out.splitlines()
     assert len(lines) == 6 and all("images  sha256" in line for line in lines)
+    assert last.startswith("light beside the detector: the beam has a radius of 35 px")
     assert sorted(path.name for path in (tmp_path / "dose_300").iterdir()) == list(FILES)
     design = from_dict(StudyDesign, read_json(tmp_path / "run_manifest.json")["inputs"]["design"])
     assert design == small(doses=(1e3, 300.0), specimen="lines", simulation="matched", replicate=2)
