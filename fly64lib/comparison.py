@@ -37,7 +37,7 @@ from fly64lib.evaluation.rings import FRC, first_crossing
 from fly64lib.evaluation.scores import absences, json_rows
 from fly64lib.evaluation.spectrum import class_spectrum
 from fly64lib.plots import figures
-from fly64lib.reconstruction import load_object, load_probe
+from fly64lib.reconstruction import load_with_probe
 from ptycho_torch.commands import command_line
 from ptycho_torch.errors import DataContractError
 from ptycho_torch.fields import config
@@ -145,15 +145,15 @@ def compare(
     if not names:
         how = "run python -m fly64lib.reconstruction first"
         raise DataContractError(f"{folder}: no reconstructions; {how}")
-    objects = {name: load_object(folder / name) for name in names}
+    made = {name: load_with_probe(folder / name) for name in names}
+    objects = {name: image for name, (image, _) in made.items()}
+    probes = {name: probe for name, (_, probe) in made.items() if probe is not None}
     cost = {name: _cost(read_json(folder / name / "result.json")) for name in names}
     data = sha256_file(raw.source)
     for name in names:
         if cost[name]["dataset_sha256"] != data:
             text = f"{folder / name}: made from other patterns than those of {raw.source}"
             raise DataContractError(f"{text}; reconstruct them again")
-    found = {name: load_probe(folder / name) for name in names}
-    probes = {name: probe for name, probe in found.items() if probe is not None}
     how = {"region": region, "gauge": gauge, "held_out": held_out, "probes": probes}
     scored = judge(objects, raw, **how)
     objects = {name: on_detector_grid(image, raw) for name, image in objects.items()}

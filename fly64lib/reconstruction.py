@@ -10,17 +10,16 @@ phase E's folder (`--training-root`)."""
 import sys
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field
 
 from fly64lib.design.registries import METHODS
-from fly64lib.design.study import GridOptions, StudyDesign, conditions, dose_folder
-from fly64lib.methods.base import Cost, Method, Scan, attribute, measured
+from fly64lib.design.study import GridOptions, StudyDesign, conditions, dose_folder, part_of
+from fly64lib.methods.base import Cost, Method, ProbeCondition, Scan, attribute, measured
 from ptycho_torch.commands import command_line, run_in_order
 from ptycho_torch.errors import ConfigError, DataContractError
-from ptycho_torch.fields import Positive, Settings, Threads, Whole, config
+from ptycho_torch.fields import Positive, Settings, Threads, config, field_names
 from ptycho_torch.files import atomic_path, folder_lock, read_json, sha256_file, write_json
 from ptycho_torch.versions import software_versions
 
@@ -41,11 +40,11 @@ class ReconstructionJob:
         return f"{dose_folder(self.dose)}/{self.view}/{self.method}"
 
 
-_OF_PROBE = {"probe", "probe_modes", "probe_defocus_rad"}  # settings
+_OF_PROBE = set(field_names(ProbeCondition))
 
 
 @config
-class MethodSettings:
+class MethodSettings(ProbeCondition):
     """Settings of methods: of each by its name, and short names for those of several.
 
     A short name reaches every method that has such a setting; None leaves the method's own value.
@@ -59,9 +58,6 @@ class MethodSettings:
     # "known": the file's is kept; "refine": by methods that do it themselves; "recovered": from the
     # patterns before any method, from the file's without its light beside the detector
     probe: Literal["known", "refine", "recovered"] = "known"
-    # of classical, or before any method: incoherent modes of a probe that is sought, at least
-    probe_modes: Annotated[Whole, Field(ge=1, le=16)] = 1
-    probe_defocus_rad: float = 0.0  # error put on the starting probe
     threads: Threads = 1
     progress: bool = False  # bars on stderr
     training_root: str | None = None  # phase E's folder, for the learned methods
@@ -86,11 +82,6 @@ class MethodSettings:
         if (network := attribute(chosen, "network")) and "bundle" not in values:
             values["bundle"] = self._bundle(job, network)
         return chosen(**values)
-
-    @property
-    def recovers(self) -> bool:
-        """Whether methods get a probe that was recovered before."""
-        return self.probe == "recovered"
 
     def _values(self, method: str) -> dict[str, Any]:
         """What a method of this name is given, but for the bundle of its network."""
@@ -152,13 +143,17 @@ class LastScan:
             self._opened = path, scan, scan.without_truth()
         return self._opened[1 if whole else 2]
 
-    def recovered(self, path: Path, settings: MethodSettings) -> tuple[Scan, Cost]:
+    def recovered(
+        self, path: Path, settings: MethodSettings, bundle: Path | None = None
+    ) -> tuple[Scan, Cost]:
         """The scan of a file, without its truth, under the probe that its patterns tell, and what
-        that took; found once."""
-        from fly64lib.methods.recovered_probe import under_recovered_probe
+        that took; found once. With a network's `bundle`: under that of its training."""
+        from fly64lib.methods.recovered_probe import probe_of_training, under_recovered_probe
 
         blind = self.of(path, whole=False)
-        how = settings.probe_defocus_rad, settings.probe_modes, settings.threads
+        if bundle:
+            return blind.under(probe_of_training(bundle, part_of(ProbeCondition, settings))), Cost()
+        how = part_of(ProbeCondition, settings), settings.threads
         if self._recovered is None or self._recovered[0] is not blind or self._recovered[1] != how:
             with measured() as cost:
                 scan = under_recovered_probe(blind, *how)
@@ -179,7 +174,8 @@ def run_reconstruction_job(
     with folder_lock(job.artifact_dir):
         whole = attribute(type(method), "sees_truth")
         if settings.recovers and not whole:
-            scan, before = last.recovered(job.dataset, settings)
+            bundle = method.bundle if attribute(type(method), "network") else None
+            scan, before = last.recovered(job.dataset, settings, bundle)
             found = method.reconstruct(scan)
             probe = found.probe if found.probe is not None else scan.probe.numpy()
             stated = {name: getattr(settings, name) for name in sorted(_OF_PROBE)}
@@ -208,23 +204,20 @@ def run_reconstruction_job(
         return row
 
 
-def load_object(folder: str | Path) -> np.ndarray:
-    """The object that phase F wrote into `folder`; refused unless result.json vouches for it."""
-    return _load(folder, "object")
-
-
-def load_probe(folder: str | Path) -> np.ndarray | None:
-    """The probe that phase F wrote beside the object; None where it is the file's."""
-    return _load(folder, "probe")
-
-
-def _load(folder: str | Path, name: str) -> np.ndarray | None:
+def load_with_probe(folder: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """The object that phase F wrote into `folder`, and the probe beside it, None where that is the
+    file's. Refused unless result.json vouches for them."""
     row = read_json(Path(folder) / "result.json")
     path = Path(folder) / "object.npz"
     if not path.is_file() or sha256_file(path) != row["object_sha256"]:
         raise DataContractError(f"{path} is not what its result.json says; reconstruct it again")
     with np.load(path, allow_pickle=False) as arrays:
-        return arrays[name] if name in arrays else None
+        return arrays["object"], arrays["probe"] if "probe" in arrays else None
+
+
+def load_object(folder: str | Path) -> np.ndarray:
+    """The object that phase F wrote into `folder`, on the same terms."""
+    return load_with_probe(folder)[0]
 
 
 @config

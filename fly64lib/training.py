@@ -25,7 +25,9 @@ from fly64lib.design.study import (
     conditions,
     dose_folder,
     gridsize_of,
+    part_of,
 )
+from fly64lib.methods.base import KNOWN_PROBE, ProbeCondition
 from fly64lib.methods.by_name import method_of, network_of
 from ptycho_torch import params
 from ptycho_torch.commands import run_in_order, run_options
@@ -47,6 +49,7 @@ class TrainingJob:
     train_data_path: Path
     test_data_path: Path
     artifact_dir: Path
+    probe: ProbeCondition = KNOWN_PROBE
 
     @property
     def log_path(self) -> Path:
@@ -64,6 +67,7 @@ def build_training_jobs(
     design: StudyDesign | None = None,
     *,
     objective: str = "poisson",
+    probe: ProbeCondition = KNOWN_PROBE,
     allow_missing_phase_d: bool = False,
     skipped: list[dict] | None = None,
 ) -> list[TrainingJob]:
@@ -75,7 +79,7 @@ def build_training_jobs(
     root = Path(artifact_root)
     found = conditions(phase_c_root, phase_d_root, grid, allow_missing_phase_d, skipped)
     jobs = [
-        TrainingJob(dose, view, gridsize_of(view), *files, root / network.folder(dose, view))
+        TrainingJob(dose, view, gridsize_of(view), *files, root / network.folder(dose, view), probe)
         for dose, view, files in found
     ]
     return jobs
@@ -121,6 +125,10 @@ def execute_training_job(
         truth = config.model.objective == "supervised"
         files = job.train_data_path, job.test_data_path
         data = [open_scan(file, with_truth=truth) for file in files]
+        if job.probe.recovers:
+            from fly64lib.methods.recovered_probe import halves_under_one_probe
+
+            data = halves_under_one_probe(*data, job.probe, config.threads)
         trained = components.train_cdi_model_torch(*data, config)
     kept = {name: value for name, value in trained.items() if name != "model"}
     paths = {name: kept[name] and str(kept[name]) for name in ("bundle", "checkpoint")}
@@ -192,7 +200,7 @@ def run_jobs(
 
 
 @config
-class Options(GridOptions):
+class Options(ProbeCondition, GridOptions):
     """Phase E: the grid's training jobs, one after another, each recorded.
 
     The settings of a training and of its network are those of TrainingConfig and ModelConfig."""
@@ -209,6 +217,7 @@ def command(options: Options) -> int:
         *roots,
         StudyDesign(doses=options.doses, views=overlap_views or StudyDesign().views),
         objective=options.training.model.objective,
+        probe=part_of(ProbeCondition, options),
         allow_missing_phase_d=options.allow_missing_phase_d,
         skipped=skipped,
     )

@@ -111,6 +111,16 @@ def align(reconstruction: np.ndarray, truth: np.ndarray, gauge: str = "known_pro
     return Alignment(scale * np.exp(1j * phase) * image, phase, ramp, shift, scale, registered)
 
 
+def in_gauge_of(truth: np.ndarray, reconstruction: np.ndarray, region: Region) -> Image:
+    """The whole truth (H, W) as a reconstruction (H, W) under an unknown probe has it: with the
+    ramp, shift, scale and phase that :func:`align` finds between the two in a `region`."""
+    found = align(truth[region], reconstruction[region], "unknown_probe")
+    whole = _shifted(_ramped(checked("truth", truth), found.ramp_rad_per_px), found.shift_px)
+    # a ramp turns about the middle of what it is applied to
+    turned = np.vdot(whole[region], found.image)
+    return found.scale * turned / abs(turned) * whole
+
+
 def _ramp_and_shift(rec: Image, truth: Image, inside: Mask) -> tuple[Pixels, Pixels, bool]:
     """Ramp (rad/px) and shift (px) to apply to `rec`, and whether the shift means anything."""
     if _has_structure(rec, inside) and _has_structure(truth, inside):

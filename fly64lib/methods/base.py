@@ -13,17 +13,39 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, TypeAlias
 
 import numpy as np
 from jaxtyping import Complex, Float
+from pydantic import Field
 
 from fly64lib.design.study import dose_folder, gridsize_of, linear_overlap
+from ptycho_torch.fields import Whole, config
 
 if TYPE_CHECKING:
     from ptycho_torch.memmap_bridge import RawDataTorch
 
 Scan: TypeAlias = "RawDataTorch"  # by its name: a method tells of itself without torch
+
+
+@config
+class ProbeCondition:
+    """Which probe a study gives its methods."""
+
+    # "known": the file's; "recovered": found from the patterns before any method, from the file's
+    # without its light beside the detector
+    probe: Literal["known", "recovered"] = "known"
+    # incoherent modes of a probe that is sought, at least
+    probe_modes: Annotated[Whole, Field(ge=1, le=16)] = 1
+    probe_defocus_rad: float = 0.0  # error put on the starting probe
+
+    @property
+    def recovers(self) -> bool:
+        """Whether methods get a probe that was recovered before."""
+        return self.probe == "recovered"
+
+
+KNOWN_PROBE = ProbeCondition()
 
 
 @dataclass

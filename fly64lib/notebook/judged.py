@@ -32,6 +32,7 @@ class Judged:
     rows: list[dict]
     remarks: tuple[str, ...]  # lines above the table
     reconstruction: Reconstruction | None = None  # with its fluence, where a training is judged
+    gauge: str = "known_probe"  # that the rows leave out
 
     @property
     def truth(self) -> np.ndarray | None:
@@ -44,7 +45,7 @@ class Judged:
         if self.truth is None:
             shown["in the file (not truth)"] = self.raw.scan.object_guess
         region = scanned_region(self.raw.positions.numpy())
-        return figures.objects(shown, self.truth, region, errors=True)
+        return figures.objects(shown, self.truth, region, errors=True, gauge=self.gauge)
 
     @property
     def legend(self) -> str:

@@ -132,6 +132,7 @@ class TrainParameters(_Simulated):
     train_npz: str | None = None  # a DATA-001 file of your own instead of the simulation
     test_npz: str | None = None  # its held-out half, if there is one
     objective: str | None = None
+    known_probe: bool = True  # False: recovered from the patterns before
     seed: Whole | None = None
     epochs: Whole | None = None
     steps: Whole | None = None

@@ -12,8 +12,7 @@ from fly64lib.plots import figures
 from fly64lib.reconstruction import (
     ReconstructionJob,
     build_reconstruction_jobs,
-    load_object,
-    load_probe,
+    load_with_probe,
 )
 from ptycho_torch.memmap_bridge import open_scan
 
@@ -30,9 +29,9 @@ def pictures(jobs: list[ReconstructionJob]) -> Iterator[tuple[Figure, Path]]:
     for dataset, group in groupby(jobs, key=lambda job: job.dataset):
         scan, folders = open_scan(dataset), {job.method: job.artifact_dir for job in group}
         truth = on_detector_grid(scan.scan.object_guess, scan) if has_truth(scan) else None
-        objects = {name: load_object(folder) for name, folder in folders.items()}
-        found = {name: on_detector_grid(image, scan) for name, image in objects.items()}
-        own = any(load_probe(folder) is not None for folder in folders.values())
-        gauge = "unknown_probe" if own else "known_probe"
+        made = {name: load_with_probe(folder) for name, folder in folders.items()}
+        found = {name: on_detector_grid(image, scan) for name, (image, _) in made.items()}
+        known = all(probe is None for _, probe in made.values())
+        gauge = "known_probe" if known else "unknown_probe"
         place = next(iter(folders.values())).with_name("_".join(folders) + ".png")
         yield figures.objects(found, truth, region_of(scan), errors=True, gauge=gauge), place

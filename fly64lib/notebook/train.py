@@ -9,6 +9,7 @@ from fly64lib.design.study import SPLITS, gridsize_of
 from fly64lib.evaluation import beam
 from fly64lib.evaluation.judgement import has_truth, judge, region_of
 from fly64lib.evaluation.scores import json_rows
+from fly64lib.methods.base import KNOWN_PROBE, ProbeCondition
 from fly64lib.methods.by_name import method_of
 from fly64lib.notebook.data import write_result
 from fly64lib.notebook.datasets import simulate
@@ -40,7 +41,8 @@ def training_jobs(parameters: TrainParameters) -> dict[str, TrainingJob]:
         dose = float(round(mean_photons(read_scan(train).diffraction)))
 
     def job(train: str | Path, test: str | Path, folder: Path) -> TrainingJob:
-        return TrainingJob(dose, view, gridsize, Path(train), Path(test), folder)
+        probe = KNOWN_PROBE if parameters.known_probe else ProbeCondition(probe="recovered")
+        return TrainingJob(dose, view, gridsize, Path(train), Path(test), folder, probe)
 
     gridsize = parameters.gridsize or gridsize_of(view)
     if not train:
@@ -62,7 +64,7 @@ def doubt(job: TrainingJob) -> str:
     """A warning where measured patterns were not made by the probe of their file, for what is
     trained under a wrong beam is trained in vain; else nothing."""
     raw = open_scan(job.train_data_path)
-    if has_truth(raw):
+    if has_truth(raw) or job.probe.recovers:
         return ""
     found, allowed = beam.misfit(raw)
     if found**2 - allowed**2 <= beam.WRONG**2:
@@ -77,7 +79,7 @@ def judge_job(job: TrainingJob, label: str) -> Judged:
     """Reconstruct a job's test file with the job's bundle and judge the object: its deviance and
     photons are those of the patterns that made it, its metrics those of the whole file's region. Of
     a measured half that training has not seen every tenth pattern is kept back, and gives
-    `deviance_held_out`."""
+    `deviance_held_out`. A probe that training recovered serves both halves."""
     bundle = load_bundle(job.artifact_dir / "bundle.pt")
     raw, config, held_out = open_scan(job.test_data_path), bundle.config, None
     if job.view != "baseline":
@@ -85,8 +87,11 @@ def judge_job(job: TrainingJob, label: str) -> Judged:
     if not has_truth(raw) and not on_the_same(job):
         held = np.arange(raw.n) % _HELD_OUT_EVERY == 0
         raw, held_out = raw.subset(~held), raw.subset(held)
-    found = reconstruct(bundle.model, raw, config)
-    objects, remarks = {method_of(config.model.objective): found.object.numpy()}, []
+    method, probes, gauge = method_of(config.model.objective), {}, "known_probe"
+    if job.probe.recovers:
+        probes, gauge = {method: bundle.model.probe.numpy()}, "unknown_probe"
+    found = reconstruct(bundle.model, raw.under(probes.get(method, raw.scan.probe)), config)
+    objects, remarks = {method: found.object.numpy()}, []
     if not has_truth(raw):
         stored = f"stored {raw.metadata.get('object_kind', 'object')}"
         objects[stored] = raw.scan.object_guess
@@ -94,11 +99,12 @@ def judge_job(job: TrainingJob, label: str) -> Judged:
             fitted = "was fitted to most of" if "probe_recovery" in raw.metadata else "may know"
             remarks.append(f"{stored} {fitted} the patterns held out: there it stands no test")
     made_by, count = raw.subset(found.images), f"{len(found.images)}"
-    rows = judge(objects, made_by, region=region_of(raw), held_out=held_out)
+    about = {"gauge": gauge, "probes": probes}
+    rows = judge(objects, made_by, region=region_of(raw), held_out=held_out, **about)
     if made_by.n < raw.n:
         count += f" of {raw.n}"
     remarks.insert(0, f"{count} patterns, {label}")
-    return Judged(found.object.numpy(), bundle, raw, rows, tuple(remarks), found)
+    return Judged(found.object.numpy(), bundle, raw, rows, tuple(remarks), found, gauge)
 
 
 def write_results(

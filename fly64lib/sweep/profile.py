@@ -92,10 +92,6 @@ class Profile:
                 raise ConfigError(f"{shown}={chosen} must be different names, at least one")
         for method in self.control_methods:
             check_choice("control_methods", method, self.methods)
-        if not self.known_probe and (trained := [m for m in self.methods if networks([m])]):
-            text = f"known_probe=False: {trained[0]}'s network is trained under the file's probe;"
-            free = ", ".join(m for m in METHODS if not networks([m]) and m not in ("flat", "truth"))
-            raise ConfigError(f"{text} expected methods of {free}")
         misplaced = [view for view in self.views if controlled_view(view) != view]
         misplaced += [view for view in self.controls if controlled_view(view) == view]
         if misplaced:

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import rice
 from skimage.registration import phase_cross_correlation
 
-from fly64lib.evaluation.gauge import MAX_SHIFT_PX, align, scored_region
+from fly64lib.evaluation.gauge import MAX_SHIFT_PX, align, in_gauge_of, scored_region
 from ptycho_torch.errors import ConfigError, DataContractError
 
 ROWS, COLUMNS = 61, 84
@@ -117,6 +117,14 @@ def test_a_known_shift_is_found_to_a_fiftieth_of_a_pixel_together_with_ramp_phas
     assert np.abs(found.shift_px + moved).max() < 0.02
     assert np.allclose(found.ramp_rad_per_px, np.negative(slope), atol=1e-3)
     assert found.scale == pytest.approx(1 / 1.4, rel=0.01)
+
+
+def test_a_truth_in_the_gauge_of_an_image_is_that_image_everywhere():
+    truth, slope, region = blobs(), (0.11, -0.23), (slice(5, -9), slice(7, -4))
+    image = 1.4 * ramp(slope, -2.0) * blobs(1.3, -0.6)
+    found = in_gauge_of(truth, image, region)
+    assert np.linalg.norm((found - image)[INNER]) < 0.01 * np.linalg.norm(image[INNER])
+    assert np.linalg.norm((found - truth)[INNER]) > np.linalg.norm(truth[INNER])
 
 
 def test_a_shift_of_a_smooth_object_leaves_a_fiftieth_of_its_error_after_alignment():

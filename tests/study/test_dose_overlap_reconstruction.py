@@ -10,19 +10,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fly64lib import comparison, reconstruction
+from fly64lib import comparison, reconstruction, training
 from fly64lib.comparison import compare
-from fly64lib.design.study import held_out_file, split_file, view_file
+from fly64lib.design.study import SPLITS, held_out_file, split_file, view_file
 from fly64lib.evaluation.gauge import scored_region
 from fly64lib.reconstruction import (
     MethodSettings,
     build_reconstruction_jobs,
     load_object,
-    load_probe,
+    load_with_probe,
 )
 from fly64lib.simulation.overlap_measures import fluence_map
 from ptycho_torch.data.contract import read_scan, write_scan
 from ptycho_torch.errors import ConfigError, DataContractError
+from ptycho_torch.training.bundle import load_bundle
 
 PROVENANCE = {
     "replicate": 0,
@@ -97,7 +98,7 @@ def test_under_a_recovered_probe_every_object_comes_with_it_and_its_cost(study, 
     assert run(reconstruction, study, tmp_path / "F", *asked, **how) == 0
     rows = {row["method"]: row for row in rows_of(tmp_path / "F")}
     folders = {name: tmp_path / "F/dose_10000/dense" / name for name in rows}
-    probes = {name: load_probe(folder) for name, folder in folders.items()}
+    probes = {name: load_with_probe(folder)[1] for name, folder in folders.items()}
     given = read_scan(rows["flat"]["dataset"]).probe
     np.testing.assert_array_equal(probes["classical"], probes["flat"])
     assert probes["truth"] is None and not np.array_equal(probes["flat"], given)
@@ -114,6 +115,38 @@ def test_under_a_recovered_probe_every_object_comes_with_it_and_its_cost(study, 
     deviance = {row["method"]: row["deviance"] for row in told.rows}
     assert deviance["classical"] < 1.5 < deviance["flat"]
     assert comparison.write_comparison(told, tmp_path / "G").is_file()
+
+
+def test_a_network_gets_the_probe_of_its_training_and_one_of_another_condition_is_refused(
+    study, tmp_path, small_scan, capsys
+):
+    C, D, _ = study
+    whole = small_scan(dose=1e4, seed=3, N=32, across=6)
+    for split in SPLITS:
+        half = replace(whole, metadata={**whole.metadata, **PROVENANCE, "split": split})
+        for path in (split_file(tmp_path, 1e4, split), view_file(C, tmp_path, 1e4, "dense", split)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_scan(path, half)
+    here = tmp_path, tmp_path, tmp_path
+    asked = {"view": "dense", "probe": "recovered"}
+    for objective in ("poisson", "supervised"):
+        few = {"N": "32", "steps": "2", "batch-size": "4", "objective": objective}
+        assert run(training, here, tmp_path / "E", **asked, **few) == 0
+    asked["training-root"] = str(tmp_path / "E")
+    methods = named("method", "pinn", "supervised", "flat")
+    assert run(reconstruction, here, tmp_path / "F", *methods, **asked) == 0
+    folder = tmp_path / "F/dose_10000/dense"
+    probes = {name: load_with_probe(folder / name)[1] for name in ("pinn", "supervised", "flat")}
+    given = load_bundle(tmp_path / "E/dose_10000/dense/gs2/bundle.pt").model.probe.numpy()
+    np.testing.assert_array_equal(probes["pinn"], given)
+    np.testing.assert_array_equal(probes["supervised"], given)
+    assert not np.array_equal(given, read_scan(split_file(tmp_path, 1e4, "test")).probe)
+    capsys.readouterr()
+    assert (
+        run(reconstruction, here, tmp_path / "F", "--method=pinn", "--probe-modes=2", **asked) == 1
+    )
+    (row,) = [row for row in rows_of(tmp_path / "F") if row["method"] == "pinn"]
+    assert "train it with --probe recovered --probe-modes 2" in row["error"]
 
 
 def test_an_object_that_is_not_what_its_result_says_is_refused(study, reconstructed, tmp_path):
