@@ -9,12 +9,14 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import oracle
 import pytest
 from PIL import Image
 from reported_scan import DETECTOR, DISTANCE_M, reported_scan, write_cxi
-from small_scan import small_scan
+from small_scan import geometry, small_scan
 
-from fly64lib.check.examination import examine_scan
+from fly64lib.check.examination import EXCESS, examine_scan, explained
+from fly64lib.check.measurements import Measurements
 from fly64lib.cli.main import main
 from fly64lib.formats.fit import GOOD
 from ptycho_torch.data.contract import ScanData, write_scan
@@ -184,6 +186,26 @@ def test_a_planted_fault_is_found_where_it_is(clean, large, tmp_path, kind):
     assert words in found.get(expected[0], ""), found
     if kind != "probe without an edge":  # a wrong probe makes nearly everything wrong
         assert list(found) == expected
+
+
+def test_a_weak_object_of_another_scan_is_told_where_photons_are_few(tmp_path):
+    """Amplitudes tell nothing here: counting alone leaves nearly all of R."""
+    image, probe, y, x, _ = geometry(N=32, across=9)
+    other = geometry(N=32, across=9, specimen="lines")[0]
+    weak, apart = (np.exp(0.3 * np.log(one)) for one in (image, other))
+    expected = oracle.expected_counts(weak, probe, y, x)
+    scale = 3e3 / expected.sum((1, 2)).mean()
+    own = replace(
+        small_scan(3e3, N=32, across=9),
+        diffraction=np.sqrt(np.random.default_rng(1).poisson(expected * scale), dtype=np.float32),
+        probe=(probe * scale**0.5).astype(np.complex64),
+        object_guess=weak.astype(np.complex64),
+    )
+    found = explained(Measurements(tmp_path, own))
+    assert found.good and found.values["explained"] > 0.9
+    found = explained(Measurements(tmp_path, replace(own, object_guess=apart.astype(np.complex64))))
+    assert not found.good and found.values["explained"] < 0.2
+    assert found.values["R"] ** 2 - found.values["R_counts"] ** 2 < EXCESS**2
 
 
 def test_the_hole_is_where_the_positions_are_missing(large, tmp_path):
