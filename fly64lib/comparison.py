@@ -29,7 +29,7 @@ from fly64lib.evaluation.columns import aligned_text, table
 from fly64lib.evaluation.detector_grid import DetectorGrid
 from fly64lib.evaluation.faithful import resolved_limit
 from fly64lib.evaluation.gauge import Region, judged
-from fly64lib.evaluation.information import Unbounded
+from fly64lib.evaluation.information import NotSolved, Unbounded
 from fly64lib.evaluation.judgement import has_truth, judge, on_detector_grid, region_of
 from fly64lib.evaluation.limits import Limits
 from fly64lib.evaluation.metrics import Pair
@@ -215,9 +215,9 @@ def _write_rows(path: Path, rows: list[dict]) -> Path:
 def limits_of(
     raw: RawDataTorch, region: Region, probe_known: bool, asked: LimitsAsked
 ) -> tuple[dict[str, Limits], dict[str, str]]:
-    """The limits that are asked for, and why others of them do not exist, as the unbiased one does
-    not where pixels are dark; the prior is the spectrum of other draws of the class, or a base
-    file's own."""
+    """The limits that are asked for, and why others of them do not exist: the unbiased one where
+    pixels are dark, any that is not solved. The prior is the spectrum of other draws of the class,
+    or a base file's own."""
     if asked == "none":
         return {}, {}
     whole, name = raw.scan.object_guess, raw.metadata["provenance"]["specimen"]
@@ -232,7 +232,7 @@ def limits_of(
         try:
             how = {"probe_known": probe_known, "tolerance": _TOLERANCE}
             bounds[name] = reach.limits(*place, prior, **how)
-        except Unbounded as error:
+        except (Unbounded, NotSolved) as error:
             unbounded[name] = str(error)
     return bounds, unbounded
 

@@ -160,9 +160,13 @@ def _spread_over(
     return seen[rows[:, None], columns].clamp_min(0)
 
 
+class NotSolved(PtychoError):
+    """A limit whose equations the iteration did not solve."""
+
+
 def solve(F: Information, b: Unknowns, iterations: int, tolerance: float) -> tuple[Unknowns, int]:
     """Solution and number of steps of preconditioned conjugate gradients, all rows at once, to a
-    relative residual of `tolerance`; :class:`PtychoError` after `iterations` without. The null
+    relative residual of `tolerance`; :class:`NotSolved` after `iterations` without. The null
     directions are absent from `b`, and stay so."""
 
     def dot(a: Unknowns, b: Unknowns) -> Float[Tensor, "k 1"]:
@@ -180,7 +184,7 @@ def solve(F: Information, b: Unknowns, iterations: int, tolerance: float) -> tup
         if (size <= tolerance**2 * first).all():
             return x, step + 1
         direction = steered + (size / before).to(b.real.dtype) * direction
-    raise PtychoError(
+    raise NotSolved(
         f"limits: relative residual {float((size / first).max()) ** 0.5:.1e} after {iterations}"
         f" iterations, not {tolerance:.1e}: allow more or a looser tolerance (complex64 objects"
         " cannot give 1e-5)"

@@ -5,6 +5,7 @@ import csv
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -287,6 +288,18 @@ def test_where_pixels_are_dark_the_unbiased_limit_is_absent_and_its_reason_is_sa
     rows = {row["method"]: row for row in table}
     assert set(rows) == {"classical", "flat", "truth", "cramer_rao", "bayesian"}
     assert "phase_psnr" not in rows["cramer_rao"] and rows["bayesian"]["phase_psnr"] > 0
+
+
+def test_a_limit_that_is_not_solved_is_absent_with_its_reason_and_the_methods_are_compared(
+    study, reconstructed, tmp_path, monkeypatch
+):
+    few = partial(comparison.reach.limits, iterations=2)
+    monkeypatch.setattr(comparison.reach, "limits", few)
+    told = compare(*study, 1e4, "dense", limits="both")
+    rows = {row["method"]: row for row in told.rows}
+    for name in ("cramer_rao", "bayesian"):
+        assert "after 2 iterations" in rows[name]["absent"] and "phase_psnr" not in rows[name]
+    assert rows["classical"]["phase_psnr"] > rows["flat"]["phase_psnr"]
 
 
 def test_an_object_of_other_patterns_is_not_compared(study, reconstructed, tmp_path):
