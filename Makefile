@@ -16,16 +16,13 @@ BIN := .venv/bin
 	$(BIN)/pip install --quiet -e '.[all]'
 	touch $@ .venv/.run
 
-.PHONY: run test test-rooms test-fast test-notebooks test-browser test-slurm test-gpu lint docs
+.PHONY: run test test-fast test-notebooks test-browser test-slurm test-gpu lint docs
 run: .venv/.run
 	$(BIN)/fly64 run --profile quick --output runs/quick
 
-# the notebooks beside the rest: a chain of kernels leaves cores idle
 test: .venv/.test lint
-	$(MAKE) --no-print-directory --jobs 2 test-rooms test-notebooks
-
-test-rooms: .venv/.test
 	$(BIN)/python -m pytest --numprocesses logical --dist worksteal -m "not browser and not slurm and not gpu"
+	$(MAKE) test-notebooks
 
 test-fast: .venv/.test
 	$(BIN)/python -m pytest --numprocesses logical --dist worksteal -m "not slow and not browser and not slurm and not gpu"

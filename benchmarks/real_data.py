@@ -9,18 +9,20 @@ others the classical iteration recovers object and probe together, the probe as 
 the detector's grid and on the finer one, then more modes, and the positions, the brightness and the
 background of the exposures, each from what the one before found; a tenth of a held-out pattern's
 photons tell its own position and brightness, nine tenths judge (:mod:`probe_recovery`). The last
-recovery predicts the photons that fell beside the 64 x 64 px, which the public file has. Then the
+recovery predicts the photons that fell beside the 64 x 64 px, which the public file has:
+OUTPUT/ring_prediction.png. Then the
 methods fit the same patterns under the recovered probe, taken as known; pinn is trained from
 nothing, as no network for this grid comes with the package. Deviance is per detector pixel; a
 perfect model would come to about 1."""
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from common import Rows, main, table, trained
+from matplotlib.figure import Figure
 from tyro.conf import Positional
 
 from fly64lib.evaluation.detector_grid import scan_on_detector_grid
@@ -90,32 +92,81 @@ def real_data(options: RealDataOptions) -> int:
         rows.add(row | {"cpu_seconds": found.cpu_seconds})
         print(table(rows.rows[-1:], list(row)), flush=True)
     if N < whole.N:
-        print(table(rings(found.scan, whole), ["px", "share", "predicted", "fitted", "held"]))
+        beside = Beside.of(found.scan, whole)
+        print(table(beside.rings(), ["px", "share", "predicted", "fitted", "held"]))
+        beside.picture().savefig(options.output / "ring_prediction.png", dpi=110)
     if options.methods:
         methods_under(found.scan, options)
     return 0
 
 
-def rings(found: RawDataTorch, whole: RawDataTorch) -> list[dict]:
-    """Light beside the fitted pixels, ring by ring: its share of all, measured and predicted, and
-    the correlation over the patterns of the two, of fitted patterns and of those held out."""
-    geometry = replace(found.geometry(whole=True), detector=None)
-    canvas, held = found.object_guess[None], held_out(found.n)
-    expected = torch.cat([geometry.expected(canvas, chunk) for chunk in geometry.chunks()]).numpy()
-    measured = np.square(whole.scan.diffraction)
-    axis = np.arange(whole.N) - whole.N // 2
-    half = found.N // 2
-    beside = (np.abs(axis[:, None]) > half) | (np.abs(axis) > half)
-    radius, rows = np.hypot(axis[:, None], axis), []
-    for first, last in ((0, 1e9), *RINGS):
-        ring = beside & (radius >= first) & (radius < last)
-        parts = [counts[:, ring].sum(1) for counts in (measured, expected)]
-        shares = [part.sum() / measured.sum() for part in parts]
-        alike = [np.corrcoef(*(part[one] for part in parts))[0, 1] for one in (~held, held)]
-        name = "all" if last > whole.N else f"{first} to {last}"
-        row = {"px": name, "share": shares[0], "predicted": shares[1]}
-        rows.append(row | {"fitted": alike[0], "held": alike[1]})
-    return rows
+class Beside(NamedTuple):
+    """Photons of each pattern beside the pixels that were fitted, by radius."""
+
+    measured: np.ndarray  # (n, W, W)
+    predicted: np.ndarray  # by what was recovered from the fitted pixels
+    held: np.ndarray  # patterns that were held out
+    radius: np.ndarray  # (W, W), detector pixels from zero frequency
+    outside: np.ndarray  # (W, W), pixels that were not fitted
+
+    @classmethod
+    def of(cls, found: RawDataTorch, whole: RawDataTorch) -> "Beside":
+        geometry = replace(found.geometry(whole=True), detector=None)
+        canvas = found.object_guess[None]
+        expected = [geometry.expected(canvas, chunk) for chunk in geometry.chunks()]
+        axis, half = np.arange(whole.N) - whole.N // 2, found.N // 2
+        outside = (np.abs(axis[:, None]) > half) | (np.abs(axis) > half)
+        counts = np.square(whole.scan.diffraction)
+        radius = np.hypot(axis[:, None], axis)
+        return cls(counts, torch.cat(expected).numpy(), held_out(found.n), radius, outside)
+
+    def ring(self, first: float, last: float) -> tuple[np.ndarray, np.ndarray]:
+        """Of each pattern, photons measured and predicted outside, from one radius to another."""
+        ring = self.outside & (self.radius >= first) & (self.radius < last)
+        return self.measured[:, ring].sum(1), self.predicted[:, ring].sum(1)
+
+    def rings(self) -> list[dict]:
+        """Share of all light, measured and predicted, and the correlation over the patterns of the
+        two, of fitted patterns and of those held out."""
+        rows = []
+        for first, last in ((0, np.inf), *RINGS):
+            parts = self.ring(first, last)
+            shares = [part.sum() / self.measured.sum() for part in parts]
+            chosen = ~self.held, self.held
+            alike = [np.corrcoef(*(part[one] for part in parts))[0, 1] for one in chosen]
+            name = "all" if last == np.inf else f"{first} to {last}"
+            row = {"px": name, "share": shares[0], "predicted": shares[1]}
+            rows.append(row | {"fitted": alike[0], "held": alike[1]})
+        return rows
+
+    def picture(self) -> Figure:
+        """Photons in the first ring, predicted against measured; and mean photons by radius."""
+        figure = Figure(figsize=(9, 3.8), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        measured, predicted = self.ring(*RINGS[0])
+        for chosen, label, colour in (
+            (~self.held, "fitted patterns", "tab:gray"),
+            (self.held, "patterns held out of everything", "tab:red"),
+        ):
+            left.plot(measured[chosen], predicted[chosen], ".", color=colour, label=label)
+        ends = [min(measured.min(), predicted.min()), max(measured.max(), predicted.max())]
+        left.plot(ends, ends, color="black", linewidth=0.8)
+        left.set(xlabel="photons measured", ylabel="photons predicted")
+        left.set_title("beside the fitted pixels, {} to {} px".format(*RINGS[0]))
+        left.legend(frameon=False)
+        bins = np.arange(4, 64)
+        for counts, label, line in (
+            (self.measured, "measured", "-"),
+            (self.predicted, "model of the central 64 x 64 pixels", "--"),
+        ):
+            mean = counts.mean(0)
+            rings = [mean[(self.radius >= r) & (self.radius < r + 1)].mean() for r in bins]
+            right.semilogy(bins + 0.5, rings, line, label=label)
+        right.axvline(RINGS[0][0], color="black", linewidth=0.8)
+        right.set(xlabel="radius / detector pixels", ylabel="photons a pixel")
+        right.set_title("mean pattern; beyond the line hardly a pixel was fitted")
+        right.legend(frameon=False)
+        return figure
 
 
 def methods_under(recovered: RawDataTorch, options: RealDataOptions) -> None:

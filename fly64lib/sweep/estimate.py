@@ -183,6 +183,8 @@ def _notes(profile: Profile) -> Iterable[str]:
         unknown += [f"settings.{method}.{name}" for name in values if name not in _FOLLOWED]
     if unknown:
         yield f"as in the studies measured, whatever is asked: the cost of {', '.join(unknown)}"
+    if not profile.known_probe:
+        yield "known_probe=False: recovering probes was not measured; CPU hours are without it"
     if profile.threads > 1:
         text = f"threads={profile.threads}: what they speed up was not measured; the wall time"
         yield f"{text} takes a job's CPU time for its time"

@@ -81,6 +81,9 @@ def test_what_was_not_measured_is_named_and_not_made_up(small: Profile) -> None:
     of_gpu, of_settings = estimate(on_gpu, rates_of(small, 1.0)).notes
     assert of_gpu.startswith("GPU hours: not measured. accelerator=auto")
     assert of_settings.endswith("the cost of training.start")
+    sought = load_profile("smoke", [*SMALL, "known_probe=False"])
+    (said,) = set(estimate(sought, rates_of(small, 1.0)).notes) - set(found.notes)
+    assert said.startswith("known_probe=False: recovering probes was not measured")
 
 
 def test_a_job_larger_than_any_measured_is_marked(small: Profile) -> None:
