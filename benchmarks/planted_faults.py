@@ -85,7 +85,7 @@ def out_of_step(scan: dict, rng: Rng) -> None:
 
 def lost_frame(scan: dict, rng: Rng) -> None:
     """A frame was lost in the middle, and one more taken at the end."""
-    lost = rng.integers(15, 75)
+    lost = rng.integers(15, 86)
     scan["counts"] = np.delete(scan["counts"], lost, 0)
     scan["counts"] = np.concatenate([scan["counts"], scan["counts"][-1:]])
 

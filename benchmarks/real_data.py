@@ -91,6 +91,7 @@ def real_data(options: RealDataOptions) -> int:
         row = {"recovery": name, "deviance_fitted": fitted, "deviance_held": found.deviance_after}
         rows.add(row | {"cpu_seconds": found.cpu_seconds})
         print(table(rows.rows[-1:], list(row)), flush=True)
+    write_scan(options.output / "recovered.npz", found.scan.scan)
     if N < whole.N:
         beside = Beside.of(found.scan, whole)
         print(table(beside.rings(), ["px", "share", "predicted", "fitted", "held"]))
@@ -164,7 +165,7 @@ class Beside(NamedTuple):
             right.semilogy(bins + 0.5, rings, line, label=label)
         right.axvline(RINGS[0][0], color="black", linewidth=0.8)
         right.set(xlabel="radius / detector pixels", ylabel="photons a pixel")
-        right.set_title("mean pattern; beyond the line hardly a pixel was fitted")
+        right.set_title("mean pattern; line: edge of the fitted pixels")
         right.legend(frameon=False)
         return figure
 

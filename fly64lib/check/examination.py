@@ -147,7 +147,7 @@ def positions(of: Measurements) -> Verdict:
     """Patterns and positions belong together: an object fitted to neighbours explains them, as far
     as counts allow, and no position lies apart from the scan."""
     fit, apart = of.fit, of.outliers
-    values = asdict(fit) | {"share": fit.share, "apart": apart.tolist(), "scale": of.scale}
+    values = asdict(fit) | {"share": fit.share, "outliers": apart.tolist(), "scale": of.scale}
     values["position_error_px"] = of.position_error
     if len(apart):
         row, column = of.scan.positions[apart[0]]
@@ -170,6 +170,16 @@ def positions(of: Measurements) -> Verdict:
         advice = "let them be found along with the beam: fly64 probe --unknown positions, or"
         advice += " affine for a scale, rotation or shear of the whole scan"
         return Verdict(False, found, values, advice)
+    if fit.apart and fit.share > GOOD:
+        first, last = fit.apart.of
+        advice = (
+            "a frame lost, taken twice or numbered wrongly on the way there, or a beam that moved?"
+        )
+        advice += (
+            " Bring positions and patterns in step, or leave those out that are not: fly64 import"
+        )
+        advice += f" SRC DST.npz --drop-patterns {first}-{last}"
+        return Verdict(False, where + fit.text(), values, advice)
     return Verdict(fit.share is None or fit.share > GOOD, where + fit.text(), values)
 
 

@@ -46,7 +46,19 @@ LEFT = 0.5
 # likewise where positions are free to move; measured: right positions 0.93 to 1, under one mode for
 # several too, off by 0.7 px rms 0.55, by 1.4 px 0.45, by 2 px on a small scan 0
 FREED = 0.75
+# patterns in a row; by how much less their share is than that of most rows where something broke
+# (measured: up to 0.06 in good scans, 0.29 and more from the fifth pattern after a lost frame), and
+# in units of the rows' scatter
+ROW, DROP, SCATTERS = 5, 0.2, 5.0
 MOST_PX, SEEN_PX = 0.5, 0.25  # that one moves at a time; rms by which right ones may seem off
+
+
+@dataclass(frozen=True)
+class Apart:
+    """Patterns in a row that fit clearly worse than the others."""
+
+    of: tuple[int, int]  # first and last
+    share: float  # explained of what tells them apart
 
 
 @dataclass(frozen=True)
@@ -60,6 +72,7 @@ class Fit:
     R_counts: float  # R of a perfect model at these counts
     patterns: tuple[int, int] = (0, 0)  # first and last that were looked at
     at: float | None = None  # about which share of the sequence; None: about the median position
+    apart: Apart | None = None  # in this part, or in another one that was looked at
 
     @property
     def share(self) -> float | None:
@@ -79,8 +92,14 @@ class Fit:
         return (
             f"deviance {self.deviance:.2f} a pixel, {self.perfect:.2f} for a perfect model; R ="
             f" {100 * self.R:.1f} %, {100 * self.R_counts:.1f} % by counting alone; explained of"
-            f" what tells the patterns apart: {told}"
+            f" what tells the patterns apart: {told}{self._of_row()}"
         )
+
+    def _of_row(self) -> str:
+        if self.apart is None:
+            return ""
+        (first, last), share = self.apart.of, max(0, self.apart.share)
+        return f", of patterns {first} to {last} {100 * share:.0f} %"
 
 
 @dataclass(frozen=True)
@@ -133,6 +152,18 @@ class Part:
 
         own, perfect, pixels = self._summed(both, patterns, canvas)
         return own / pixels, perfect / pixels
+
+    def of_each(self, patterns: Patterns, canvas: Tensor) -> np.ndarray:
+        """A canvas's of each pattern, per measured pixel."""
+        found = []
+
+        def own(expected: Tensor, counts: Tensor) -> tuple[float]:
+            pixels = poisson_deviance(expected, counts).double()
+            found.append(pixels.flatten(1).mean(1))
+            return (0.0,)
+
+        self._summed(own, patterns, canvas)
+        return torch.cat(found).numpy()
 
     def misfit(self, patterns: Patterns, canvas: Tensor) -> tuple[float, float]:
         """R of a canvas, and R by counting alone."""
@@ -209,7 +240,20 @@ def fit_of(
         found = Fit(deviance, perfect, shuffled, *part.misfit(*own), ends)
         if found.share is None or found.share > GOOD:
             break
+    if found.shuffled is not None and found.share is not None and len(near) >= LEAST:
+        found = replace(found, apart=_apart(found, part.of_each(*own), near))
     return found
+
+
+def _apart(fit: Fit, deviances: np.ndarray, near: np.ndarray) -> Apart | None:
+    """The row of patterns that fits worst, if clearly worse than most rows."""
+    shares = (fit.shuffled - deviances) / (fit.shuffled - fit.perfect)
+    rows = np.lib.stride_tricks.sliding_window_view(shares, ROW).mean(1)
+    worst, usual = int(rows.argmin()), float(np.median(rows))
+    scatter = 1.48 * float(np.median(np.abs(rows - usual)))
+    if usual - rows[worst] <= max(DROP, SCATTERS * scatter):
+        return None
+    return Apart((int(near[worst]), int(near[worst + ROW - 1])), float(rows[worst]))
 
 
 def _further(
@@ -333,7 +377,8 @@ def worst_fit(scan: ScanData, least: float = -inf, part: Part | None = None) -> 
         fits.append(replace(fit_of(scan, *_about(scan, at), known), at=at))
         if _known(fits[-1]) < least:
             break
-    return min(fits, key=_known)
+    rows = [fit.apart for fit in fits if fit.apart]
+    return replace(min(fits, key=_known), apart=min(rows, key=lambda row: row.share, default=None))
 
 
 def _places(scan: ScanData) -> tuple[float | None, ...]:

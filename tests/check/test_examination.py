@@ -188,6 +188,25 @@ def test_a_planted_fault_is_found_where_it_is(clean, large, tmp_path, kind):
         assert list(found) == expected
 
 
+@pytest.mark.parametrize("before_the_end", [6, 18])
+def test_a_frame_lost_near_the_end_is_told_with_the_patterns_that_do_not_fit(
+    clean, tmp_path, before_the_end
+):
+    """Nine tenths of the patterns still fit: all in all there is no doubt."""
+    lost = clean.n - before_the_end
+    counts = np.delete(clean.diffraction, lost, 0)
+    late = replace(clean, diffraction=np.concatenate([counts, counts[-1:]]))
+    late = replace(late, object_guess=np.ones_like(late.object_guess), metadata={})
+    write_scan(tmp_path / "scan.npz", late)
+    verdict = examine_scan(tmp_path / "scan.npz").verdicts["positions"]
+    first, last = verdict.values["apart"]["of"]
+    assert not verdict.good and verdict.values["share"] > GOOD
+    assert (
+        first <= lost + 5 and last >= lost and f"--drop-patterns {first}-{last}" in verdict.advice
+    )
+    assert f", of patterns {first} to {last} " in verdict.found
+
+
 def test_a_weak_object_of_another_scan_is_told_where_photons_are_few(tmp_path):
     """Amplitudes tell nothing here: counting alone leaves nearly all of R."""
     image, probe, y, x, _ = geometry(N=32, across=9)
