@@ -9,11 +9,10 @@ others the classical iteration recovers object and probe together, the probe as 
 the detector's grid and on the finer one, then more modes, and the positions, the brightness and the
 background of the exposures, each from what the one before found; a tenth of a held-out pattern's
 photons tell its own position and brightness, nine tenths judge (:mod:`probe_recovery`). The last
-recovery predicts the photons that fell beside the 64 x 64 px, which the public file has:
-OUTPUT/ring_prediction.png. Then the
-methods fit the same patterns under the recovered probe, taken as known; pinn is trained from
-nothing, as no network for this grid comes with the package. Deviance is per detector pixel; a
-perfect model would come to about 1."""
+recovery predicts the photons that fell beside the 64 x 64 px, which the public file has, and draws
+OUTPUT/ring_prediction.png. Then the methods fit the same patterns under the recovered probe, taken
+as known; pinn is trained from nothing, as no network for this grid comes with the package. Deviance
+is per detector pixel; a perfect model would come to about 1."""
 
 from dataclasses import replace
 from pathlib import Path

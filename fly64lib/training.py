@@ -32,6 +32,7 @@ from fly64lib.methods.by_name import method_of, network_of
 from ptycho_torch import params
 from ptycho_torch.commands import run_in_order, run_options
 from ptycho_torch.config import SETTINGS, TrainingConfig, update_legacy_dict
+from ptycho_torch.errors import ConfigError
 from ptycho_torch.fields import config, flat
 from ptycho_torch.files import folder_lock, storage_checked
 
@@ -206,6 +207,11 @@ class Options(ProbeCondition, GridOptions):
     The settings of a training and of its network are those of TrainingConfig and ModelConfig."""
 
     training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def __post_init__(self) -> None:
+        if not self.recovers and part_of(ProbeCondition, self) != KNOWN_PROBE:
+            text = "probe_modes and probe_defocus_rad are of a probe that is sought: add"
+            raise ConfigError(f"{text} --probe recovered")
 
 
 def command(options: Options) -> int:

@@ -172,13 +172,9 @@ def positions(of: Measurements) -> Verdict:
         return Verdict(False, found, values, advice)
     if fit.apart and fit.share > GOOD:
         first, last = fit.apart.of
-        advice = (
-            "a frame lost, taken twice or numbered wrongly on the way there, or a beam that moved?"
-        )
-        advice += (
-            " Bring positions and patterns in step, or leave those out that are not: fly64 import"
-        )
-        advice += f" SRC DST.npz --drop-patterns {first}-{last}"
+        advice = "a frame lost, taken twice or numbered wrongly on the way, or a beam that moved?"
+        advice += " Bring positions and patterns in step, or leave out those that are not:"
+        advice += f" fly64 import SRC DST.npz --drop-patterns {first}-{last}"
         return Verdict(False, where + fit.text(), values, advice)
     return Verdict(fit.share is None or fit.share > GOOD, where + fit.text(), values)
 

@@ -148,6 +148,8 @@ def test_a_network_gets_the_probe_of_its_training_and_one_of_another_condition_i
     )
     (row,) = [row for row in rows_of(tmp_path / "F") if row["method"] == "pinn"]
     assert "train it with --probe recovered --probe-modes 2" in row["error"]
+    assert run(training, here, tmp_path / "E", "--probe-modes=2", view="dense") == 2
+    assert "of a probe that is sought: add --probe recovered" in capsys.readouterr().err
 
 
 def test_an_object_that_is_not_what_its_result_says_is_refused(study, reconstructed, tmp_path):
