@@ -12,7 +12,7 @@ on the measured scan as given 0.90, positions off by 0.75 px rms 0.77 to 0.80, b
 0.53, out of step by one 0.14, swapped 0.06. On a small scan of steps of 3 px out of step by one
 leaves 0.58: neighbouring positions are tried as well."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 
@@ -155,15 +155,8 @@ class Part:
 
     def of_each(self, patterns: Patterns, canvas: Tensor) -> np.ndarray:
         """A canvas's of each pattern, per measured pixel."""
-        found = []
-
-        def own(expected: Tensor, counts: Tensor) -> tuple[float]:
-            pixels = poisson_deviance(expected, counts).double()
-            found.append(pixels.flatten(1).mean(1))
-            return (0.0,)
-
-        self._summed(own, patterns, canvas)
-        return torch.cat(found).numpy()
+        pixels = (poisson_deviance(*pair) for pair in self._pairs(patterns, canvas))
+        return torch.cat([part.double().flatten(1).mean(1) for part in pixels]).numpy()
 
     def misfit(self, patterns: Patterns, canvas: Tensor) -> tuple[float, float]:
         """R of a canvas, and R by counting alone."""
@@ -181,14 +174,20 @@ class Part:
         patterns: Patterns,
         canvas: Tensor,
     ) -> np.ndarray:
-        """Figures of expected and measured counts where these were measured."""
-        geometry, total = patterns.geometry, np.zeros(())
+        """Figures of expected and measured counts, over all patterns."""
+        total = np.zeros(())
+        for pair in self._pairs(patterns, canvas):
+            total = total + figures(*pair)
+        return total
+
+    def _pairs(self, patterns: Patterns, canvas: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Expected and measured counts where these were measured, some patterns at a time."""
+        geometry = patterns.geometry
         masked = self.detector is not None and self.detector.mask is not None
         seen = self.detector.mask if masked else slice(None)
         for chunk in geometry.chunks():
             expected = geometry.expected(canvas, chunk)[:, seen].clamp_min(0)
-            total = total + figures(expected, patterns.measured(chunk)[:, seen])
-        return total
+            yield expected, patterns.measured(chunk)[:, seen]
 
 
 def part_of(scan: ScanData, about: np.ndarray | None = None, most: int = NEIGHBOURS) -> Part:

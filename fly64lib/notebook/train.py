@@ -9,7 +9,7 @@ from fly64lib.design.study import SPLITS, gridsize_of
 from fly64lib.evaluation import beam
 from fly64lib.evaluation.judgement import has_truth, judge, region_of
 from fly64lib.evaluation.scores import json_rows
-from fly64lib.methods.base import KNOWN_PROBE, ProbeCondition
+from fly64lib.methods.base import ProbeCondition
 from fly64lib.methods.by_name import method_of
 from fly64lib.notebook.data import write_result
 from fly64lib.notebook.datasets import simulate
@@ -41,7 +41,7 @@ def training_jobs(parameters: TrainParameters) -> dict[str, TrainingJob]:
         dose = float(round(mean_photons(read_scan(train).diffraction)))
 
     def job(train: str | Path, test: str | Path, folder: Path) -> TrainingJob:
-        probe = KNOWN_PROBE if parameters.known_probe else ProbeCondition(probe="recovered")
+        probe = ProbeCondition(probe="known" if parameters.known_probe else "recovered")
         return TrainingJob(dose, view, gridsize, Path(train), Path(test), folder, probe)
 
     gridsize = parameters.gridsize or gridsize_of(view)
