@@ -21,11 +21,11 @@ run: .venv/.run
 	$(BIN)/fly64 run --profile quick --output runs/quick
 
 test: .venv/.test lint
-	$(BIN)/python -m pytest --numprocesses logical --dist worksteal -m "not browser and not slurm and not gpu"
+	$(BIN)/python -m pytest -p no:nbval --numprocesses logical --dist worksteal -m "not browser and not slurm and not gpu"
 	$(MAKE) test-notebooks
 
 test-fast: .venv/.test
-	$(BIN)/python -m pytest --numprocesses logical --dist worksteal -m "not slow and not browser and not slurm and not gpu"
+	$(BIN)/python -m pytest -p no:nbval --numprocesses logical --dist worksteal -m "not slow and not browser and not slurm and not gpu"
 
 # every notebook against its executed reference; python tests/remake_references.py --reason "..." makes them anew
 test-notebooks: .venv/.test

@@ -51,7 +51,7 @@ def solutions(way: str, scan: RawDataTorch) -> list[Callable[[], torch.Tensor]]:
     elif way == "subsets":
         plans = [settling(whole.geometry, rounds) for rounds in (1, 2, 4, 8)]
     else:
-        prior = choose(*split(scan, whole, 0.8, 0)).prior
+        prior = choose(*split(scan, whole, 0.8, 0)).law
 
         def solved(steps: tuple[int, ...]) -> torch.Tensor:
             patterns = scan.patterns()  # nothing kept from another run

@@ -14,19 +14,19 @@ Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 @config
 class Classical:
-    """Gauss-Newton iteration on the whole canvas under a power-law prior that photons held out
-    choose"""
+    """Gauss-Newton iteration on the whole canvas under a prior that photons held out choose"""
 
     steps: Positive = 24  # conjugate gradient steps of the last fit
-    # of the image prior, photons per object pixel at 1 rad a pixel; None: weight, slope and the
-    # amplitude's share are chosen on photons held out
+    # of the image prior, photons per object pixel at 1 rad a pixel; None: weight, slope, amplitude,
+    # correlation and spectrum are chosen on photons held out
     weight: Weight | None = None
     slope: Annotated[float, Field(ge=1, le=6)] = 4.0  # of the prior's falling power
-    # "rings": a spectrum of the scan's own in place of the power law, where photons held out prefer
-    # it by more than chance
-    spectrum: Literal["law", "rings"] = "law"
-    # how much firmer the prior holds the log amplitude than the phase
+    # "rings": a spectrum of the scan's own in place of a power law that was chosen, where photons
+    # held out prefer it by more than chance
+    spectrum: Literal["law", "rings"] = "rings"
+    # how much firmer the prior holds the log amplitude than the phase, and how the two go together
     amplitude: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
+    correlation: Annotated[float, Field(gt=-1, lt=1)] = 0.0
     keep: Annotated[float, Field(ge=0.05, le=0.99)] = 0.8  # share of the photons it is fitted to
     probe: Literal["known", "refine"] = "known"  # the file's probe is kept, or refined from it
     # incoherent modes of a refined probe, at least; those that the file does not have start faint
@@ -52,9 +52,6 @@ class Classical:
         if self.motion_px and self.joint:
             text = f"motion_px={self.motion_px:g} is of a known probe and known exposures"
             raise ConfigError(f"{text}: leave it, or probe='refine' and unknown, out")
-        if self.spectrum == "rings" and self.weight is not None:
-            text = "spectrum='rings' is chosen on photons held out, after a weight that they choose"
-            raise ConfigError(f"{text}: leave weight={self.weight} out")
 
     @property
     def joint(self) -> bool:

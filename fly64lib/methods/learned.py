@@ -27,6 +27,7 @@ class Learned:
 
         from ptycho_torch.inference.apply import reconstruct
         from ptycho_torch.inference.refinement import refine
+        from ptycho_torch.iteration.ring_prior import to_settings
         from ptycho_torch.training.bundle import load_bundle, shipped
 
         torch.set_num_threads(self.threads)
@@ -45,7 +46,7 @@ class Learned:
         note, settings = f"trained on {source}", to_dict(self)
         if self.refined:
             settings["kept"] = found.kept
-            settings |= found.prior._asdict() if found.prior else {}
+            settings |= to_settings(found.prior) if found.prior else {}
             note += {"network": "; kept as it is", "none": "; refused: solved without it"}.get(
                 found.kept, "; refined near it"
             )

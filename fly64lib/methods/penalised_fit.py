@@ -1,4 +1,4 @@
-"""The classical control: the most likely object under a power-law prior that the data choose.
+"""The classical control: the most likely object under a prior that the data choose.
 
 Minimises over the object O
 
@@ -6,8 +6,8 @@ Minimises over the object O
     I_j = s_j sum_m |cut_N F(P_mj cut_j O)|^2 + b
 
 by Gauss-Newton steps (:mod:`ptycho_torch.iteration.newton`). The prior
-(:mod:`ptycho_torch.iteration.image_prior`) is chosen without truth, by photons held out
-(:mod:`ptycho_torch.iteration.prior_search`).
+(:mod:`ptycho_torch.iteration.image_prior`, :mod:`ptycho_torch.iteration.ring_prior`) is chosen
+without truth, by photons held out (:mod:`ptycho_torch.iteration.prior_search`).
 
 Where the probe P is to be refined, or positions, brightness s and background b are unknown
 (:mod:`ptycho_torch.iteration.exposures`), accelerated steps on all of them together go before,
@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from math import isfinite
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ from fly64lib.methods.starting_probes import orthogonal_modes, starting_probe, w
 from ptycho_torch.errors import PtychoError
 from ptycho_torch.iteration.canvas import canvas_steps, empty, joint_steps
 from ptycho_torch.iteration.exposures import Unknown, positions_of
-from ptycho_torch.iteration.image_prior import ImagePrior, logs_of, object_of
+from ptycho_torch.iteration.image_prior import ImagePrior, Prior, logs_of, object_of
 from ptycho_torch.iteration.newton import Newton, State, start
 from ptycho_torch.iteration.prior_search import (
     Chosen,
@@ -44,7 +44,7 @@ from ptycho_torch.iteration.prior_search import (
     rings_if_better,
     split,
 )
-from ptycho_torch.iteration.ring_prior import RingPrior
+from ptycho_torch.iteration.ring_prior import to_settings
 from ptycho_torch.iteration.slopes import mean_deviance
 from ptycho_torch.iteration.subsets import schedule
 from ptycho_torch.memmap_bridge import RawDataTorch
@@ -72,7 +72,9 @@ def reconstruct(
         way = ways(scan.scan.positions, settings.motion_px)
         geometry = replace(stated, way_px=torch.from_numpy(way).to(stated.residual_px))
     patterns = Patterns(geometry, scan.counts(slice(None)).__getitem__)
-    prior = ImagePrior(settings.weight or 0.0, settings.slope, settings.amplitude)
+    shape = {name: getattr(settings, name) for name in ("slope", "amplitude", "correlation")}
+    law = ImagePrior(settings.weight or 0.0, **shape)
+    prior: Prior = law
     trace: list[dict[str, float]] = []
     # A bar for each stage: their steps cost differently, and how many priors will be tried is
     # not known, so that one bar for all would tell the time left wrongly.
@@ -89,10 +91,10 @@ def reconstruct(
         rings, returned = None, False
         if settings.weight is None:
             with bar(desc="priors tried", unit="") as priors:
-                best = _chosen(scan, patterns, stated, settings, priors.update)
-            if returned := best.patterns is not patterns:
-                patterns, logs = best.patterns, start(best.patterns)
-            prior, tried, rings = best.chosen.prior, best.chosen.tried, best.rings
+                best, chosen = _chosen(scan, patterns, stated, settings, priors.update)
+            if returned := best is not patterns:
+                patterns, logs = best, start(best)
+            law, rings, prior, tried = chosen.law, chosen.rings, chosen.prior, chosen.tried
         done = trace[-1]["step"] if trace else 0
 
         def observe(state: State) -> None:
@@ -101,15 +103,15 @@ def reconstruct(
 
         steps = settings.steps // 3, settings.steps - settings.steps // 3
         with bar(desc="object", total=settings.steps) as solved:
-            logs = Newton(patterns).solve(logs, rings or prior, steps, observe=observe)
+            logs = Newton(patterns).solve(logs, prior, steps, observe=observe)
     if not isfinite(trace[-1]["deviance"]):
         text = f"{scan.source}: the object is not finite after {settings.steps} steps"
         raise PtychoError(f"{text}: the probe does not fit the data")
     note = "chosen on photons held out" if tried else "given"
     what = "at rest" if settings.motion_px else "positions as stated"
     note += f"; {what}, which photons held out prefer" * returned
-    found = {**prior._asdict(), "tried": [[*one, held] for one, held in tried.items()]}
-    found["rings"] = rings and rings.variance.tolist()
+    found = {**law._asdict(), "tried": [[*one, held] for one, held in tried.items()]}
+    found |= to_settings(rings) if rings else {"rings": None}
     geometry, unknown = patterns.geometry, settings.unknown
     moved = {"affine", "positions"} & set(unknown)
     fitted_brightness = "brightness" in unknown and geometry.brightness is not None
@@ -122,18 +124,10 @@ def reconstruct(
         background=None if background is None else background.numpy(),
         cost=cost,
         settings=asdict(settings) | found,
-        note=f"prior {'ring by ring, after one ' if rings else ''}of {prior.weight:.3g} photons per"
-        f" pixel, slope {prior.slope:g}, {note}",
+        note=f"prior {'ring by ring, after one ' if rings else ''}of {law.weight:.3g} photons per"
+        f" pixel, slope {law.slope:g}, {note}",
         trace=trace,
     )
-
-
-class _Best(NamedTuple):
-    """What photons held out ask for."""
-
-    patterns: Patterns  # as they were found, or as they are stated
-    chosen: Chosen
-    rings: RingPrior | None
 
 
 def _chosen(
@@ -142,25 +136,22 @@ def _chosen(
     stated: Geometry,
     settings: Any,
     tried: Callable[[], Any],
-) -> _Best:
-    """The prior, and whether positions that were found, or a sample that moves, are better than
-    what is stated."""
-    photons = settings.keep, settings.seed
+) -> tuple[Patterns, Chosen]:
+    """The prior that photons held out ask for, and the patterns: with positions that were found, or
+    a sample that moves, or as they are stated, where that is no worse."""
+    photons, rings = (settings.keep, settings.seed), settings.spectrum == "rings"
     if settings.as_filed:
-        parts = parts_of(scan, *photons)
-        chosen = choose_alone(scan, photons, parts, tried=tried)
-    else:
-        parts = split(scan, patterns, *photons)
-        chosen = choose(*parts, tried=tried)
-        if settings.probe == "known" and _moved(patterns.geometry, stated):
-            places = {name: getattr(stated, name) for name in ("address", "residual_px", "way_px")}
-            unmoved = replace(patterns, geometry=replace(patterns.geometry, **places))
-            others = split(scan, unmoved, *photons)
-            other = choose(*others, tried=tried)
-            if not clearly_less(chosen.deviances, other.deviances):
-                patterns, parts, chosen = unmoved, others, other
-    rings = rings_if_better(*parts, chosen) if settings.spectrum == "rings" else None
-    return _Best(patterns, chosen, rings)
+        return patterns, choose_alone(scan, photons, parts_of(scan, *photons), rings, tried)
+    parts = split(scan, patterns, *photons)
+    chosen = choose(*parts, tried=tried)
+    if settings.probe == "known" and _moved(patterns.geometry, stated):
+        places = {name: getattr(stated, name) for name in ("address", "residual_px", "way_px")}
+        unmoved = replace(patterns, geometry=replace(patterns.geometry, **places))
+        others = split(scan, unmoved, *photons)
+        other = choose(*others, tried=tried)
+        if not clearly_less(chosen.deviances, other.deviances):
+            patterns, parts, chosen = unmoved, others, other
+    return patterns, rings_if_better(*parts, chosen) if rings else chosen
 
 
 def _moved(geometry: Geometry, stated: Geometry) -> bool:

@@ -46,10 +46,11 @@ from ptycho_torch.errors import ConfigError
 from ptycho_torch.fields import config, field_names, to_dict
 from ptycho_torch.files import folder_lock, json_text, read_json, sha256_file, write_json
 from ptycho_torch.inference.refinement import NEAR
-from ptycho_torch.iteration.image_prior import ImagePrior, logs_of, object_of
+from ptycho_torch.iteration.image_prior import logs_of, object_of
 from ptycho_torch.iteration.newton import Newton
 from ptycho_torch.iteration.posterior import deviations
 from ptycho_torch.iteration.prior_search import clearly_less
+from ptycho_torch.iteration.ring_prior import from_settings
 from ptycho_torch.iteration.slopes import deviances, gradient
 from ptycho_torch.memmap_bridge import RawDataTorch, open_scan
 from ptycho_torch.training.bundle import shipped
@@ -255,13 +256,12 @@ def _on_all_patterns(scan: RawDataTorch, found: MethodResult) -> tuple[np.ndarra
 
     Under the prior that the method chose: about an empty object, or about what the network made of
     it. A method without one is held to its object."""
-    named = {name: found.settings[name] for name in ImagePrior._fields if name in found.settings}
-    chosen = bool(named.get("weight"))
-    prior = ImagePrior(**named) if chosen else NEAR
+    chosen = from_settings(found.settings)
+    prior = chosen or NEAR
     patterns = scan.patterns()
     geometry, newton = patterns.geometry, Newton(patterns)
     logs = logs_of(geometry.crop(torch.from_numpy(found.object)), geometry.fluence())
-    empty = chosen and found.settings.get("kept", "none") == "none"
+    empty = chosen is not None and found.settings.get("kept", "none") == "none"
     solved = newton.solve(logs, prior, centre=0.0 if empty else logs)
     deviation = deviations(newton, solved, prior, samples=_SAMPLES)[1:]
     image = geometry.embed(object_of(solved)).numpy()

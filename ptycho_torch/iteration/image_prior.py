@@ -1,18 +1,24 @@
 """What images are like before they are measured: a power law of their spectrum.
 
-    log O = a + i phi, Gaussian, independent of each other and from frequency to frequency;
+    log O = a + i phi, Gaussian, independent from frequency to frequency;
     1 / variance of phi at k rad per pixel:   weight (|k|^2 + (2 pi / length)^2)^(slope / 2)
     1 / variance of a:                        amplitude times that
+    correlation of a and phi:                 the same everywhere
 
 Amplitude and phase are told apart because most specimens change the one far less than the other:
-one weight for both leaves the amplitude in noise or flattens the phase. A weight is a variance of
-the object and not of the data, so that one found on a part of the photons serves all of them."""
+one weight for both leaves the amplitude in noise or flattens the phase. They are correlated because
+a specimen of one material changes both by its thickness (Paganin et al., J. Microsc. 206, 33
+(2002)): the phase then helps against noise in the amplitude, and the amplitude tells slow phases,
+which a detector tells poorly. A weight is a variance of the object and not of the data, so that
+one found on a part of the photons serves all of them."""
 
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
+
+from ptycho_torch.iteration.gain import Gain, filtered, inverse, plus
 
 Logs = Float[Tensor, "2 H W"]  # log amplitude and phase, rad
 _LEAST = 0.05  # amplitude under the logarithm
@@ -22,7 +28,7 @@ _LEAST = 0.05  # amplitude under the logarithm
 class Prior(Protocol):
     """A Gaussian prior of log amplitude and phase that is the same everywhere on the canvas."""
 
-    def precision(self, shape: tuple[int, int], like: Tensor) -> Float[Tensor, "2 H K"]:
+    def precision(self, shape: tuple[int, int], like: Tensor) -> Gain:
         """What is added to the likelihood's curvature at each frequency of `rfft2`."""
         ...
 
@@ -34,22 +40,38 @@ class ImagePrior(NamedTuple):
     slope: float = 3.0  # of the falling power, 2 to 4 for what is seen in microscopes
     amplitude: float = 30.0  # how much firmer it holds the log amplitude than the phase
     length_px: float = 100.0  # beyond it the power does not rise
+    correlation: float = 0.0  # of log amplitude and phase, above -1 and below 1
 
-    def precision(self, shape: tuple[int, int], like: Tensor) -> Float[Tensor, "2 H K"]:
-        """1 / variance of log amplitude and phase on the grid of `rfft2`; the frequency is that of
-        differences between neighbours, 2 sin(k / 2)."""
+    def precision(self, shape: tuple[int, int], like: Tensor) -> Gain:
+        """The inverse covariance of log amplitude and phase on the grid of `rfft2`; the frequency
+        is that of differences between neighbours, 2 sin(k / 2)."""
         height, width = shape
         place = {"device": like.device, "dtype": like.dtype}
         down = 2 * torch.sin(torch.pi * torch.fft.fftfreq(height, **place))
         right = 2 * torch.sin(torch.pi * torch.fft.rfftfreq(width, **place))
         squared = down[:, None].square() + right.square() + (2 * torch.pi / self.length_px) ** 2
         phase = self.weight * squared ** (self.slope / 2)
-        return torch.stack([self.amplitude * phase, phase])
+        if not self.correlation:
+            return torch.stack([self.amplitude * phase, phase])
+        beside = -self.correlation * self.amplitude**0.5 * phase
+        return torch.stack([self.amplitude * phase, phase, beside]) / (1 - self.correlation**2)
 
 
-def filtered(logs: Logs, gain: Float[Tensor, "2 H K"]) -> Logs:
-    """Each part times a gain in frequency, on a canvas that closes on itself."""
-    return torch.fft.irfft2(torch.fft.rfft2(logs) * gain, s=logs.shape[-2:])
+class ProductPrior(NamedTuple):
+    """Two priors that hold at once: one about an object that is given, one about an empty one."""
+
+    near: ImagePrior
+    image: Prior
+
+    def precision(self, shape: tuple[int, int], like: Tensor) -> Gain:
+        """The sum of both."""
+        return plus(self.near.precision(shape, like), self.image.precision(shape, like))
+
+    def centre(self, given: Logs) -> Logs:
+        """The most likely object under both, where the first is about `given`."""
+        shape = given.shape[-2:]
+        pulled = filtered(given, self.near.precision(shape, given))
+        return filtered(pulled, inverse(self.precision(shape, given)))
 
 
 def object_of(logs: Logs) -> Complex[Tensor, "1 H W"]:

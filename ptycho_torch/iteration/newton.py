@@ -21,14 +21,8 @@ from jaxtyping import Complex, Float, Int
 from torch import Tensor
 
 from ptycho_torch.iteration.canvas import canvas_steps, empty
-from ptycho_torch.iteration.image_prior import (
-    ImagePrior,
-    Logs,
-    Prior,
-    filtered,
-    logs_of,
-    object_of,
-)
+from ptycho_torch.iteration.gain import Gain, filtered, inverse, plus
+from ptycho_torch.iteration.image_prior import ImagePrior, Logs, Prior, logs_of, object_of
 from ptycho_torch.iteration.slopes import DARK, excess_of
 from ptycho_torch.physics import optics
 from ptycho_torch.physics.geometry import Patterns
@@ -139,15 +133,15 @@ class Linearised:
                 self._kept.append(self._direction(waves, expected, chunk))
         self.slope = self._parts(slope)
 
-    def penalised(self, away: Logs, precision: Float[Tensor, "2 H K"]) -> float:
+    def penalised(self, away: Logs, precision: Gain) -> float:
         """f, `away` from the prior's centre."""
         return float(self.deviance / 2 + (away * filtered(away, precision)).sum())
 
-    def step(self, away: Logs, precision: Float[Tensor, "2 H K"], count: int) -> Logs:
+    def step(self, away: Logs, precision: Gain, count: int) -> Logs:
         """The change of log O that minimises the linearised f, `away` from the prior's centre."""
         return self.solve(-(self.slope + filtered(away, precision)), precision, count)
 
-    def solve(self, right: Logs, precision: Float[Tensor, "2 H K"], count: int) -> Logs:
+    def solve(self, right: Logs, precision: Gain, count: int) -> Logs:
         """(information + precision)^-1 `right`, by so many conjugate gradient steps at most."""
         weight = self.newton.fluence * self.canvas[0].abs().square()
         weight = weight + 1e-3 * self.newton.fluence.amax()
@@ -274,21 +268,22 @@ def _split_solve(
     right: Logs,
     weight: Float[Tensor, "H W"],
     response: Float[Tensor, "2 H K"],
-    precision: Float[Tensor, "2 H K"],
+    precision: Gain,
 ) -> Logs:
     """About (sqrt(weight) response sqrt(weight) + precision)^-1 right, by a few steps of conjugate
     gradients from the solution for an even weight."""
-    root, even = weight.sqrt(), (weight.mean() * response + precision).reciprocal()
+    root, even = weight.sqrt(), inverse(plus(precision, weight.mean() * response))
+    dot = _dot_of_parts if len(precision) == 2 else _dot  # coupled parts are one problem
     found, residual = torch.zeros_like(right), right
     direction = steered = filtered(residual, even)
-    size = _dot_of_parts(residual, steered)
+    size = dot(residual, steered)
     for left in reversed(range(_INNER)):
         image = root * filtered(root * direction, response) + filtered(direction, precision)
-        length = size / _dot_of_parts(direction, image).clamp_min(torch.finfo(right.dtype).tiny)
+        length = size / dot(direction, image).clamp_min(torch.finfo(right.dtype).tiny)
         found = found + length * direction
         if left:
             residual = residual - length * image
             steered, before = filtered(residual, even), size
-            size = _dot_of_parts(residual, steered)
+            size = dot(residual, steered)
             direction = steered + size / before.clamp_min(torch.finfo(right.dtype).tiny) * direction
     return found

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ptycho_torch.iteration.image_prior import ImagePrior, Logs
+from ptycho_torch.iteration.gain import rooted
+from ptycho_torch.iteration.image_prior import Logs, Prior
 from ptycho_torch.iteration.newton import Newton
 
 SAMPLES = 12
@@ -18,7 +19,7 @@ _BLUR_PX = 2.0  # rms over which a few samples' squares are averaged
 
 
 def deviations(
-    newton: Newton, logs: Logs, prior: ImagePrior, samples: int = SAMPLES, seed: int = 0
+    newton: Newton, logs: Logs, prior: Prior, samples: int = SAMPLES, seed: int = 0
 ) -> Logs:
     """Standard deviations of log amplitude and phase about `logs`, the most likely under `prior`;
     the global phase, which no data fix, is taken out of each sample."""
@@ -28,8 +29,7 @@ def deviations(
     fluence = newton.fluence / newton.fluence.sum()
     for _ in range(samples):
         white = torch.randn(logs.shape, generator=generator).to(logs)
-        spectrum = torch.fft.rfft2(white) * precision.sqrt()
-        noise = torch.fft.irfft2(spectrum, s=newton.shape) + here.noise(generator)
+        noise = rooted(white, precision) + here.noise(generator)
         found = here.solve(noise / 2**0.5, precision, _STEPS)
         found[1] -= (found[1] * fluence).sum()
         total += found.square()

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from ptycho_torch.iteration.image_prior import ImagePrior, filtered, logs_of, object_of
+from ptycho_torch.iteration.gain import filtered
+from ptycho_torch.iteration.image_prior import ImagePrior, ProductPrior, logs_of, object_of
 
 SHAPES = [(24, 33), (17, 20)]
 
@@ -24,6 +25,41 @@ def test_a_steeper_prior_holds_details_more_and_beyond_its_length_nothing_change
     assert steep[0, 1] < flat[0, 1] and steep[32, 32] > flat[32, 32]
     short = ImagePrior(1.0, 4.0, 1.0, length_px=8.0).precision((64, 64), like)[1]
     assert short[0, 1] < 1.1 * short[0, 0] < 0.01 * short[32, 32]
+
+
+@pytest.mark.parametrize("correlation", [0.7, -0.95])
+def test_a_coupled_prior_is_of_that_covariance_at_every_frequency(correlation):
+    like = torch.zeros(1, dtype=torch.float64)
+    apart = ImagePrior(3.0, 3.0, 9.0).precision((12, 9), like)
+    amplitude, phase, beside = ImagePrior(3.0, 3.0, 9.0, correlation=correlation).precision(
+        (12, 9), like
+    )
+    determinant = amplitude * phase - beside.square()
+    covariance = torch.stack([phase, amplitude, -beside]) / determinant
+    torch.testing.assert_close(covariance[:2], 1 / apart)
+    found = covariance[2] / covariance[:2].prod(0).sqrt()
+    torch.testing.assert_close(found, torch.full_like(found, correlation))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_two_priors_meet_where_their_sum_is_least(shape):
+    given = torch.randn(2, *shape, dtype=torch.float64)
+    near, image = ImagePrior(2.0, 2.0, 5.0), ImagePrior(7.0, 4.0, 3.0, correlation=0.9)
+    both = ProductPrior(near, image)
+    centre = both.centre(given)
+    slope = filtered(centre - given, near.precision(shape, given))
+    slope = slope + filtered(centre, image.precision(shape, given))
+    assert slope.abs().max() < 1e-9 * given.abs().max()
+    away = torch.randn(2, *shape, dtype=torch.float64)
+
+    def value(logs):
+        pulls = filtered(logs - given, near.precision(shape, given))
+        own = (logs * filtered(logs, image.precision(shape, given))).sum()
+        return ((logs - given) * pulls).sum() + own
+
+    rise = value(centre + away) - value(centre)
+    own = (away * filtered(away, both.precision(shape, given))).sum()
+    torch.testing.assert_close(rise, own)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

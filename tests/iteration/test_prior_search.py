@@ -1,10 +1,15 @@
 """The choice of a prior: by photons held out, about any centre."""
 
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
 import oracle
 import pytest
 import torch
-from small_scan import seen_region, small_raw
+from small_scan import geometry, seen_region, small_raw
 
+from ptycho_torch.iteration import prior_search
 from ptycho_torch.iteration.image_prior import ImagePrior, logs_of, object_of
 from ptycho_torch.iteration.newton import Newton, start
 from ptycho_torch.iteration.prior_search import FIRST, choose, clearly_less, split
@@ -52,6 +57,43 @@ def test_brighter_data_ask_for_no_other_object():
     """A weight is a variance of the object: all doses choose one of the same order."""
     weights = [choose(*parts(dose)[1:]).prior.weight for dose in (1e3, 1e5)]
     assert 0.03 < weights[0] / weights[1] < 30
+
+
+def of_another(change, dose: float, noise_seed: int) -> tuple[RawDataTorch, Patterns, Patterns]:
+    """The parts of a scan of another object, made from the star's amplitude and phase."""
+    image, probe, y, x, _ = geometry(across=6)
+    other = change(np.abs(image), np.angle(image))
+    expected = oracle.expected_counts(other, probe, y, x)
+    scale = dose / expected.sum((1, 2)).mean()
+    counts = np.random.default_rng(noise_seed).poisson(expected * scale)
+    given = {"diffraction": np.sqrt(counts).astype(np.float32), "object_guess": other}
+    given |= {"probe": (probe * scale**0.5).astype(np.complex64)}
+    given["object_guess"] = other.astype(np.complex64)
+    raw = RawDataTorch(replace(small_raw(across=6).scan, **given), Path("other.npz"))
+    return raw, *split(raw, raw.patterns(), 0.8, seed=0)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_amplitude_and_phase_are_coupled_as_the_object_couples_them_and_it_helps(sign, monkeypatch):
+    raw, *both = of_another(lambda a, phase: a * np.exp(sign * 1j * phase), 1e4, 1)
+    found = choose(*both)
+    assert sign * found.law.correlation >= 0.6
+    monkeypatch.setattr(prior_search, "CORRELATIONS", (0.0,))
+    apart = choose(*both)
+    assert apart.law.correlation == 0 and clearly_less(found.deviances, apart.deviances, 1.5)
+    region, truth = seen_region(raw), raw.object_guess.numpy()
+    errors = [
+        np.std(np.abs(both[0].geometry.embed(object_of(one.logs)).numpy()[region]) - truth_part)
+        for truth_part in [np.abs(truth[region])]
+        for one in (found, apart)
+    ]
+    assert errors[0] < 0.7 * errors[1]
+
+
+@pytest.mark.parametrize("noise_seed", range(3))
+def test_an_amplitude_of_its_own_is_coupled_to_no_phase(noise_seed):
+    _, *both = of_another(lambda a, phase: a[::-1, ::-1] * np.exp(1j * phase), 1e3, noise_seed)
+    assert abs(choose(*both).law.correlation) < 0.6
 
 
 def test_a_centre_that_is_the_truth_is_held_firmly_and_another_object_loosely():
