@@ -110,8 +110,8 @@ def reconstruct(
     note = "chosen on photons held out" if tried else "given"
     what = "at rest" if settings.motion_px else "positions as stated"
     note += f"; {what}, which photons held out prefer" * returned
-    found = {**law._asdict(), "tried": [[*one, held] for one, held in tried.items()]}
-    found |= to_settings(rings) if rings else {"rings": None}
+    found = {"rings": None, "tried": [[*one, held] for one, held in tried.items()]}
+    found |= to_settings(prior)
     geometry, unknown = patterns.geometry, settings.unknown
     moved = {"affine", "positions"} & set(unknown)
     fitted_brightness = "brightness" in unknown and geometry.brightness is not None

@@ -121,7 +121,7 @@ def test_neither_the_choice_nor_the_object_knows_the_files_object(monkeypatch):
 
 
 def test_what_photons_held_out_like_best_is_kept(monkeypatch):
-    raw = scan(100.0)
+    raw = scan(1e6)
     faded = raw.object_guess.abs() * torch.exp(0.5j * raw.object_guess.angle())
     for image, kept in ((raw.object_guess, "network"), (faded, "blend")):
         found = refined(image, raw, monkeypatch)

@@ -23,24 +23,28 @@ def radius(shape: tuple[int, int]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("shape", [(31, 40), (48, 37)])
-def test_a_variance_is_the_power_of_what_the_precision_describes(shape):
-    """x^T P x and x^T x / (2 v) are the same for a white prior; between rings it is log-linear."""
-    like, none = torch.zeros(1, dtype=torch.float64), torch.zeros(32, dtype=torch.float64)
-    white = RingPrior(torch.full((2, 32), 0.3, dtype=torch.float64), none).precision(shape, like)
-    field = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    energy = (field * filtered(field, white)).sum()
-    torch.testing.assert_close(energy, field.square().sum() / 0.6)
+def test_a_factor_multiplies_the_laws_variance_and_each_ring_has_its_correlation(shape):
+    like, law = torch.zeros(1, dtype=torch.float64), ImagePrior(3.0, 2.5, 7.0, correlation=0.9)
+    none = torch.zeros(32, dtype=torch.float64)
+    whole = RingPrior(law, torch.full((2, 32), 4.0, dtype=torch.float64), none)
+    apart = law._replace(correlation=0.0).precision(shape, like)
+    torch.testing.assert_close(whole.precision(shape, like)[:2], apart / 4)
     middles = (np.arange(32) + 0.5) / 32
-    variance = torch.from_numpy(np.exp([-9 * middles, -5 * middles]))
+    factor = torch.from_numpy(np.exp([-9 * middles, -5 * middles]))
     at = np.clip(radius(shape), middles[0], middles[-1])[:, : shape[1] // 2 + 1]
-    found = RingPrior(variance, none).precision(shape, like)[0].numpy()
-    np.testing.assert_allclose(found, 0.5 * np.exp(9 * at), rtol=1e-6)
-    coupled = RingPrior(variance, torch.from_numpy(0.9 - middles)).precision(shape, like).numpy()
-    between = (0.9 - at) * np.exp(-7 * at)
-    covariance = np.array([[np.exp(-9 * at), between], [between, np.exp(-5 * at)]])
+    variance = 0.5 / apart.numpy() * np.exp([-9 * at, -5 * at])
+    coupled = RingPrior(law, factor, torch.from_numpy(0.9 - middles)).precision(shape, like).numpy()
+    between = (0.9 - at) * np.sqrt(variance.prod(0))
+    covariance = np.array([[variance[0], between], [between, variance[1]]])
     expected = 0.5 * np.linalg.inv(np.moveaxis(covariance, (0, 1), (-2, -1)))
     for part, (row, column) in zip(coupled, ((0, 0), (1, 1), (0, 1)), strict=True):
         np.testing.assert_allclose(part, expected[..., row, column], rtol=1e-6)
+    # x^T P x is x^T x / (2 v) under a variance that is v at every frequency
+    field = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    flat = ImagePrior(1 / 0.6, 0.0, 1.0)
+    white = RingPrior(flat, torch.full((2, 32), 2.0, dtype=torch.float64), none)
+    energy = (field * filtered(field, white.precision(shape, like))).sum()
+    torch.testing.assert_close(energy, field.square().sum() / (4 * 0.3))
 
 
 def test_bright_data_give_the_power_of_the_object_itself():
@@ -49,19 +53,22 @@ def test_bright_data_give_the_power_of_the_object_itself():
     newton, law = Newton(patterns), ImagePrior(0.1, 3.0, 1.0)
     first = newton.solve(start(patterns), law, (16, 16, 16))
     logs, found = ring_prior(newton, first, law)
-    power = np.abs(np.fft.fft2(logs[1] - logs[1].mean(), norm="ortho")) ** 2
-    at = radius(logs.shape[1:])
+    expected = 0.5 / law.precision(newton.shape, logs).numpy()
+    twice = np.full(expected.shape[1:], 2.0)  # a column of `rfft2` stands for two, but for the ends
+    twice[:, [0] + [-1] * (newton.shape[1] % 2 == 0)] = 1
+    both = [np.fft.rfft2(part - part.mean(), norm="ortho") for part in logs.numpy()]
+    amplitude, phase = (
+        part * (twice / own) ** 0.5 for part, own in zip(both, expected, strict=True)
+    )
+    at = (radius(newton.shape) * 32).astype(int)[:, : expected.shape[2]]
     for ring in (1, 2, 4):  # where the object is far above the noise
-        own = power[(at * 32).astype(int) == ring].mean()
-        assert float(found.variance[1, ring]) == pytest.approx(own, rel=0.1)
-    both = [np.fft.fft2(part - part.mean()) for part in logs.numpy()]
-    for ring in (1, 2, 4):
-        inside = (at * 32).astype(int) == ring
-        amplitude, phase = (part[inside] for part in both)
-        own = (amplitude * phase.conj()).real.sum() / (
-            np.linalg.norm(amplitude) * np.linalg.norm(phase)
+        inside, members = at == ring, twice[at == ring].sum()
+        own = [np.vdot(part[inside], part[inside]).real / members for part in (amplitude, phase)]
+        np.testing.assert_allclose(found.factor[:, ring], own, rtol=0.1)
+        between = np.vdot(amplitude[inside], phase[inside]).real / members
+        assert float(found.correlation[ring]) == pytest.approx(
+            between / np.prod(own) ** 0.5, abs=0.1
         )
-        assert float(found.correlation[ring]) == pytest.approx(own, abs=0.1)
 
 
 def test_it_takes_the_place_of_the_power_law_only_where_photons_held_out_prefer_it(monkeypatch):
@@ -98,7 +105,7 @@ def test_a_weight_that_is_given_leaves_nothing_to_choose():
 
 
 LAW = ImagePrior(3.0, 2.5, 7.0, correlation=0.6)
-RINGS = RingPrior(torch.linspace(3, 0.1, 64).view(2, 32), torch.linspace(0.9, -0.2, 32))
+RINGS = RingPrior(LAW, torch.linspace(3, 0.1, 64).view(2, 32), torch.linspace(0.9, -0.2, 32))
 
 
 @pytest.mark.parametrize("prior", [LAW, RINGS, ProductPrior(LAW, LAW), ProductPrior(LAW, RINGS)])
