@@ -11,7 +11,7 @@ provenance.
 Every object is scored on the scanned region of the baseline's test half, whatever the view, and in
 data space on the held-out patterns of phase C, which no method got. The rows `cramer_rao` and
 `bayesian` are limits, not reconstructions: the first binds unbiased methods only, so that one with
-a prior may pass it; the second is what the specimen class's power spectrum alone could add."""
+a prior may pass it; the second is what spectra and coherence of the specimen's class could add."""
 
 import json
 import sys

@@ -19,6 +19,7 @@ from fly64lib.evaluation.detector_grid import DetectorGrid
 from fly64lib.evaluation.gauge import Region
 from fly64lib.evaluation.spectrum import ClassSpectrum
 from ptycho_torch.errors import DataContractError, PtychoError
+from ptycho_torch.iteration.gain import Gain, filtered, inverse, plus
 from ptycho_torch.physics import optics
 from ptycho_torch.physics.geometry import Geometry
 from ptycho_torch.physics.patches import paste
@@ -68,13 +69,15 @@ class Information:
             fluence = _spread_over(fluence, grid, self.shape)
         least = _LIT * fluence[region].median()
         self.phasor = torch.where(canvas == 0, 1, canvas.sgn())
-        self.prior_power = self.prior_gain = None
+        self.prior_precision = self.prior_gain = None
         lit = fluence > least if prior is None else torch.ones_like(fluence)
         self.unknown = lit.to(fluence.dtype)
         if prior is not None:
-            power = prior.of_change(tuple(canvas.shape), canvas[region].numpy())
-            self.prior_power = torch.as_tensor(power).to(fluence.dtype)
-            self.prior_gain = 1 / (2 * fluence[region].mean() + 1 / self.prior_power)
+            covariance = prior.of_change(tuple(canvas.shape), canvas[region].numpy())
+            precision = inverse(torch.as_tensor(covariance))
+            even = torch.full_like(precision[:2], 2 * float(fluence[region].mean()))
+            self.prior_precision = precision.to(fluence.dtype)
+            self.prior_gain = inverse(plus(precision, even)).to(fluence.dtype)
         elif dark := int((fluence[region] <= least).sum()):
             raise Unbounded(
                 f"{dark} pixels of the region get no more than {_LIT} of its median fluence:"
@@ -129,8 +132,8 @@ class Information:
         if self.grid:  # the adjoint of the spread
             result = self.grid.image(result) * self.grid.finer**2
         result *= self.unknown
-        if self.prior_power is not None:
-            result += self._filtered(changes, 1 / self.prior_power)
+        if self.prior_precision is not None:
+            result += self._filtered(changes, self.prior_precision)
         return self.join(result, probe_result)
 
     def precondition(self, x: Unknowns) -> Unknowns:
@@ -140,11 +143,11 @@ class Information:
         changes = changes * self.pixel_gain if alone else self._filtered(changes, self.prior_gain)
         return self.join(changes, probe_changes * self.probe_gain)
 
-    def _filtered(self, changes: Canvases, gains: Float[Tensor, "2 H W"]) -> Canvases:
-        """Radial (amplitude) and tangential (phase) part, each filtered on the periodic canvas."""
+    def _filtered(self, changes: Canvases, gain: Gain) -> Canvases:
+        """Radial (amplitude) and tangential (phase) part, filtered on the periodic canvas."""
         parts = torch.view_as_real(changes * self.phasor.conj()).movedim(-1, 1)
-        gains = gains[..., : parts.shape[-1] // 2 + 1]  # real fields; gains of the frequency alone
-        parts = torch.fft.irfft2(torch.fft.rfft2(parts) * gains, s=parts.shape[-2:])
+        gain = gain[..., : parts.shape[-1] // 2 + 1]  # real fields; a gain of the frequency alone
+        parts = torch.stack([filtered(part, gain) for part in parts])
         return torch.complex(parts[:, 0], parts[:, 1]) * self.phasor
 
 

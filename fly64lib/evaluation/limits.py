@@ -5,7 +5,7 @@ Unbiased: covariance F^-1, F the Fisher information (:mod:`fly64lib.evaluation.i
 an object on a finer grid than the detector's, what it holds beyond the detector's grid counts as
 known: presuming it can only lower a bound, and without it some of it reaches the counts so faintly
 that no solver ends. Bayesian: (F + C^-1)^-1 on the object's own grid, where C makes amplitude and
-phase of the change independent stationary Gaussian fields with the spectra of the specimen's class.
+phase of the change stationary Gaussian fields with spectra and coherence of the specimen's class.
 The score's gauge is projected out of the covariance over the region. Traces and ring spectra come
 from random signs z, E[z^T X z] = tr X, with one conjugate-gradient solve each: F is applied, never
 stored."""
@@ -176,7 +176,7 @@ def _summary(z: Image, y: Image, truth: Image, prior: ClassSpectrum | None, **fa
         signal = rings.ring_mean(spectrum)[scored] / (taper**2).sum()
         error = density(z, y, 2.0)[scored]
     else:  # in the frame of the truth's phasors the prior is stationary
-        signal = as_scored(seen(window, prior.of_change(twice, truth).sum(0)))
+        signal = as_scored(seen(window, prior.of_change(twice, truth)[:2].sum(0)))
         error = as_scored(density(z * to_truth, y * to_truth, 2.0))
     tangential, radial = [(v / truth).imag for v in (z, y)], [(v * to_truth).real for v in (z, y)]
     phase = part(*tangential, Pair(truth, truth).phase.truth, size**-2.0)

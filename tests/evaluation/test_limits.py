@@ -98,27 +98,32 @@ def bound_of(image, probe, x, y, region, prior=None, **how) -> Limits:
 
 
 def _flat_spectrum(amplitude: float, phase: float) -> ClassSpectrum:
-    return ClassSpectrum(np.array([0.0, 1.5]), np.full(2, amplitude), np.full(2, phase))
+    return ClassSpectrum(np.array([0, 1.5]), np.full(2, amplitude), np.full(2, phase), np.zeros(2))
 
 
 def _steep_spectrum() -> ClassSpectrum:
+    """Amplitude and phase go together in slow changes, and against each other in fast ones."""
     frequency = np.linspace(0, 1.5, 20)
-    return ClassSpectrum(frequency, 0.02 / (1 + 30 * frequency**2), 0.1 / (1 + 60 * frequency**3))
+    powers = 0.02 / (1 + 30 * frequency**2), 0.1 / (1 + 60 * frequency**3)
+    cross = np.linspace(0.9, -0.5, 20) * np.sqrt(powers[0] * powers[1])
+    return ClassSpectrum(frequency, *powers, cross)
 
 
 def _prior_precision(image: np.ndarray, spectrum: ClassSpectrum, region) -> np.ndarray:
     """C^-1 over (Re O, Im O): circulant in the radial and tangential direction of each pixel, from
     a dense DFT."""
     dft = np.kron(*(np.fft.fft(np.eye(size), norm="ortho") for size in image.shape))
-    powers = (
-        spectrum.on_grid(image.shape)
-        * np.array([1, np.mean(abs(image[region]) ** 2)])[:, None, None]
-    )
-    blocks = [(dft.conj().T * (1 / power.ravel()) @ dft).real for power in powers]
+    size = np.mean(abs(image[region]) ** 2) ** 0.5
+    amplitude, phase, cross = spectrum.on_grid(image.shape)
+    covariance = [[amplitude, size * cross], [size * cross, size**2 * phase]]
+    precision = np.linalg.inv(np.moveaxis(np.array(covariance), (0, 1), (-2, -1)))
+    blocks = [
+        [(dft.conj().T * precision[..., row, column].ravel() @ dft).real for column in (0, 1)]
+        for row in (0, 1)
+    ]
     c, s = np.diag(np.cos(np.angle(image.ravel()))), np.diag(np.sin(np.angle(image.ravel())))
     turn = np.block([[c, s], [-s, c]])
-    zero = np.zeros_like(c)
-    return turn.T @ np.block([[blocks[0], zero], [zero, blocks[1]]]) @ turn
+    return turn.T @ np.block(blocks) @ turn
 
 
 @pytest.mark.parametrize("probe_known", [True, False])
@@ -384,15 +389,20 @@ def test_a_prior_lowers_the_error_and_an_unknown_probe_raises_it(small):
 
 def test_a_class_spectrum_is_that_of_the_field_it_was_measured_on():
     rng, shape, spectrum = np.random.default_rng(11), (90, 70), _steep_spectrum()
-    gains = np.sqrt(spectrum.on_grid((360, 280)))
-    fields = [
-        np.fft.ifft2(np.fft.fft2(rng.standard_normal(gains.shape)) * gains).real for _ in range(24)
-    ]
+    amplitude, phase, cross = spectrum.on_grid((360, 280))
+    fields = []
+    for _ in range(24):
+        one, other = np.fft.fft2(rng.standard_normal((2, 360, 280)))
+        along, alone = cross / amplitude**0.5, np.sqrt(phase - cross**2 / amplitude)
+        fields.append(np.fft.ifft2([amplitude**0.5 * one, along * one + alone * other]).real)
     objects = [((1 + a) * np.exp(1j * p))[: shape[0], : shape[1]] for a, p in fields]
     measured = class_spectrum(objects)
     for name in ("amplitude", "phase"):
         expected = np.interp(measured.frequency, spectrum.frequency, getattr(spectrum, name))
         assert getattr(measured, name)[3:40] == pytest.approx(expected[3:40], rel=0.15), name
+    coherence = measured.cross / np.sqrt(measured.amplitude * measured.phase)
+    expected = np.interp(measured.frequency, spectrum.frequency, np.linspace(0.9, -0.5, 20))
+    assert coherence[3:40] == pytest.approx(expected[3:40], abs=0.1)
     assert measured.on_grid(shape)[0].mean() == pytest.approx(
         np.mean([a.var() for a, _ in fields]), rel=0.05
     )
@@ -401,6 +411,16 @@ def test_a_class_spectrum_is_that_of_the_field_it_was_measured_on():
 def test_a_pure_phase_class_has_an_amplitude_spectrum_one_can_divide_by():
     phase = _field(np.random.default_rng(0), (40, 40), 4.0).imag
     assert class_spectrum([np.exp(1j * phase)]).on_grid((50, 60))[0].min() > 0
+
+
+def test_a_class_of_one_material_tells_the_amplitude_from_the_phase(small):
+    image, *rest = small
+    together = _steep_spectrum()
+    together = together._replace(cross=0.99 * np.sqrt(together.amplitude * together.phase))
+    apart = together._replace(cross=np.zeros(20))
+    bounds = [bound_of(image, *rest, WHOLE, prior) for prior in (together, apart)]
+    assert bounds[0].amplitude.mse < 0.8 * bounds[1].amplitude.mse
+    assert bounds[0].phase.mse < bounds[1].phase.mse
 
 
 def test_the_bound_says_what_is_wrong(small):
