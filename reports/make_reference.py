@@ -3,10 +3,11 @@
     python reports/make_reference.py runs/quick [reports/reference]
 
 Writes `index.html` (the study's page, its pictures smaller), `README.md` (the answer and how it was
-made), `rows.csv`, `report.json`, `study.json`, and of the first replicate's first, middle and last
-dose and view `figures/` (objects, FRC and error spectra) and `notebooks/` (executed, their pictures
-as JPEG, each with a page to read); the page links these alone. Paths of the machine are cut at the
-study's folder. Fails when the whole is larger than 15 MB."""
+made), `rows.csv` and `report.json` (settings without their lists), `study.json`, and of the first
+replicate's first, middle and last dose and view `figures/` (objects, FRC and error spectra) and
+`notebooks/` (executed, their pictures as JPEG, each with a page to read); the page links these
+alone. Paths of the machine are cut at the study's folder. Fails when the whole is larger than 15
+MB."""
 
 import base64
 import io
@@ -73,8 +74,12 @@ def make(study_dir: Path, output: Path) -> float:
             _picture(path, output / "figures" / f"{replicate}_{dose}_{view}_{path.stem}.jpg")
     page = (study.folder / "index.html").read_text(encoding="utf-8").replace(root, ".")
     _write(output / "index.html", _smaller_page(page, output))
-    write_json(output / "report.json", read_json(study.folder / "report.json"))
-    rows.to_csv(output / "rows.csv", index=False)
+    report = read_json(study.folder / "report.json")
+    for row in report["rows"]:
+        if "settings" in row:  # the limits have none
+            row["settings"] = _brief(row["settings"])
+    write_json(output / "report.json", report)
+    rows.assign(settings=rows["settings"].map(_brief)).to_csv(output / "rows.csv", index=False)
     _write(output / "README.md", _readme(study, rows))
     write_json(
         output / "study.json", {"profile": study.profile, "settings": to_dict(study.settings)}
@@ -96,6 +101,19 @@ def kept_conditions(profile: Profile) -> list[str]:
     return ["replicate_0", *(f"replicate_0/{dose_folder(d)}/{v}" for d in doses for v in views)]
 
 
+def _brief(settings: object) -> object:
+    """A row's settings without lists and tables: priors tried, spectra found. A study has them in
+    its result.json files."""
+    if not isinstance(settings, str):
+        return settings
+    kept = {
+        name: value
+        for name, value in json.loads(settings).items()
+        if not isinstance(value, list | dict)
+    }
+    return json.dumps(kept, sort_keys=True)
+
+
 def _ends(values: Sequence[T]) -> list[T]:
     return list(dict.fromkeys((values[0], values[len(values) // 2], values[-1])))
 
@@ -108,7 +126,7 @@ def _smaller_page(page: str, folder: Path) -> str:
             image = image.convert("RGB")
             image.thumbnail((PAGE_PX, 10 * PAGE_PX))
             data = io.BytesIO()
-            image.save(data, "WEBP", quality=60, method=4)
+            image.save(data, "WEBP", quality=50, method=4)
         return data_url("image/webp", data.getvalue())
 
     def held(found: re.Match) -> str:
