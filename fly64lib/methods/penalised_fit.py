@@ -107,7 +107,8 @@ def reconstruct(
     if not isfinite(trace[-1]["deviance"]):
         text = f"{scan.source}: the object is not finite after {settings.steps} steps"
         raise PtychoError(f"{text}: the probe does not fit the data")
-    note = "chosen on photons held out" if tried else "given"
+    coupled = f"amplitude and phase correlated by {law.correlation:g}, "
+    note = coupled * bool(law.correlation) + ("chosen on photons held out" if tried else "given")
     what = "at rest" if settings.motion_px else "positions as stated"
     note += f"; {what}, which photons held out prefer" * returned
     found = {"rings": None, "tried": [[*one, held] for one, held in tried.items()]}
