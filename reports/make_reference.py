@@ -1,13 +1,14 @@
 """Turn a finished study into the committed reference report, readable without running anything.
 
     python reports/make_reference.py runs/quick [reports/reference]
+    python reports/make_reference.py runs/labyrinth reports/labyrinth --answer-only
 
 Writes `index.html` (the study's page, its pictures smaller), `README.md` (the answer and how it was
 made), `rows.csv` and `report.json` (settings without their lists), `study.json`, and of the first
 replicate's first, middle and last dose and view `figures/` (objects, FRC and error spectra) and
 `notebooks/` (executed, their pictures as JPEG, each with a page to read); the page links these
 alone. Paths of the machine are cut at the study's folder. Fails when the whole is larger than 15
-MB."""
+MB. The answer only is `README.md`, `rows.csv` and `study.json`."""
 
 import base64
 import io
@@ -45,7 +46,7 @@ WIDTH_PX, PAGE_PX = 340, 900  # of pictures beside the page and in it, at most
 OUTPUT = Path(__file__).with_name("reference")
 
 
-def make(study_dir: Path, output: Path) -> float:
+def make(study_dir: Path, output: Path, answer_only: bool = False) -> float:
     """Write the reference of a finished study in place of an earlier one; return its size in MB.
     Raises ConfigError for a study that is not finished, and for a folder that holds anything but an
     earlier reference."""
@@ -62,8 +63,27 @@ def make(study_dir: Path, output: Path) -> float:
         )
     if output.exists():
         shutil.rmtree(output)
-    root, rows = str(study.folder), collect(study.folder).table
-    conditions = kept_conditions(study.settings)
+    rows = collect(study.folder).table
+    if not answer_only:
+        _write_pages(study, output)
+    output.mkdir(parents=True, exist_ok=True)
+    rows.assign(settings=rows["settings"].map(_brief)).to_csv(output / "rows.csv", index=False)
+    _write(output / "README.md", _readme(study, rows, answer_only))
+    write_json(
+        output / "study.json", {"profile": study.profile, "settings": to_dict(study.settings)}
+    )
+    size_mb = sum(path.stat().st_size for path in output.rglob("*") if path.is_file()) / 1e6
+    if size_mb > LIMIT_MB:
+        raise ConfigError(
+            f"{output} has {size_mb:.1f} MB, more than {LIMIT_MB}: fewer conditions, or smaller"
+            " pictures"
+        )
+    return size_mb
+
+
+def _write_pages(study: SweepFolder, output: Path) -> None:
+    """The page with the record of its numbers, and notebooks and figures that it links."""
+    root, conditions = str(study.folder), kept_conditions(study.settings)
     for name in study.settings.notebooks():
         if str(Path(name).parent).removeprefix("notebooks/") in ("notebooks", *conditions):
             _write(output / name, _smaller_notebook(study.folder / name, root))
@@ -79,18 +99,6 @@ def make(study_dir: Path, output: Path) -> float:
         if "settings" in row:  # the limits have none
             row["settings"] = _brief(row["settings"])
     write_json(output / "report.json", report)
-    rows.assign(settings=rows["settings"].map(_brief)).to_csv(output / "rows.csv", index=False)
-    _write(output / "README.md", _readme(study, rows))
-    write_json(
-        output / "study.json", {"profile": study.profile, "settings": to_dict(study.settings)}
-    )
-    size_mb = sum(path.stat().st_size for path in output.rglob("*") if path.is_file()) / 1e6
-    if size_mb > LIMIT_MB:
-        raise ConfigError(
-            f"{output} has {size_mb:.1f} MB, more than {LIMIT_MB}: fewer conditions, or smaller"
-            " pictures"
-        )
-    return size_mb
 
 
 def kept_conditions(profile: Profile) -> list[str]:
@@ -171,16 +179,19 @@ def _jpeg(png: bytes) -> bytes:
     return data.getvalue()
 
 
-def _readme(study: SweepFolder, rows: DataFrame) -> str:
-    views = list(rows["view"].unique())
+def _readme(study: SweepFolder, rows: DataFrame, answer_only: bool) -> str:
+    views, executed = list(rows["view"].unique()), len(study.settings.notebooks())
+    how = "STUDY FOLDER --answer-only" if answer_only else "STUDY"
+    pages = (
+        f" Of {executed} executed notebooks those of the first replicate's first, middle and last"
+        " dose and view are in `notebooks/`; open `index.html` for the whole report."
+    )
     parts = [
-        f"# Reference results: profile `{study.profile}`\n",
+        f"# Reference results: profile `{study.profile}`, {study.settings.study.specimen}\n",
         f"`fly64 run --profile {study.profile} --output STUDY{_changes(study)}`, then `python"
-        f" reports/make_reference.py STUDY`; {commit()}. Of {len(study.settings.notebooks())}"
-        " executed notebooks those of the first replicate's first, middle and last dose and view"
-        " are in `notebooks/`; every number is in `rows.csv`; open `index.html` for the whole"
-        " report. These results are of this profile's scan; other profiles' are never compared"
-        " with them.\n",
+        f" reports/make_reference.py {how}`; {commit()}. Every number is in `rows.csv`."
+        f"{'' if answer_only else pages} These results are of this profile's scan; other"
+        " profiles' are never compared with them.\n",
     ]
     for metric, target in TARGETS.items():
         needs = answers.needed_photons(rows, metric, target)
@@ -210,10 +221,11 @@ class Options:
 
     study: Annotated[Path, tyro.conf.Positional]  # a finished study's folder
     output: Annotated[Path, tyro.conf.Positional] = OUTPUT  # in place of what is there
+    answer_only: bool = False  # README.md, rows.csv and study.json, without pages and pictures
 
 
 def command(options: Options) -> int:
-    size_mb = make(options.study, options.output)
+    size_mb = make(options.study, options.output, options.answer_only)
     print(f"{options.output}: {size_mb:.1f} MB")
     return 0
 

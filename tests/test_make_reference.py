@@ -67,6 +67,16 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def test_the_answer_alone_has_its_tables_and_every_number(study, tmp_path):
+    make_reference.make(study, tmp_path, answer_only=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"README.md", "rows.csv", "study.json"}
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "siemens_star" in text and "--answer-only" in text and "index.html" not in text
+    assert "Photons per object pixel for" in text
+    with (tmp_path / "rows.csv").open(encoding="utf-8") as file:
+        assert {row["method"] for row in csv.DictReader(file)} >= {"good", "flat"}
+
+
 def test_a_reference_can_be_read_on_its_own(study, tmp_path):
     size_mb = make_reference.make(study, tmp_path / "reference")
     reference = tmp_path / "reference"
